@@ -1,0 +1,102 @@
+"""Stimulus sets and assemblies as Brain-Score wants them, from a release on disk or from S3."""
+
+from __future__ import annotations
+
+import os
+from ast import literal_eval
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS, NeuroidAssembly
+from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
+
+from .releases import SplitFiles, find_release, release_split
+
+
+def load_assembly(name: str, split: str, region: str | None = None) -> NeuroidAssembly:
+    """Load the responses of a split, with their stimulus set attached.
+
+    Parameters
+    ----------
+    name : "Allen2022_fmri_surface" or "Allen2022_fmri_surface_4subj"
+    split : "train" or "test"
+    region : "V1", "V2", "V4" or "IT", optional
+        Read this region only.
+
+    Returns
+    -------
+    NeuroidAssembly of shape (n_presentations, n_neuroids, 1)
+        float32, unitless: z-scored per session and then per vertex over images; invalid vertices are 0. Read at once,
+        since Brain-Score's ceilings take minutes over what is read in time; with `BRAINIO_CHUNKS` set, lazy in such chunks.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the data is not there or damaged; the message says what to do.
+    """
+    files = _split_files(name, split)
+    stimulus_set = _read_stimulus_set(files, f"{name}.{split}")
+    chunks = os.environ.get(BRAINIO_CHUNKS)
+    array = xr.open_dataarray(files.assembly_path, chunks=literal_eval(chunks) if chunks else None)
+    if region is not None:
+        array = array.isel(neuroid=_region_slice(array["region"].values, region))
+    if not chunks:
+        array.load().close()
+    assembly = NeuroidAssembly(_with_stimulus_columns(array, stimulus_set))
+    assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
+    assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
+    assembly.attrs["stimulus_set"] = stimulus_set
+    return assembly
+
+
+def load_stimulus_set(name: str, split: str) -> StimulusSet:
+    """Load the images of a split: a row each, and their paths through `get_stimulus(stimulus_id)`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the data is not there or damaged; the message says what to do.
+    """
+    return _read_stimulus_set(_split_files(name, split), f"{name}.{split}")
+
+
+def _split_files(name: str, split: str) -> SplitFiles:
+    release_path = find_release(name)
+    if release_path is None:
+        raise FileNotFoundError("Set BRAINSCORE_ALLEN2022_SURFACE_DIR to a release, or to a folder of releases.")
+    return release_split(release_path, split)
+
+
+def _read_stimulus_set(files: SplitFiles, identifier: str) -> StimulusSet:
+    table = pd.read_csv(files.table_path)
+    if "filename" not in table:  # brainio's column; a release's own table has only the image's
+        table.insert(1, "filename", table["image_file_name"])
+    paths = {row.stimulus_id: files.stimuli_path / row.filename for row in table.itertuples()}
+    missing = [path for path in paths.values() if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} and {len(missing) - 1} more images of {identifier} are missing.")
+    stimulus_set = StimulusSet(table)
+    stimulus_set.identifier = identifier
+    stimulus_set.stimulus_paths = {stimulus_id: Path(path) for stimulus_id, path in paths.items()}
+    return stimulus_set
+
+
+def _region_slice(regions: np.ndarray, region: str) -> slice:
+    """Find a region, whose neuroids lie together, so that it can be read in one piece."""
+    members = np.flatnonzero(regions == region)
+    if not len(members):
+        raise ValueError(f"No neuroid of region {region} is there, only of {', '.join(sorted(set(regions)))}.")
+    found = slice(int(members[0]), int(members[-1]) + 1)
+    if found.stop - found.start != len(members):
+        raise ValueError(f"The neuroids of {region} do not lie together, as this format asks for.")
+    return found
+
+
+def _with_stimulus_columns(array: xr.DataArray, stimulus_set: StimulusSet) -> xr.DataArray:
+    """Add the stimulus set's columns to the presentations, as Brain-Score does whenever it loads an assembly."""
+    rows = pd.DataFrame(stimulus_set).set_index("stimulus_id").loc[array["stimulus_id"].values]
+    return array.assign_coords(
+        {name: ("presentation", rows[name].to_numpy()) for name in rows if name not in array.coords}
+    )

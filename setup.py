@@ -1,0 +1,61 @@
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+BRAINSCORE = ["brainscore_vision>=2.4"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "nilearn>=0.11"]
+TEST = [
+    "brainscore-brainio>=1.1",
+    "moto[server]>=5.1",
+    "mypy>=1.10",
+    "nbformat>=5.9",  # the published notebooks are run as a further check of the method
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.6",
+    "types-tqdm",
+]
+
+setup(
+    name="brainscore_allen2022_surface",
+    version="0.1.0",
+    description="The Natural Scenes Dataset on the cortical surface, packaged for and loaded by Brain-Score",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=["brainscore_allen2022_surface", "allen2022_surface_packaging"],
+    package_dir={"allen2022_surface_packaging": "packaging/allen2022_surface_packaging"},
+    package_data={
+        "brainscore_allen2022_surface": ["artifacts.json", "py.typed"],
+        "allen2022_surface_packaging": ["templates/*", "py.typed"],
+    },
+    install_requires=[
+        "boto3>=1.34",
+        "brainscore_core>=2.4",
+        "dask>=2024.5",
+        "distributed>=2024.5",
+        "h5py>=3.10",
+        "netCDF4>=1.6.5",
+        "nibabel>=5.2",
+        "numpy<2",
+        "pandas<3",
+        "Pillow>=10",
+        "scipy>=1.11",
+        "tqdm>=4.66",
+        "xarray<2022.6",
+    ],
+    extras_require={
+        "brainscore": BRAINSCORE,
+        "report": REPORT,
+        "test": BRAINSCORE + REPORT + TEST,
+    },
+    entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.cli:main"]},
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering",
+    ],
+)
