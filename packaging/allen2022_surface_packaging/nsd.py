@@ -189,11 +189,11 @@ def read_design(tree: NSDTree) -> Design:
         If the file is no MATLAB file, a variable is missing or an id runs out of range.
     """
     place = tree.storage.locate(tree.design_path)
+    content = _read_whole(tree, tree.design_path)
     try:
-        with tree.storage.open(tree.design_path) as file:
-            variables = scipy.io.loadmat(io.BytesIO(file.read()))
-    except (ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
-        raise PackagingError(f"{place} is not a MATLAB 5 file ({error}). Download it again.") from error
+        variables = scipy.io.loadmat(io.BytesIO(content))
+    except Exception as error:  # scipy, zlib and numpy each have their own ways to say that the bytes are wrong
+        raise PackagingError(f"{place} is not a MATLAB 5 file ({_one_line(error)}). Download it again.") from error
     missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in variables]
     if missing:
         raise PackagingError(f"{place} lacks the variable {', '.join(missing)}. Is it NSD's {DESIGN}?")
