@@ -12,7 +12,8 @@ import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS, NeuroidAssembly
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 
-from .releases import SplitFiles, find_release, release_split
+from .artifacts import fetch, fetch_folder, stored_objects
+from .releases import find_release, release_split
 
 
 def load_assembly(name: str, split: str, region: str | None = None) -> NeuroidAssembly:
@@ -33,13 +34,13 @@ def load_assembly(name: str, split: str, region: str | None = None) -> NeuroidAs
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If the data is not there or damaged; the message says what to do.
+    FileNotFoundError, ConnectionError, ValueError
+        If the data is not there, cannot be had or is damaged; the message says what to do.
     """
-    files = _split_files(name, split)
-    stimulus_set = _read_stimulus_set(files, f"{name}.{split}")
+    stimulus_set = load_stimulus_set(name, split)
+    assembly_path = _assembly_path(name, split)
     chunks = os.environ.get(BRAINIO_CHUNKS)
-    array = xr.open_dataarray(files.assembly_path, chunks=literal_eval(chunks) if chunks else None)
+    array = xr.open_dataarray(assembly_path, chunks=literal_eval(chunks) if chunks else None)
     if region is not None:
         array = array.isel(neuroid=_region_slice(array["region"].values, region))
     if not chunks:
@@ -56,24 +57,34 @@ def load_stimulus_set(name: str, split: str) -> StimulusSet:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If the data is not there or damaged; the message says what to do.
+    FileNotFoundError, ConnectionError, ValueError
+        If the data is not there, cannot be had or is damaged; the message says what to do.
     """
-    return _read_stimulus_set(_split_files(name, split), f"{name}.{split}")
+    return _read_stimulus_set(*_stimulus_paths(name, split), identifier=f"{name}.{split}")
 
 
-def _split_files(name: str, split: str) -> SplitFiles:
+def _assembly_path(name: str, split: str) -> Path:
     release_path = find_release(name)
-    if release_path is None:
-        raise FileNotFoundError("Set BRAINSCORE_ALLEN2022_SURFACE_DIR to a release, or to a folder of releases.")
-    return release_split(release_path, split)
+    if release_path is not None:
+        return release_split(release_path, split).assembly_path
+    return fetch(stored_objects(f"{name}.{split}")["assembly"])
 
 
-def _read_stimulus_set(files: SplitFiles, identifier: str) -> StimulusSet:
-    table = pd.read_csv(files.table_path)
+def _stimulus_paths(name: str, split: str) -> tuple[Path, Path]:
+    """Return the stimulus table and the folder of its images."""
+    release_path = find_release(name)
+    if release_path is not None:
+        files = release_split(release_path, split)
+        return files.table_path, files.stimuli_path
+    stored = stored_objects(f"{name}.{split}")
+    return fetch(stored["stimulus_csv"]), fetch_folder(stored["stimulus_zip"])
+
+
+def _read_stimulus_set(table_path: Path, stimuli_path: Path, identifier: str) -> StimulusSet:
+    table = pd.read_csv(table_path)
     if "filename" not in table:  # brainio's column; a release's own table has only the image's
         table.insert(1, "filename", table["image_file_name"])
-    paths = {row.stimulus_id: files.stimuli_path / row.filename for row in table.itertuples()}
+    paths = {row.stimulus_id: stimuli_path / row.filename for row in table.itertuples()}
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} and {len(missing) - 1} more images of {identifier} are missing.")
