@@ -24,10 +24,10 @@ def link() -> str:
         If brainscore_vision is not installed, or something else has the place.
     """
     place = _place()
+    if place.resolve() == OWN_PATH:
+        return f"{place} is linked already."
     if _is_own(place):
-        if place.is_symlink():
-            return f"{place} is linked already."
-        shutil.rmtree(place)  # an older copy
+        _remove(place)  # an older copy, or a link to a place that is gone
     elif place.exists() or place.is_symlink():
         raise FileExistsError(f"{place} is there already and is not this plugin. Move it away.")
     try:
@@ -51,10 +51,7 @@ def unlink() -> str:
         return f"{place} is not there."
     if not _is_own(place):
         raise FileExistsError(f"{place} is not this plugin, so it stays.")
-    if place.is_symlink():
-        place.unlink()
-    else:
-        shutil.rmtree(place)
+    _remove(place)
     return f"{place} is removed."
 
 
@@ -69,6 +66,13 @@ def _place() -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError("brainscore_vision is not installed here. Install it (pip install brainscore_vision).")
     return Path(spec.origin).parent / "data" / PLUGIN_NAME
+
+
+def _remove(place: Path) -> None:
+    if place.is_symlink():
+        place.unlink()
+    else:
+        shutil.rmtree(place)
 
 
 def _is_own(place: Path) -> bool:
