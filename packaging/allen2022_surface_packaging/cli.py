@@ -20,6 +20,7 @@ from .nsd import LAYOUTS, SUBJECTS, subject_name
 from .release import release_name
 from .simulation import Recipe, simulate_tree
 from .trials import N_REPETITIONS
+from .upload import TERMS, publish_release
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,21 @@ def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     return 0
 
 
+def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if not (options.accept_nsd_terms or options.dry_run):
+        parser.error(f"upload passes NSD's data on: read {TERMS}, then add --accept-nsd-terms (or --dry-run)")
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # else it tells where it found credentials
+    publish_release(
+        options.release,
+        options.bucket,
+        artifacts_path=options.artifacts,
+        overwrite=options.overwrite,
+        dry_run=options.dry_run,
+        tell=print,
+    )
+    return 0
+
+
 def _demo(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .demo import run_demo  # needs brainscore_vision, which no other command does
 
@@ -186,6 +202,25 @@ def _make_parser() -> argparse.ArgumentParser:
     build.add_argument("--overwrite", action="store_true", help="replace a release that is there")
 
     add("verify", _verify, "Hold a release against what it should be.", release)
+
+    upload = add("upload", _upload, "Publish a release to S3, and record its objects for the loaders.", release)
+    upload.add_argument(
+        "--bucket",
+        required=True,
+        metavar="BUCKET[/PREFIX]",
+        help="a versioned bucket; region, profile and endpoint are boto3's",
+    )
+    upload.add_argument(
+        "--artifacts", type=Path, metavar="FILE", help="record the objects here (default: the plugin's artifacts.json)"
+    )
+    upload.add_argument("--dry-run", action="store_true", help="print what would be sent, and stop")
+    upload.add_argument("--overwrite", action="store_true", help="replace objects of another content")
+    upload.add_argument(
+        "--accept-nsd-terms",
+        action="store_true",
+        help="I have accepted NSD's terms and conditions, which forbid passing its data on to anybody who has not "
+        f"accepted them, and see to it that only those who have can read the bucket. The terms: {TERMS}",
+    )
 
     demo = add("demo", _demo, "Simulate, build, verify, link, load and compute ceilings, in a minute.")
     demo.add_argument(
