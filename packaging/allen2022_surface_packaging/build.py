@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,29 @@ class Method:
     nan_policy: str = "zero"
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a release is to hold.
+
+    Attributes
+    ----------
+    images : `nsd_id` of the complete images, ascending
+    splits : `nsd_id` of the train and of the test images
+    prepared : the averages that an earlier packaging left, if they are to be used
+    """
+
+    name: str
+    method: Method
+    images: np.ndarray
+    splits: dict[str, np.ndarray]
+    prepared: PreparedAverages | None
+
+    @property
+    def needed_images(self) -> np.ndarray:
+        """The images whose single trials are needed: with prepared averages, those of the test repetitions."""
+        return self.splits["test"] if self.prepared else self.images
+
+
 def build_release(
     nsd_root: str | Path,
     release_path: Path,
@@ -76,37 +101,42 @@ def build_release(
     subjects = sorted(subjects)
     name = release_name(subjects, name=name, is_published_method=method == Method())
     refuse_existing(release_path, overwrite=overwrite)
-    inspection = inspect_or_raise(nsd_root, subjects)
-    images = complete_images(inspection.fewest)
-    splits = split_images(images)
-    prepared = (
-        read_prepared_averages(inspection.tree, inspection.region_map, subjects, inspection.fewest)
-        if from_region_assemblies
-        else None
-    )
-    logger.info("%d complete images: %d train, %d test", len(images), len(splits["train"]), len(splits["test"]))
-
+    tree = inspect_or_raise(nsd_root, subjects)
+    contents = plan_contents(tree, name, method, from_region_assemblies=from_region_assemblies)
     with new_folder(release_path) as folder:
-        stimulus_inputs = write_stimuli(inspection.tree, folder, splits, image_format)
-        responses = ResponseReader(inspection, cache_path or folder / "cache", splits["test"] if prepared else images)
+        image_inputs = write_stimuli(tree.tree, folder, contents.splits, image_format)
+        responses = ResponseReader(tree, cache_path or folder / "cache", contents.needed_images)
         prepare_sessions(
             responses.sessions,
-            inspection.region_map.vertices,
+            tree.region_map.vertices,
             responses.cache_path,
             n_workers=n_workers,
             scheduler=scheduler,
         )
-        facts = write_assemblies(folder, name, inspection, responses, prepared, images, splits, method)
+        nan_counts, shapes = write_assemblies(folder, contents, tree, responses)
         if cache_path is None:
             shutil.rmtree(responses.cache_path)
-        inputs = [path for session in responses.sessions for path in session.paths()] + stimulus_inputs
-        write_manifest(
-            folder,
-            {"name": name, "subjects": subjects, "options": asdict(method) | {"image_format": image_format or "png"}}
-            | {"from_region_assemblies": from_region_assemblies}
-            | facts
-            | {"inputs": describe_inputs(inspection, inputs, prepared)},
-        )
+        inputs = image_inputs + [path for session in responses.sessions for path in session.paths()]
+        written_format = min(folder.glob("stimuli_*/*")).suffix[1:]  # copied images have their own
+        facts = describe(contents, tree, inputs, written_format)
+        write_manifest(folder, facts | {"shapes": shapes, "nan_counts": nan_counts})
+
+
+def plan_contents(tree: TreeInspection, name: str, method: Method, *, from_region_assemblies: bool) -> Contents:
+    """Choose the complete images and split them.
+
+    Raises
+    ------
+    PackagingError
+        If there are too few, or the prepared averages are not of this tree.
+    """
+    images = complete_images(tree.fewest)
+    splits = split_images(images)
+    logger.info("%d complete images: %d train, %d test", len(images), len(splits["train"]), len(splits["test"]))
+    prepared = None
+    if from_region_assemblies:
+        prepared = read_prepared_averages(tree.tree, tree.region_map, list(tree.trials), tree.fewest)
+    return Contents(name, method, images, splits, prepared)
 
 
 def inspect_or_raise(nsd_root: str | Path, subjects: Sequence[int]) -> TreeInspection:
@@ -162,101 +192,77 @@ class ResponseReader:
 
 
 def write_assemblies(
-    folder: Path,
-    name: str,
-    inspection: TreeInspection,
-    responses: ResponseReader,
-    prepared: PreparedAverages | None,
-    images: np.ndarray,
-    splits: dict[str, np.ndarray],
-    method: Method,
-) -> dict[str, Any]:
+    folder: Path, contents: Contents, tree: TreeInspection, responses: ResponseReader
+) -> tuple[dict[str, dict[str, dict[str, int]]], dict[str, list[int]]]:
     """Write the train and test assemblies, a subject at a time, so that memory does not grow with their number.
 
     Returns
     -------
-    the facts of the assemblies for `release.json`
+    the NaN filled with zeros per subject and region, and the shape of each split
     """
-    region_map = inspection.region_map
     neuroids_of = {
-        subject: subject_neuroids(region_map, subject, read_ncsnr(inspection.tree, region_map, subject))
-        for subject in inspection.trials
+        subject: subject_neuroids(tree.region_map, subject, read_ncsnr(tree.tree, tree.region_map, subject))
+        for subject in tree.trials
     }
-    if method.nan_policy == "drop":
-        neuroids_of = {
-            s: _drop_invalid(s, table, responses.read(s), prepared, images) for s, table in neuroids_of.items()
-        }
+    if contents.method.nan_policy == "drop":
+        neuroids_of = {s: _drop_invalid(s, own, responses.read(s), contents) for s, own in neuroids_of.items()}
     neuroids, places = order_neuroids(neuroids_of)
-    presentation = {split: presentations(split, splits[split]) for split in SPLITS}
-    _require_space(folder, 4 * len(neuroids) * sum(len(table) for table in presentation.values()))
-
+    shapes = {s: [len(presentations(s, contents.splits[s])), len(neuroids), 1] for s in SPLITS}
+    _require_space(folder, 4 * sum(math.prod(shape) for shape in shapes.values()))
+    paths = {split: folder / assembly_file(contents.name, split) for split in SPLITS}
     nan_counts: dict[str, dict[str, dict[str, int]]] = {}
-    paths = {split: folder / assembly_file(name, split) for split in SPLITS}
-    coordinates = {
-        s: {"presentation": presentation[s], "neuroids": neuroids, "identifier": f"{name}.{s}"} for s in SPLITS
-    }
     try:
-        with (
-            create_assembly(paths["train"], **coordinates["train"]) as train,
-            create_assembly(paths["test"], **coordinates["test"]) as test,
-        ):
-            for subject, table in neuroids_of.items():
-                subject_responses = responses.read(subject)
-                nan_counts[subject_name(subject)] = {}
-                for region in REGIONS:
-                    columns = table.column[table.region == region.name].to_numpy()
-                    averages = prepared.of(subject, region.name, images) if prepared else None
-                    if averages is not None:
-                        averages = averages[:, table.number[table.region == region.name]]
-                    nan_counts[subject_name(subject)][region.name] = _write_region(
-                        {"train": train, "test": test},
-                        places[subject, region.name].start,
-                        _standardised_blocks(
-                            subject_responses, responses.nsd_ids, columns, averages, images, splits, method
-                        ),
+        with ExitStack() as files:
+            variables = {
+                split: files.enter_context(
+                    create_assembly(
+                        path,
+                        identifier=f"{contents.name}.{split}",
+                        presentation=presentations(split, contents.splits[split]),
+                        neuroids=neuroids,
                     )
-                logger.info("%s: %d neuroids", subject_name(subject), len(table))
+                )
+                for split, path in paths.items()
+            }
+            for subject, own in neuroids_of.items():
+                subject_responses = responses.read(subject)
+                nan_counts[subject_name(subject)] = {
+                    region.name: _write_region(
+                        variables,
+                        places[subject, region.name].start,
+                        _standardised_blocks(contents, subject, own[own.region == region.name], subject_responses),
+                    )
+                    for region in REGIONS
+                }
+                logger.info("%s: %d neuroids", subject_name(subject), len(own))
     except RuntimeError as error:  # how netCDF reports a failed write
         free = shutil.disk_usage(folder).free
         raise PackagingError(
-            f"{folder.parent} could not be written to ({error}); {free:,} bytes are free there."
+            f"{folder.parent} could not be written to ({error}); {free:,} bytes are free there. Make room."
         ) from error
     for path in paths.values():
         logger.info("%s: %.1f MB", path.name, path.stat().st_size / 1e6)
-    return {
-        "n_vertices": region_map.n_vertices,
-        "n_trials_per_session": inspection.n_trials_per_session,
-        "sessions": {subject_name(subject): len(sessions) for subject, sessions in inspection.sessions.items()},
-        "shapes": {split: [len(presentation[split]), len(neuroids), 1] for split in SPLITS},
-        "nan_counts": nan_counts,
-    }
+    return nan_counts, shapes
 
 
 def _standardised_blocks(
-    responses: np.ndarray,
-    response_ids: np.ndarray,
-    columns: np.ndarray,
-    averages: np.ndarray | None,
-    images: np.ndarray,
-    splits: dict[str, np.ndarray],
-    method: Method,
+    contents: Contents, subject: int, neuroids: pd.DataFrame, responses: np.ndarray
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the globally standardised train averages and test repetitions of a region, a block of neuroids at a time."""
-    train_rows, test_rows = (np.searchsorted(images, splits[split]) for split in SPLITS)
-    test_responses = np.searchsorted(response_ids, splits["test"])
-    for start in range(0, len(columns), COLUMNS_AT_A_TIME):
-        block = slice(start, start + COLUMNS_AT_A_TIME)
-        block_responses = responses[:, :, columns[block]]
-        block_averages = average_repetitions(block_responses) if averages is None else averages[:, block]
-        statistics = GlobalStatistics.of(
-            block_averages[train_rows] if method.standardize_on == "train" else block_averages
-        )
-        repetitions = block_responses[test_responses, :N_REPETITIONS].reshape(-1, block_averages.shape[1])
-        assert len(test_rows) * N_REPETITIONS == len(repetitions)
-        yield {
-            "train": statistics.standardise(block_averages[train_rows]),
-            "test": statistics.standardise(repetitions),
-        }
+    train = np.searchsorted(contents.images, contents.splits["train"])
+    test = np.searchsorted(contents.needed_images, contents.splits["test"])
+    region = neuroids.region.iloc[0] if len(neuroids) else ""
+    for start in range(0, len(neuroids), COLUMNS_AT_A_TIME):
+        block = neuroids[start : start + COLUMNS_AT_A_TIME]
+        block_responses = responses[:, :, block.column]
+        if contents.prepared is None:
+            averages = average_repetitions(block_responses)
+        else:
+            averages = contents.prepared.of(subject, region, contents.images)[:, block.number]
+        is_on_train = contents.method.standardize_on == "train"
+        statistics = GlobalStatistics.of(averages[train] if is_on_train else averages)
+        repetitions = block_responses[test, :N_REPETITIONS].reshape(-1, len(block))
+        yield {"train": statistics.standardise(averages[train]), "test": statistics.standardise(repetitions)}
 
 
 def _write_region(
@@ -276,13 +282,11 @@ def _write_region(
     return counts
 
 
-def _drop_invalid(
-    subject: int, neuroids: pd.DataFrame, responses: np.ndarray, prepared: PreparedAverages | None, images: np.ndarray
-) -> pd.DataFrame:
-    valid = ~np.isnan(responses[:, :N_REPETITIONS]).any(axis=(0, 1))
-    keep = valid[neuroids.column]
-    if prepared is not None:
-        averages = [prepared.of(subject, region.name, images) for region in REGIONS]
+def _drop_invalid(subject: int, neuroids: pd.DataFrame, responses: np.ndarray, contents: Contents) -> pd.DataFrame:
+    """Leave out the neuroids with an invalid trial; of prepared averages, those with an invalid average."""
+    keep = ~np.isnan(responses[:, :N_REPETITIONS]).any(axis=(0, 1))[neuroids.column]
+    if contents.prepared is not None:
+        averages = [contents.prepared.of(subject, region.name, contents.images) for region in REGIONS]
         keep &= np.concatenate([~np.isnan(values).any(axis=0) for values in averages])
     if not keep.any():
         raise PackagingError(
@@ -291,15 +295,29 @@ def _drop_invalid(
     return neuroids[keep]
 
 
-def describe_inputs(inspection: TreeInspection, paths: list[str], prepared: PreparedAverages | None) -> dict[str, int]:
-    """Return the size of every raw file used, by its place in NSD's public bucket, the same for either layout."""
-    tree = inspection.tree
-    paths = paths + [tree.design_path]
-    paths += [tree.labels_path(atlas, hemisphere) for atlas in ATLASES for hemisphere in HEMISPHERES]
-    paths += [tree.ncsnr_path(subject, hemisphere) for subject in inspection.trials for hemisphere in HEMISPHERES]
-    if prepared is not None:
+def describe(contents: Contents, tree: TreeInspection, inputs: list[str], image_format: str) -> dict[str, Any]:
+    """Return the facts of a release: what it is, how it was made, and of what.
+
+    Raw files go by their place in NSD's public bucket, so that the record is the same for either layout.
+    """
+    paths = [*inputs, tree.tree.design_path]
+    paths += [tree.tree.labels_path(atlas, hemisphere) for atlas in ATLASES for hemisphere in HEMISPHERES]
+    paths += [tree.tree.ncsnr_path(subject, hemisphere) for subject in tree.trials for hemisphere in HEMISPHERES]
+    if contents.prepared is not None:
         paths += [prepared_path(region.name) for region in REGIONS]
-    return {tree.official_path(path): tree.storage.size(path) for path in sorted(paths, key=tree.official_path)}
+    return {
+        "name": contents.name,
+        "subjects": list(tree.trials),
+        "options": asdict(contents.method) | {"image_format": image_format},
+        "from_region_assemblies": contents.prepared is not None,
+        "n_vertices": tree.region_map.n_vertices,
+        "n_trials_per_session": tree.n_trials_per_session,
+        "sessions": {subject_name(subject): len(sessions) for subject, sessions in tree.sessions.items()},
+        "inputs": {
+            tree.tree.official_path(path): tree.tree.storage.size(path)
+            for path in sorted(paths, key=tree.tree.official_path)
+        },
+    }
 
 
 def _require_space(folder: Path, n_bytes: int) -> None:
