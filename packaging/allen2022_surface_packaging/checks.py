@@ -169,7 +169,7 @@ def _subject_table(
     return pd.DataFrame(rows)
 
 
-def verify_release(release_path: Path, nsd_root: str | Path | None = None) -> list[str]:
+def verify_release(release_path: Path) -> list[str]:
     """Hold a release on disk against its design and its own `release.json`.
 
     Returns
@@ -179,7 +179,7 @@ def verify_release(release_path: Path, nsd_root: str | Path | None = None) -> li
     Raises
     ------
     PackagingError
-        If the folder is not a release, or `nsd_root` is not an NSD tree.
+        If the folder is not a release.
     """
     manifest = read_manifest(release_path)
     problems = _verify_files(release_path, manifest["files"])
@@ -253,7 +253,7 @@ def _verify_assemblies(release_path: Path, manifest: dict[str, Any]) -> list[str
     for name in NEUROID_COORDINATES:
         train, test = (assemblies[split][name].values for split in SPLITS)
         if not _same(train, test):
-            problems.append(f"The {name} of train and test differ.")
+            problems.append(f"The {name} of train and test differ{_first_place(train, test)}.")
     return problems
 
 
@@ -348,6 +348,13 @@ def _first_difference(name: str, dimension: str, found: np.ndarray, expected: np
         return []
     first = differ[0]
     return [f"{name} of {dimension} {first} is {found[first]}, expected {expected[first]} ({len(differ)} differ)."]
+
+
+def _first_place(train: np.ndarray, test: np.ndarray) -> str:
+    if len(train) != len(test):
+        return f" in number: {len(train):,} and {len(test):,}"
+    first = int(np.flatnonzero(np.asarray(train != test) & ~(pd.isna(train) & pd.isna(test)))[0])
+    return f", first at neuroid {first}: {train[first]} and {test[first]}"
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -15,14 +15,18 @@ import pandas as pd
 from . import __version__
 from .build import CACHE_NAME, Method, build_release
 from .checks import inspect_tree, verify_release
+from .comparison import compare_release, write_verification
 from .errors import PackagingError
 from .nsd import LAYOUTS, SUBJECTS, subject_name
+from .recomputation import recompute_release
 from .release import release_name
 from .simulation import Recipe, simulate_tree
 from .trials import N_REPETITIONS
 from .upload import TERMS, publish_release
 
 logger = logging.getLogger(__name__)
+
+REPORT_PACKAGES = ("jinja2", "matplotlib", "nilearn")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,13 +112,42 @@ def _build(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if options.nsd_root is None and (options.all or options.seed is not None):
+        parser.error("--all and --seed are of --nsd-root: they choose the values to recompute from it")
     problems = verify_release(options.release)
+    findings: dict[str, object] = {"release": {"problems": list(problems)}}
+    if options.nsd_root is not None:
+        problems += _verify_against_raw_files(options, findings)
+    if options.against is not None:
+        problems += _verify_against_other(options, findings)
+    if len(findings) > 1:
+        write_verification(options.release, findings)
     for problem in problems:
         print(f"problem: {problem}")
     if problems:
         raise PackagingError(f"{options.release} is not sound: {len(problems)} problem{'s' * (len(problems) > 1)}.")
     print(f"{options.release} is sound")
     return 0
+
+
+def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
+    seed = options.seed or 0
+    recomputation = recompute_release(options.release, options.nsd_root, every_vertex=options.all, seed=seed)
+    if len(recomputation.differences):
+        print(f"recomputed from {options.nsd_root}:\n\n{_table(recomputation.differences)}\n")
+    findings["nsd_root"] = {"every_vertex": options.all, "seed": seed} | vars(recomputation)
+    return recomputation.problems
+
+
+def _verify_against_other(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
+    comparison = compare_release(options.release, options.against)
+    print(f"{options.release} and {options.against} are {comparison.verdict}")
+    if comparison.differences:
+        print(f"\n{_table(pd.DataFrame(comparison.differences))}\n")
+    for split, counts in comparison.filled.items():
+        print(f"{split}, cells that are zero or NaN: {', '.join(f'{n:,} {where}' for where, n in counts.items())}")
+    findings["against"] = {"other": options.against, "verdict": comparison.verdict} | vars(comparison)
+    return comparison.problems
 
 
 def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
@@ -129,6 +162,19 @@ def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         dry_run=options.dry_run,
         tell=print,
     )
+    return 0
+
+
+def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    try:
+        from .report import write_report  # needs what only the extra [report] brings
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in REPORT_PACKAGES:
+            raise
+        raise PackagingError(
+            f"A report needs {error.name}, which is not installed. pip install 'brainscore_allen2022_surface[report]'"
+        ) from error
+    print(f"The report is in {write_report(options.release)}")
     return 0
 
 
@@ -201,7 +247,13 @@ def _make_parser() -> argparse.ArgumentParser:
     build.add_argument("--name", help="of the release, where subjects or method are not Brain-Score's own")
     build.add_argument("--overwrite", action="store_true", help="replace a release that is there")
 
-    add("verify", _verify, "Hold a release against what it should be.", release)
+    verify = add("verify", _verify, "Hold a release against what it should be.", release)
+    verify.add_argument("--nsd-root", metavar="NSD_ROOT", help="recompute values from these raw files, by another path")
+    verify.add_argument("--all", action="store_true", help="recompute every value (default: a sample of vertices)")
+    verify.add_argument("--seed", type=int, metavar="N", help="of the sample (default 0)")
+    verify.add_argument(
+        "--against", metavar="RELEASE2|IDENTIFIER", help="compare with a release, or an object of artifacts.json"
+    )
 
     upload = add("upload", _upload, "Publish a release to S3, and record its objects for the loaders.", release)
     upload.add_argument(
@@ -221,6 +273,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help="I have accepted NSD's terms and conditions, which forbid passing its data on to anybody who has not "
         f"accepted them, and see to it that only those who have can read the bucket. The terms: {TERMS}",
     )
+
+    add("report", _report, "Write RELEASE/report.html, a page on what is in it.", release)
 
     demo = add("demo", _demo, "Simulate, build, verify, link, load and compute ceilings, in a minute.")
     demo.add_argument(
