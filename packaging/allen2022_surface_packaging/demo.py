@@ -1,7 +1,8 @@
-"""The whole of it, small, in a minute: simulate, build, verify, link, load, ceilings."""
+"""The whole of it, small, in a minute: simulate, build, verify, link, load, publish, load from S3, ceilings."""
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pandas as pd
 
@@ -22,8 +24,12 @@ from .regions import REGIONS
 from .release import NAMES
 from .simulation import Recipe, simulate_tree
 from .trials import N_REPETITIONS
+from .upload import publish_release
 
 NAME = NAMES[SUBJECTS]
+BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"
+RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
+ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 
 
 def run_demo(directory: Path | None) -> None:
@@ -34,9 +40,11 @@ def run_demo(directory: Path | None) -> None:
     PackagingError
         If brainscore_vision is not installed, something is in the way, or a ceiling is not what was simulated.
     """
-    if find_spec("brainscore_vision") is None:
+    missing = [package for package in ("brainscore_vision", "moto") if find_spec(package) is None]
+    if missing:
         raise PackagingError(
-            "brainscore_vision is not installed, and the demo ends in it. Install brainscore_allen2022_surface[brainscore]."
+            f"{' and '.join(missing)} not installed: the demo loads through brainscore_vision, from a local S3 server of "
+            "moto's. Install brainscore_allen2022_surface[test]."
         )
     with tempfile.TemporaryDirectory() if directory is None else nullcontext(str(directory)) as folder:
         nsd_root, release_path = Path(folder) / "nsd", Path(folder) / "release"
@@ -48,24 +56,46 @@ def run_demo(directory: Path | None) -> None:
         problems = verify_release(release_path)
         if problems:
             raise PackagingError(problems[0])
-        _step("load", f"load_dataset('{NAME}.test') through brainscore_vision")
-        with _linked(), _loading_from(release_path):
-            ceilings = measure_ceilings(release_path)
+        with _linked():
+            _step("load", f"load_dataset('{NAME}.test') through brainscore_vision, from the release")
+            with _environment({RELEASE_VARIABLE: str(release_path)}):
+                assembly = load_test_split()
+            _step("upload", f"the release to an S3 server on this machine, bucket {BUCKET}")
+            artifacts_path = Path(folder) / "artifacts.json"
+            with local_s3(BUCKET), tempfile.TemporaryDirectory() as empty_cache:
+                publish_release(release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, tell=print)
+                _step("load", "the same from there, into an empty cache")
+                from_s3 = {RELEASE_VARIABLE: "", ARTIFACTS_VARIABLE: str(artifacts_path), "BRAINIO_HOME": empty_cache}
+                with _environment(from_s3):
+                    fetched = load_test_split()
+        if not fetched.identical(assembly):
+            raise PackagingError("What was loaded from S3 differs from the release, which should not happen.")
+        print("   identical to the release")
+        ceilings = measure_ceilings(assembly)
         print(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
         apart = (ceilings["split-half ceiling"] - ceilings["simulated"]).abs()
         if not (apart < 0.1).all():
             raise PackagingError("A measured ceiling lies 0.1 or more from the simulated one, which should not happen.")
-        print("Every ceiling is within 0.1 of the signal-to-noise ratio that was simulated.")
+        print("Every ceiling is within 0.1 of what was simulated.")
 
 
-def measure_ceilings(release_path: Path) -> pd.DataFrame:
-    """Load the release as any user of Brain-Score would, and set its ceilings beside those that were simulated."""
-    from brainscore_vision import load_ceiling, load_dataset, load_stimulus_set
+def load_test_split() -> Any:
+    """Load the test split as any user of Brain-Score would."""
+    from brainscore_vision import load_dataset, load_stimulus_set
 
     stimulus_set = load_stimulus_set(f"{NAME}.test")
     assembly = load_dataset(f"{NAME}.test").isel(time_bin=0)
-    print(f"   {assembly.sizes['presentation']} presentations of {len(stimulus_set)} images, {assembly.sizes['neuroid']} neuroids")
-    _step("ceiling", "load_ceiling('internal_consistency')")
+    n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
+    print(f"   {n_presentations} presentations of {len(stimulus_set)} images, {n_neuroids} neuroids")
+    assembly.attrs["stimulus_set"] = None  # its paths are where it was loaded from, all else must be the same
+    return assembly
+
+
+def measure_ceilings(assembly: Any) -> pd.DataFrame:
+    """Compute the ceilings with Brain-Score, and set them beside those that were simulated."""
+    from brainscore_vision import load_ceiling
+
+    _step("ceiling", "load_ceiling('internal_consistency'), Brain-Score's own")
     raw = load_ceiling("internal_consistency")(assembly).raw
     rows: list[dict[str, Any]] = []
     for region in REGIONS:
@@ -116,18 +146,42 @@ def _linked() -> Iterator[None]:
 
 
 @contextmanager
-def _loading_from(release_path: Path) -> Iterator[None]:
-    from brainscore_allen2022_surface.releases import VARIABLE
+def local_s3(bucket: str) -> Iterator[None]:
+    """Run an S3 server on this machine with one versioned bucket, and lead boto3 to it."""
+    from moto.server import ThreadedMotoServer
 
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = str(release_path)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it prints a line per request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": "demo",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        with _environment(settings):
+            client = boto3.client("s3")
+            client.create_bucket(Bucket=bucket)
+            client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+            yield
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 _START = time.monotonic()
