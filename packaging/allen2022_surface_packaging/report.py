@@ -70,7 +70,6 @@ class Table:
     rows: Sequence[Sequence[str]]
     totals: Sequence[Sequence[str]] = ()
     n_heads: int = 1
-    notes: str = ""
 
 
 def write_report(release_path: Path) -> Path:
@@ -81,14 +80,15 @@ def write_report(release_path: Path) -> Path:
     Raises
     ------
     PackagingError
-        If the folder is not a release, or an assembly or table of it is missing or damaged.
+        If the folder is not a release, or a file of it is missing or damaged.
     """
     manifest = read_manifest(release_path)
+    _require_files(release_path, manifest["files"])
     try:
         page = _page(release_path, manifest)
-    except (KeyError, ValueError, TypeError, FileNotFoundError) as error:
+    except (KeyError, ValueError, TypeError, OSError) as error:
         raise PackagingError(
-            f"{release_path} cannot be reported on ({type(error).__name__}: {error}). "
+            f"{release_path} cannot be reported on ({type(error).__name__}: {' '.join(str(error).split())}). "
             f"`allen2022-surface verify {release_path}` tells what is wrong with it."
         ) from error
     path = release_path / REPORT
@@ -108,8 +108,7 @@ def read_neuroids(release_path: Path, manifest: dict[str, Any]) -> tuple[pd.Data
     array of shape (n_splits, n_neuroids)
         The split-half ceilings, one per split.
     """
-    path = release_path / assembly_file(manifest["name"], "test")
-    with xarray.open_dataarray(path) as assembly:
+    with _open_assembly(release_path, manifest, "test") as assembly:
         neuroids = pd.DataFrame({name: assembly[name].values for name in NEUROID_COORDINATES})
         of_splits = np.full((N_SPLITS, len(neuroids)), np.nan)
         of_pairs = np.full((len(REPETITION_PAIRS), len(neuroids)), np.nan)
@@ -227,6 +226,22 @@ def summarise_inputs(inputs: dict[str, int]) -> pd.DataFrame:
     table["what"] = [re.sub(r"[lr]h\.betas_session\d+", "?h.betas_session*", path) for path in table.path]
     table["what"] = [re.sub(r"nsd_\d{5}", "nsd_*", what) for what in table.what]
     return table.groupby("what").n_bytes.agg(n_files="count", n_bytes="sum").reset_index()
+
+
+def _require_files(release_path: Path, files: dict[str, dict[str, Any]]) -> None:
+    for name, file in files.items():
+        path = release_path / name
+        found = f"has {path.stat().st_size:,} bytes" if path.is_file() else "is missing"
+        expected = f"has {file['size']:,} bytes"
+        if found != expected:
+            raise PackagingError(
+                f"{path} {found}, but {MANIFEST} says that it {expected}. Build the release again "
+                f"(`allen2022-surface verify {release_path}` lists everything that is wrong with it)."
+            )
+
+
+def _open_assembly(release_path: Path, manifest: dict[str, Any], split: str) -> xarray.DataArray:
+    return xarray.open_dataarray(release_path / assembly_file(manifest["name"], split), engine="netcdf4")
 
 
 def _page(release_path: Path, manifest: dict[str, Any]) -> str:
@@ -426,8 +441,7 @@ def _region_maps(neuroids: pd.DataFrame) -> Iterator[tuple[str, dict[str, Pictur
 def _split_table(release_path: Path, manifest: dict[str, Any], stimuli: dict[str, pd.DataFrame]) -> Table:
     rows = []
     for split in SPLITS:
-        path = release_path / assembly_file(manifest["name"], split)
-        with xarray.open_dataarray(path) as assembly:
+        with _open_assembly(release_path, manifest, split) as assembly:
             n_presentations = assembly.sizes["presentation"]
             per_image = pd.Series(assembly["nsd_id"].values).value_counts()
         rows.append(
@@ -438,7 +452,7 @@ def _split_table(release_path: Path, manifest: dict[str, Any], stimuli: dict[str
                 _count(n_presentations),
                 "averaged" if split == "train" else "apart",
                 f"{stimuli[split].nsd_id.min()} to {stimuli[split].nsd_id.max()}",
-                _bytes(path.stat().st_size),
+                _bytes(manifest["files"][assembly_file(manifest["name"], split)]["size"]),
             ]
         )
     columns = ("Split", "Images", "Presentations per image", "Presentations", "Repetitions", "nsd_id", "Assembly file")
