@@ -484,19 +484,38 @@ def bucket():
 
 
 @pytest.fixture
-def published(bucket, release, tmp_path, monkeypatch):
-    """The release, uploaded to a local S3 and listed in an artifacts.json of its own."""
-    from allen2022_surface_packaging.upload import publish_release
-
+def client(bucket, monkeypatch):
     for name, value in {
         "AWS_ENDPOINT_URL": bucket,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS": str(tmp_path / "artifacts.json"),
     }.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
+    return boto3.client("s3")
+
+
+def test_a_tree_in_a_bucket_serves_as_well(client, nsd_tree, tmp_path):
+    build_release(nsd_tree, tmp_path / "r", subjects=(3,), name="one")
+    client.create_bucket(Bucket="raw")
+    for path in nsd_tree.rglob("*"):
+        if path.is_file() and ("ppdata" not in str(path) or "subj03" in str(path)):
+            client.upload_file(str(path), "raw", f"some/where/{path.relative_to(nsd_tree)}")
+
+    recomputation = recompute_release(tmp_path / "r", "s3://raw/some/where", every_vertex=True)
+
+    assert recomputation.problems == []
+    pd.testing.assert_frame_equal(
+        recomputation.differences, recompute_release(tmp_path / "r", nsd_tree, every_vertex=True).differences
+    )
+
+
+@pytest.fixture
+def published(client, release, tmp_path, monkeypatch):
+    """The release, uploaded to a local S3 and listed in an artifacts.json of its own."""
+    from allen2022_surface_packaging.upload import publish_release
+
+    monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS", str(tmp_path / "artifacts.json"))
     client.create_bucket(Bucket="packaged")
     client.put_bucket_versioning(Bucket="packaged", VersioningConfiguration={"Status": "Enabled"})
     (tmp_path / "artifacts.json").write_text("{}")
