@@ -24,6 +24,7 @@ from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from tqdm import tqdm
 
 from .releases import VARIABLE as RELEASE_VARIABLE
@@ -187,12 +188,13 @@ def _download(stored: StoredObject, path: Path) -> None:
                 version = {"VersionId": stored.version_id}
                 client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version, Callback=bar.update)
             return
-        except (BotoCoreError, ClientError, Boto3Error) as error:
-            reasons.append(" ".join(str(error).split()))
-            if isinstance(error, HTTPClientError):
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+            reason = " ".join(str(error).split())
+            # The text of a header that cannot be would show the credentials.
+            is_header = "header value" in reason
+            reasons.append("the credentials hold a character that they cannot hold" if is_header else reason)
+            if isinstance(error, HTTPClientError | NoConnectionError) and not is_header:
                 break  # where there is no network, credentials make no difference
-        except ValueError:  # its text would show the header, and so the credentials
-            reasons.append("the credentials hold a character that they cannot hold")
     raise ConnectionError(
         f"{stored} could not be downloaded: {'; without credentials: '.join(reasons)}. Check the network and your AWS "
         f"credentials, or set {RELEASE_VARIABLE} to a release on disk."

@@ -21,7 +21,9 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -160,12 +162,12 @@ def look_up(bucket: Bucket, key: str, version_id: str | None = None) -> RemoteOb
 
 
 def holds(bucket: Bucket, key: str, found: RemoteObject, file: LocalFile, part_bytes: int = PART_BYTES) -> bool:
-    """Tell whether an object holds the bytes of a file; it is read only where S3's checksum is of another kind than ours."""
+    """Tell whether an object holds the bytes of a file; it is read itself where S3's checksum does not say so."""
     if found.size != file.size or found.sha1 not in ("", file.sha1):
         return False
-    expected = checksum_of(file.path, part_bytes)
-    if found.checksum and found.checksum.partition("-")[2] == expected.partition("-")[2]:
-        return found.checksum == expected
+    # Without the number of parts, which not every S3 reports
+    if found.checksum and found.checksum.partition("-")[0] == checksum_of(file.path, part_bytes).partition("-")[0]:
+        return True
     digest = hashlib.sha1()
     with explained(bucket.url(key), "to read the object", "s3:GetObjectVersion"):
         body = bucket.client.get_object(Bucket=bucket.name, Key=key, VersionId=found.version_id)["Body"]
@@ -260,19 +262,17 @@ def explained(place: str, action: str, permissions: str) -> Iterator[None]:
             f"{place}: failed {action}, as there are no whole AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY."
         ) from error
-    except HTTPClientError as error:
-        reason = re.sub(r"//[^/@\s]*@", "//", " ".join(str(error).split()))
-        raise PackagingError(f"{place}: failed {action} ({reason}). Check the network. {AGAIN}.") from error
-    except BotoCoreError as error:
-        raise PackagingError(f"{place}: failed {action} ({' '.join(str(error).split())}).") from error
-    except ValueError as error:
-        if "header" not in str(error):
-            raise PackagingError(f"{place}: failed {action} ({error}).") from error
-        # The header, and so the credentials, would be in the text.
-        raise PackagingError(
-            f"{place}: failed {action}, as your AWS credentials hold a character that they cannot hold, such as a line's "
-            "end. Set them again."
-        ) from None
+    except (BotoCoreError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        if "header value" in reason:  # which would show the credentials, here and as the cause
+            raise PackagingError(
+                f"{place}: failed {action}, as your AWS credentials hold a character that they cannot hold, such as the "
+                "end of a line. Set them again."
+            ) from None
+        reason = re.sub(r"//[^/@\s]*@", "//", reason)
+        is_network = isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError)
+        advice = f" Check the network. {AGAIN}." if is_network else ""
+        raise PackagingError(f"{place}: failed {action} ({reason}).{advice}") from error
 
 
 def _put_whole(
