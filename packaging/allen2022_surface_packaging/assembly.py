@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -81,7 +82,7 @@ def create_assembly(
 
 
 def _write_coordinate(file: netCDF4.Dataset, name: str, dimension: str, values: np.ndarray) -> None:
-    compressed = {"compression": "zlib", "complevel": 4, "fill_value": False}
+    compressed: dict[str, Any] = {"compression": "zlib", "complevel": 4, "fill_value": False}
     if values.dtype.kind != "O":
         kind = "f8" if values.dtype.kind == "f" else "i8"
         file.createVariable(name, kind, (dimension,), **compressed)[:] = values

@@ -63,7 +63,7 @@ def _simulate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> i
         layout=options.layout,
         seed=options.seed,
     )
-    simulate_tree(options.nsd_root, recipe, expdesign_path=options.expdesign)
+    simulate_tree(Path(options.nsd_root), recipe, expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")
     return 0
 
@@ -200,11 +200,12 @@ def _make_parser() -> argparse.ArgumentParser:
     def add(name: str, run: Callable[..., int], help: str, *paths: tuple[str, str]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
         for path, what in paths:
-            command.add_argument(path.lower(), metavar=path, type=Path, help=what)
+            # A tree may lie in a bucket, and a Path would lose a slash of its address.
+            command.add_argument(path.lower(), metavar=path, type=str if path == "NSD_ROOT" else Path, help=what)
         command.set_defaults(run=run)
         return command
 
-    nsd_root = ("NSD_ROOT", "an NSD tree in the official or flat layout")
+    nsd_root = ("NSD_ROOT", "an NSD tree in the official or flat layout: a folder, or s3://bucket[/prefix]")
     release = ("RELEASE", "the folder of the release")
 
     simulate = add("simulate", _simulate, "Write a synthetic NSD tree.", nsd_root)

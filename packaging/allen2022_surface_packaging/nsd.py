@@ -10,11 +10,11 @@ from __future__ import annotations
 import gzip
 import io
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import nibabel
@@ -24,7 +24,7 @@ import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader
 
 from .errors import PackagingError
-from .storage import Folder, open_storage
+from .storage import BucketFile, FolderFile, Storage, open_storage
 
 SUBJECTS = (1, 2, 3, 4, 5, 6, 7, 8)
 HEMISPHERES = ("lh", "rh")
@@ -105,7 +105,7 @@ class Design:
 class NSDTree:
     """An NSD tree: a storage, and the layout found in it. Every path of a raw file is made here."""
 
-    storage: Folder
+    storage: Storage
     layout: Layout
 
     def __str__(self) -> str:
@@ -283,7 +283,8 @@ def read_betas_shape(tree: NSDTree, path: str) -> tuple[int, int]:
 def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> Iterator[np.ndarray]:
     """Read the single-trial responses of one file once, in order, a block of trials at a time.
 
-    The next block is read while the caller works on the last; a block is only valid until the next is asked for.
+    The next blocks are read while the caller works on the last: one from a disk, several at once from a bucket. A block is
+    only valid until the next is asked for.
 
     Yields
     ------
@@ -296,21 +297,24 @@ def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> I
         If the file ends early.
     """
     n_block = max(1, min(n_trials, BLOCK_BYTES // (4 * n_vertices)))
-    buffers = [np.empty((n_block, n_vertices), dtype=">f4") for _ in range(2)]
-    starts = range(0, n_trials, n_block)
-    with _open(tree, path) as file, ThreadPoolExecutor(max_workers=1) as reader:
-        file.seek(MGH_DATA_OFFSET)
+    n_blocks = -(-n_trials // n_block)
+    with _open(tree, path) as file, ThreadPoolExecutor(file.n_readers) as readers:
+        buffers = [np.empty((n_block, n_vertices), dtype=">f4") for _ in range(file.n_readers + 1)]
 
         def read(i: int) -> np.ndarray:
-            block = buffers[i % 2][: min(n_block, n_trials - starts[i])]
-            _read_exactly(file, memoryview(block).cast("B"), tree.storage.locate(path))
+            block = buffers[i % len(buffers)][: min(n_block, n_trials - i * n_block)]
+            start = MGH_DATA_OFFSET + i * n_block * 4 * n_vertices
+            n_read = file.read_at(start, block.data.cast("B"))
+            if n_read < block.nbytes:
+                place = tree.storage.locate(path)
+                raise PackagingError(f"{place} ended {block.nbytes - n_read:,} bytes early. Download it again.")
             return block
 
-        ahead = reader.submit(read, 0)
-        for i in range(len(starts)):
-            block = ahead.result()
-            if i + 1 < len(starts):
-                ahead = reader.submit(read, i + 1)
+        ahead = deque(readers.submit(read, i) for i in range(min(file.n_readers, n_blocks)))
+        for i in range(n_blocks):
+            block = ahead.popleft().result()
+            if i + file.n_readers < n_blocks:
+                ahead.append(readers.submit(read, i + file.n_readers))  # into the buffer of the block before this
             yield block
 
 
@@ -345,7 +349,7 @@ def read_images(tree: NSDTree, nsd_ids: Sequence[int]) -> Iterator[np.ndarray]:
             yield images[nsd_id]
 
 
-def _open_images(tree: NSDTree, file: BinaryIO, nsd_ids: Sequence[int]) -> h5py.Dataset:
+def _open_images(tree: NSDTree, file: FolderFile | BucketFile, nsd_ids: Sequence[int]) -> h5py.Dataset:
     place = tree.storage.locate(tree.images_path)
     try:
         images = h5py.File(file, "r")["imgBrick"]
@@ -383,7 +387,7 @@ def read_coco_ids(tree: NSDTree, nsd_ids: Sequence[int]) -> list[int] | None:
     return None if coco_ids.isna().any() else [int(coco_id) for coco_id in coco_ids]
 
 
-def _open(tree: NSDTree, path: str) -> BinaryIO:
+def _open(tree: NSDTree, path: str) -> FolderFile | BucketFile:
     if not tree.storage.exists(path):
         raise PackagingError(f"{tree.storage.locate(path)} is missing. Download it ({tree.official_path(path)}).")
     return tree.storage.open(path)
@@ -392,15 +396,6 @@ def _open(tree: NSDTree, path: str) -> BinaryIO:
 def _read_whole(tree: NSDTree, path: str) -> bytes:
     with _open(tree, path) as file:
         return file.read()
-
-
-def _read_exactly(file: BinaryIO, buffer: memoryview, place: str) -> None:
-    n_read = 0
-    while n_read < len(buffer):
-        n = file.readinto(buffer[n_read:])  # type: ignore[attr-defined]
-        if not n:
-            raise PackagingError(f"{place} ended {len(buffer) - n_read:,} bytes early. Download it again.")
-        n_read += n
 
 
 def _one_line(error: Exception) -> str:

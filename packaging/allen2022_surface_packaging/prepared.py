@@ -12,6 +12,7 @@ import xarray
 from .errors import PackagingError
 from .nsd import NSDTree, subject_name
 from .regions import REGIONS, RegionMap
+from .storage import Bucket
 
 
 def prepared_path(region: str) -> str:
@@ -62,6 +63,8 @@ def _open_prepared(tree: NSDTree, region: str) -> xarray.DataArray:
     place = tree.storage.locate(path)
     if not tree.storage.exists(path):
         raise PackagingError(f"{place} is missing. Build without --from-region-assemblies, or bring all four regions.")
+    if isinstance(tree.storage, Bucket):
+        raise PackagingError(f"{place} lies in a bucket, but prepared assemblies are read from a folder only. Copy it.")
     try:
         assembly = xarray.open_dataarray(place)
     except (OSError, ValueError) as error:

@@ -312,6 +312,6 @@ def _write_betas(tree: NSDTree, path: str, n_vertices: int, n_trials: int, block
 
 
 def _new_file(tree: NSDTree, path: str) -> Path:
-    place = tree.storage.root / path
+    place = Path(tree.storage.locate(path))
     place.parent.mkdir(parents=True, exist_ok=True)
     return place
