@@ -16,6 +16,7 @@ from hashlib import sha1
 from html.parser import HTMLParser
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +31,13 @@ from allen2022_surface_packaging.build import Method, build_release
 from allen2022_surface_packaging.checks import verify_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.figures import REGION_COLOURS, cortical_map, expected_split_half
+from allen2022_surface_packaging.figures import (
+    REGION_COLOURS,
+    cortical_map,
+    expected_split_half,
+    noise_ceiling_distributions,
+    split_half_against_noise_ceiling,
+)
 from allen2022_surface_packaging.release import write_manifest
 from allen2022_surface_packaging.report import write_report
 
@@ -304,7 +311,7 @@ def test_how_it_was_made_is_what_the_manifest_records(page, reported):
     assert all(meaning for *_, meaning in page.rows("option-table"))
     assert dict(page.rows("version-table")) == manifest["versions"]
     for what, n, size in rows:
-        pattern = re.escape(what).replace(r"\?", ".").replace(r"\*", r"\d+")
+        pattern = re.escape(what).replace(r"\*h", "[lr]h").replace(r"\*", r"\d+")
         own = [size for path, size in manifest["inputs"].items() if re.fullmatch(pattern, path)]
         assert (number(n), size) == (len(own), bytes_of(sum(own)))
     assert sum(number(row[1]) for row in rows) == number(total[1]) == len(manifest["inputs"])
@@ -414,6 +421,36 @@ def test_a_package_that_is_not_installed_is_named_with_what_installs_it(package,
     assert error.count("\n") == 1
     assert f"needs {package}" in error
     assert "pip install 'brainscore_allen2022_surface[report]'" in error
+
+
+def test_regions_that_a_subject_lacks_and_ceilings_that_nobody_knows_are_dashes_and_no_error(own_release):
+    path = own_release / "Allen2022_fmri_surface_test.nc"
+    with netCDF4.Dataset(path, "a") as file:
+        regions = xr.open_dataarray(path)["region"].values
+        file["nc_testset"][regions == "V2"] = np.nan
+        file["data"][:, regions == "V2"] = 0
+    manifest = json.loads((own_release / "release.json").read_text())
+    manifest["files"][path.name]["size"] = path.stat().st_size
+    (own_release / "release.json").write_text(json.dumps(manifest))
+
+    page = Page(write_report(own_release))
+
+    assert {tuple(row[-2:]) for row in page.rows("region-table") if row[0] == "V2"} == {("–", "–")}
+    assert "V2: 0 neuroids, rank correlation –" in page.text
+    assert {row[-1] for row in page.rows("invalid-table") if row[0] == "V2"} == {"13"}
+
+
+@pytest.mark.parametrize("n_neuroids", [0, 1, 2])
+def test_a_few_neuroids_can_be_drawn(n_neuroids, recwarn):
+    values = np.linspace(10, 60, n_neuroids)
+
+    drawn = [
+        split_half_against_noise_ceiling(values, values / 100, highest=80, alt=""),
+        noise_ceiling_distributions({"subj01": values, "subj02": values * np.nan}, highest=80, alt=""),
+    ]
+
+    assert all(picture.source.startswith("data:image/svg+xml;base64,") for picture in drawn)
+    assert not recwarn
 
 
 def test_a_folder_that_is_no_release_is_refused(tmp_path):

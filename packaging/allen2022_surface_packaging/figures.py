@@ -15,7 +15,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.colors import Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.plotting import plot_surf
@@ -120,9 +120,8 @@ def split_half_against_noise_ceiling(
             np.clip(split_half[valid], -0.5, 1),
             gridsize=(36, 24),
             extent=(0, highest, -0.5, 1),
-            bins="log",
             mincnt=1,
-            cmap=COLOUR_MAP,
+            cmap=ListedColormap(matplotlib.colormaps[COLOUR_MAP](np.linspace(0.2, 1, 256))),  # seen on a dark page too
             linewidths=0.2,
         )
         expected = np.linspace(0, min(highest, 99.9), 200)
@@ -133,7 +132,12 @@ def split_half_against_noise_ceiling(
         axes.set_xlabel("noise ceiling (% of variance)")
         axes.set_ylabel("split-half ceiling (r)")
         if valid.any():
-            figure.colorbar(bins, ax=axes, label="neuroids", pad=0.02).outline.set_visible(False)
+            most = max(10, int(np.max(np.asarray(bins.get_array()))))
+            bins.set_norm(LogNorm(1, most))
+            powers = [10**k for k in range(len(str(most)))]
+            bar = figure.colorbar(bins, ax=axes, label="neuroids", pad=0.02, ticks=powers, format="{x:,.0f}")
+            bar.ax.minorticks_off()
+            bar.outline.set_visible(False)
         return _svg(figure, alt)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -183,7 +184,7 @@ def summarise_regions(
                     },
                     "n_invalid": sum(nan_counts[name][region.name]["neuroids"] for name in counted),
                     "noise_ceiling": _median(neuroids.nc_testset[own].to_numpy()),
-                    "split_half": _median(split_half[:, own], axis=1).mean(),
+                    "split_half": _split_half_ceiling(split_half[:, own]),
                 }
             )
     return pd.DataFrame(rows)
@@ -221,10 +222,10 @@ def summarise_invalid(neuroids: pd.DataFrame, manifest: dict[str, Any]) -> pd.Da
 
 
 def summarise_inputs(inputs: dict[str, int]) -> pd.DataFrame:
-    """Sum up the raw files: those of many sessions together, the others one by one; ``n_files`` and ``n_bytes``."""
+    """Count and sum up the raw files, hemispheres, sessions and images together: ``what``, ``n_files``, ``n_bytes``."""
     table = pd.DataFrame({"path": list(inputs), "n_bytes": list(inputs.values())})
-    table["what"] = [re.sub(r"[lr]h\.betas_session\d+", "?h.betas_session*", path) for path in table.path]
-    table["what"] = [re.sub(r"nsd_\d{5}", "nsd_*", what) for what in table.what]
+    many = r"(?<=/)[lr](?=h\.)|(?<=betas_session)\d+|(?<=nsd_)\d{5}"
+    table["what"] = [re.sub(many, "*", path) for path in table.path]
     return table.groupby("what").n_bytes.agg(n_files="count", n_bytes="sum").reset_index()
 
 
@@ -292,7 +293,7 @@ def _tiles(neuroids: pd.DataFrame, split_half: np.ndarray, stimuli: dict[str, pd
         (_count(sum(len(table) for table in stimuli.values())), "images"),
         (_count(len(neuroids)), "neuroids"),
         (f"{_number(_median(neuroids.nc_testset.to_numpy()), 1)} %", "median noise ceiling"),
-        (_number(_median(split_half, axis=1).mean(), 3), "split-half ceiling (r)"),
+        (_number(_split_half_ceiling(split_half), 3), "split-half ceiling (r)"),
     ]
 
 
@@ -555,10 +556,17 @@ def _file_table(release_path: Path, manifest: dict[str, Any]) -> Table:
     return Table("Files and their SHA-1", ("File", "Size", "SHA-1"), rows)
 
 
+def _split_half_ceiling(of_splits: np.ndarray) -> float:
+    """Return the median over neuroids, averaged over splits, as `internal_consistency` does; shape (n_splits, n_neuroids)."""
+    medians = _median(of_splits, axis=1)
+    return float(np.nanmean(medians)) if np.isfinite(medians).any() else np.nan
+
+
 def _median(values: np.ndarray, axis: int | None = None) -> Any:
-    """Return the median over what is not NaN; NaN where all are."""
-    masked = np.where(np.isnan(values).all(axis=axis, keepdims=True), 0, values)
-    return np.where(np.isnan(values).all(axis=axis), np.nan, np.nanmedian(masked, axis=axis))[()]
+    """Return the median over what is not NaN; NaN where nothing is left."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns where nothing is left
+        return np.nanmedian(values, axis=axis)
 
 
 def _round_up(noise_ceilings: pd.Series) -> float:
