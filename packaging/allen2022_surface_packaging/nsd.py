@@ -35,7 +35,7 @@ N_VERTICES_OF_FSAVERAGE = 163_842
 
 MGH_DATA_OFFSET = 284
 MGH_FLOAT = 3
-BLOCK_BYTES = 8 * 2**20  # what one read asks for: large enough for a network disk, small enough for the cache
+BLOCK_BYTES = 2 * 2**20  # what one read asks for: large enough for a network disk, small enough for a core's cache
 
 
 @dataclass(frozen=True)

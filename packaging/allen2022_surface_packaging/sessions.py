@@ -21,6 +21,7 @@ from .responses import METHOD_VERSION, standardise_session
 logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = hashlib.sha1().digest_size
+SCHEDULER_TIMEOUT = "30s"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _prepare_on_cluster(
         if scheduler is None:
             client = distributed.Client(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
         else:
-            client = distributed.Client(scheduler, timeout="30s")
+            client = distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT)
     except (OSError, TimeoutError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
     with client:

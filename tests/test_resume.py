@@ -1,0 +1,61 @@
+"""A build that is killed at any moment and started again ends in the same bytes."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from allen2022_surface_packaging.release import sha1_of
+
+# How often a build is killed; set higher, such as 50, to try more than a test run has time for.
+N_KILLS = int(os.environ.get("ALLEN2022_SURFACE_KILLS", "8"))
+
+
+def hashes(release):
+    return {str(path.relative_to(release)): sha1_of(path) for path in sorted(release.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 15 * N_KILLS)
+def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(nsd_tree, release, tmp_path):
+    rng = random.Random(N_KILLS)
+    target, cache = tmp_path / "release", tmp_path / "allen2022_surface_cache"
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "build", str(nsd_tree), str(target)]
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    duration = time.monotonic() - started
+    assert hashes(target) == hashes(release)
+
+    stages = []
+    n_killed = 0
+    while n_killed < N_KILLS:
+        shutil.rmtree(target, ignore_errors=True)
+        if len(list(cache.glob("*.sha1"))) >= 24:  # all sessions needed: what is left is soon repeated, so start over
+            shutil.rmtree(cache)
+        # Its first third is spent on imports, where there is nothing to lose.
+        build = subprocess.Popen(
+            [*command, "--workers", rng.choice("112")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            build.wait(rng.uniform(0.3, 1.1) * duration)
+        except subprocess.TimeoutExpired:
+            os.killpg(build.pid, signal.SIGKILL)  # its workers too
+            n_killed += 1
+        build.wait()
+        stages.append((len(list(cache.glob("*.sha1"))), (tmp_path / ".release.partial").exists()))
+        if target.exists():  # whole or not at all, whenever the kill came
+            assert hashes(target) == hashes(release)
+
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(command, check=True, capture_output=True)
+    assert hashes(target) == hashes(release)
+    assert {path.name for path in tmp_path.iterdir()} == {"release", "allen2022_surface_cache"}
+    assert any(partial for _, partial in stages)  # some kill came while the release was being written
