@@ -373,10 +373,26 @@ def test_the_last_bit_of_one_value_is_within_tolerance_and_still_named(own_relea
     findings = json.loads((own_release / "verify.json").read_text())["against"]
     assert findings["verdict"] == "the same within tolerance"
     (row,) = findings["differences"]
-    assert (row["differ"], row["is_within_tolerance"]) == (1, True)
+    assert (row["differ"], row["beyond tolerance"]) == (1, 0)
     assert own["stimulus_id"][40] in row["where"]
     assert own["neuroid_id"][333] in row["where"]
     assert 0 < row["largest"] < 1e-6
+
+
+def test_what_differs_is_told_from_what_only_rounds_differently(own_release, release):
+    def change(values):
+        values *= 1 + 1e-7
+        values[[30, 31], 500:501] = values[[31, 30], 500:501]
+
+    change_values(own_release, TEST, change)
+    own = coordinates(release)
+
+    comparison = compare_release(own_release, str(release))
+
+    (problem,) = comparison.problems
+    assert f"{own['subject'][500]} {own['region'][500]}: 2 of " in problem
+    assert f"in 1 neuroid ({own['neuroid_id'][500]}) and 2 presentations" in problem
+    assert len(comparison.differences) == 32  # every subject's every region, in its last bits
 
 
 def test_another_way_to_fill_is_counted_apart_from_values_that_differ(own_release, release):

@@ -36,8 +36,8 @@ class Comparison:
     Attributes
     ----------
     differences : a dict per kind of difference
-        ``split``, ``what``, how many ``differ`` ``of`` how many, the ``largest`` difference (unitless; None for what is no
-        number), ``where`` the largest or first is, and ``is_within_tolerance``.
+        ``split``, ``what``, how many ``differ`` and how many of these lie ``beyond tolerance``, ``of`` how many, the
+        ``largest`` difference (unitless; None for what is no number), and ``where`` it or the first is.
     filled : for each split, how many cells are zero or NaN in both, and how in only one
         Zero in one and NaN in the other is no difference, but two ways to fill.
     """
@@ -50,15 +50,15 @@ class Comparison:
         """The comparison in a word or four."""
         if not self.differences:
             return IDENTICAL
-        return WITHIN_TOLERANCE if all(row["is_within_tolerance"] for row in self.differences) else DIFFERENT
+        return DIFFERENT if any(row["beyond tolerance"] for row in self.differences) else WITHIN_TOLERANCE
 
     @property
     def problems(self) -> list[str]:
         """The differences that are beyond the tolerance, a line each."""
         return [
-            f"{row['split']} {row['what']}: {row['differ']:,} of {row['of']:,} differ. {row['where']}."
+            f"{row['split']} {row['what']}: {row['beyond tolerance']:,} of {row['of']:,} differ. {row['where']}."
             for row in self.differences
-            if not row["is_within_tolerance"]
+            if row["beyond tolerance"]
         ]
 
 
@@ -257,16 +257,16 @@ def _column_rows(
     if not differ.any():
         return []
     first = int(np.flatnonzero(differ)[0])
-    largest, is_within = None, False
+    largest, n_beyond = None, int(differ.sum())
     if {own.dtype.kind, other.dtype.kind} <= set("iuf"):
         apart = np.abs(own.astype(float) - other.astype(float))
         apart[~differ] = 0
         apart[np.isnan(apart)] = np.inf
         first = int(np.argmax(apart))
         largest = float(apart[first])
-        is_within = bool(largest <= TOLERANCE)
+        n_beyond = int((apart > TOLERANCE).sum())
     where = f"{_label(table, first)}: {own[first]} here, {other[first]} there"
-    return [_row(split, what, int(differ.sum()), len(own), where, largest, is_within)]
+    return [_row(split, what, int(differ.sum()), len(own), where, largest, n_beyond)]
 
 
 def _label(table: pd.DataFrame, row: int) -> str:
@@ -306,8 +306,8 @@ def _compare_values(
             if kind.n:
                 where = (
                     f"{_label(presentations, kind.row)}, {_label(neuroids, kind.neuroid)}: {kind.own:.6g} here, "
-                    f"{kind.other:.6g} there; in {len(kind.neuroids):,} neuroids ({_some(neuroids, kind.neuroids)}) and "
-                    f"{len(kind.rows):,} presentations ({_some(presentations, kind.rows)})"
+                    f"{kind.other:.6g} there; in {_some(neuroids, kind.neuroids, 'neuroid')} and "
+                    f"{_some(presentations, kind.rows, 'presentation')}"
                 )
                 comparison.differences.append(
                     _row(
@@ -317,22 +317,23 @@ def _compare_values(
                         values.n,
                         where,
                         kind.largest,
-                        kind.largest <= TOLERANCE,
+                        kind.n_beyond,
                     )
                 )
     for what in ("zero here, NaN there", "NaN here, zero there"):
         if filled[what]:
             n_values = sum(values.n for values in groups.values())
             comparison.differences.append(
-                _row(split, f"cells filled with {what}", filled[what], n_values, "see verify.json", None, True)
+                _row(split, f"cells filled with {what}", filled[what], n_values, "everywhere", None, 0)
             )
 
 
 @dataclass
 class _Cells:
-    """Cells that differ in one way, and the worst of them."""
+    """Cells that differ in one way, and the worst of them; presentations and neuroids of those beyond the tolerance, if any."""
 
     n: int = 0
+    n_beyond: int = 0
     largest: float = -1.0
     row: int = 0
     neuroid: int = 0
@@ -348,9 +349,15 @@ class _Cells:
         difference = np.where(mask, np.abs(own.astype(float) - other.astype(float)), -1.0)
         difference[np.isnan(difference)] = np.inf
         i, j = np.unravel_index(difference.argmax(), difference.shape)
+        beyond = difference > TOLERANCE
+        if beyond.any() and not self.n_beyond:  # those that only round differently matter no more
+            self.rows.clear()
+            self.neuroids.clear()
         self.n += int(mask.sum())
-        self.rows |= set(rows[mask.any(axis=1)].tolist())
-        self.neuroids |= set(neuroids[mask.any(axis=0)].tolist())
+        self.n_beyond += int(beyond.sum())
+        noted = beyond if self.n_beyond else mask
+        self.rows |= set(rows[noted.any(axis=1)].tolist())
+        self.neuroids |= set(neuroids[noted.any(axis=0)].tolist())
         if difference[i, j] > self.largest:
             self.largest, self.row, self.neuroid = float(difference[i, j]), int(rows[i]), int(neuroids[j])
             self.own, self.other = float(own[i, j]), float(other[i, j])
@@ -382,8 +389,9 @@ class _Values:
         filled["there only"] += int((in_one & other_filled).sum())
 
 
-def _some(table: pd.DataFrame, rows: set[int]) -> str:
-    return ", ".join(_label(table, row) for row in sorted(rows)[:3]) + (", ..." if len(rows) > 3 else "")
+def _some(table: pd.DataFrame, rows: set[int], what: str) -> str:
+    listed = ", ".join(_label(table, row) for row in sorted(rows)[:3]) + (", ..." if len(rows) > 3 else "")
+    return f"{len(rows):,} {what}{'s' * (len(rows) > 1)} ({listed})"
 
 
 def _compare_stimuli(split: str, here: _Side, there: _Side, comparison: Comparison) -> None:
@@ -436,22 +444,16 @@ def _image_difference(own_path: Path, other_path: Path) -> tuple[float, str] | N
 
 
 def _row(
-    split: str,
-    what: str,
-    differ: int,
-    of: int,
-    where: str,
-    largest: float | None = None,
-    is_within_tolerance: bool = False,
+    split: str, what: str, differ: int, of: int, where: str, largest: float | None = None, beyond: int | None = None
 ) -> dict[str, Any]:
     return {
         "split": split,
         "what": what,
         "differ": differ,
+        "beyond tolerance": differ if beyond is None else beyond,
         "of": of,
         "largest": largest,
         "where": where,
-        "is_within_tolerance": is_within_tolerance,
     }
 
 
