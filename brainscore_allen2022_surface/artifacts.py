@@ -31,6 +31,7 @@ from .releases import VARIABLE as RELEASE_VARIABLE
 
 VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 PUBLISHED_PATH = Path(__file__).with_name("artifacts.json")
+KINDS = ("assembly", "stimulus_csv", "stimulus_zip")
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS = 10
 
@@ -62,10 +63,10 @@ def stored_objects(identifier: str) -> dict[str, StoredObject]:
     path = Path(os.environ.get(VARIABLE) or PUBLISHED_PATH).expanduser()
     try:
         artifacts = json.loads(path.read_text(encoding="utf-8"))
+        listed = ", ".join(sorted(artifacts.keys())) or "nothing"
         if identifier in artifacts:
-            return {kind: StoredObject(**facts) for kind, facts in artifacts[identifier].items()}
-        listed = ", ".join(sorted(artifacts)) or "nothing"
-    except (ValueError, TypeError, AttributeError) as error:
+            return {kind: StoredObject(**artifacts[identifier][kind]) for kind in KINDS}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}). Install the plugin again, or upload the release.") from error
     raise FileNotFoundError(
         f"{path} lists {listed}, expected {identifier}. Upload it (allen2022-surface upload), or set {RELEASE_VARIABLE} "
