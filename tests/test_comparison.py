@@ -25,6 +25,7 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd import SUBJECTS
 from allen2022_surface_packaging.recomputation import recompute_release
 from allen2022_surface_packaging.release import sha1_of
+from allen2022_surface_packaging.simulation import Recipe, simulate_tree
 
 NAME = "Allen2022_fmri_surface"
 TRAIN, TEST = f"{NAME}_train.nc", f"{NAME}_test.nc"
@@ -84,6 +85,24 @@ def swap_neuroids(release):
     return list(coordinates(release)["neuroid_id"][[700, 703]])
 
 
+def lose_value(release):
+    def change(values):
+        values[17, 250] = np.nan
+
+    change_values(release, TRAIN, change)
+    own = coordinates(release, TRAIN)
+    return [own["stimulus_id"][17], own["neuroid_id"][250]]
+
+
+def swap_images(release):
+    first, second = sorted((release / "stimuli_test").iterdir())[:2]
+    pixels = [np.asarray(Image.open(path)) for path in (first, second)]
+    for path, own in zip((second, first), pixels, strict=True):
+        Image.fromarray(own).save(path)
+        accept(release, f"stimuli_test/{path.name}")
+    return [first.stem]
+
+
 def change_pixel(release):
     path = sorted((release / "stimuli_train").iterdir())[3]
     pixels = np.asarray(Image.open(path)).copy()
@@ -125,6 +144,8 @@ DAMAGES = [
     flip_bit,
     swap_repetitions,
     swap_neuroids,
+    lose_value,
+    swap_images,
     change_pixel,
     move_vertex,
     move_noise_ceiling,
@@ -179,6 +200,16 @@ def test_a_release_as_built_is_what_the_raw_files_give(release, four_subject_rel
         with pytest.raises(SystemExit) as exit:
             main(["verify", str(own)])  # verify.json is no part of the release
         assert exit.value.code == 0
+
+
+def test_the_flat_layout_serves_as_well(tmp_path):
+    simulate_tree(tmp_path / "nsd", Recipe(subjects=(7,), layout="flat", seed=3))
+    build_release(tmp_path / "nsd", tmp_path / "r", subjects=(7,), name="flat")
+
+    recomputation = recompute_release(tmp_path / "r", tmp_path / "nsd", every_vertex=True)
+
+    assert recomputation.problems == []
+    assert recomputation.differences["vertices"].sum() == 115
 
 
 def test_the_sample_covers_every_subject_region_hemisphere_and_vertex_with_a_nan(release, nsd_tree):
