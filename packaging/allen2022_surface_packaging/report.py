@@ -545,7 +545,7 @@ def _input_table(manifest: dict[str, Any]) -> Table:
     summary = summarise_inputs(manifest["inputs"])
     rows = [[row.what, _count(row.n_files), _bytes(row.n_bytes)] for row in summary.itertuples()]
     totals = ["all", _count(summary.n_files.sum()), _bytes(summary.n_bytes.sum())]
-    return Table("Raw files read, by their place in NSD's bucket", ("Files", "Number", "Size"), rows, [totals])
+    return Table("Raw files read, by their place in NSD's bucket", ("Files", "Count", "Size"), rows, [totals])
 
 
 def _file_table(release_path: Path, manifest: dict[str, Any]) -> Table:
