@@ -15,6 +15,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "ruff>=0.6",
     "types-tqdm",
+    "websocket-client>=1.6",  # drives the browser that looks at the report
 ]
 
 setup(
