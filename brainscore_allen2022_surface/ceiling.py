@@ -13,6 +13,7 @@ from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidA
 
 N_SPLITS = 10  # as Brain-Score's cross-validation, and so the next
 SEED = 1
+NEUROIDS_IN_MEMORY = 65_536  # of a lazy assembly
 NEUROIDS_AT_A_TIME = 2048  # the block fits a processor's cache, and memory stays that of the assembly
 
 
@@ -25,7 +26,7 @@ def internal_consistency(assembly: NeuroidAssembly) -> Score:
     Parameters
     ----------
     assembly : NeuroidAssembly of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        Every image with every repetition once; in memory or lazy, which is then read a block of neuroids at a time. A NaN
+        Every image with every repetition once; in memory or lazy, which is then read a chunk of neuroids at a time. A NaN
         is left out of the average of its half.
 
     Returns
@@ -143,9 +144,27 @@ def _presentation_rows(assembly: NeuroidAssembly) -> np.ndarray:
 
 def _blocks(values: xr.Variable, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of neuroids, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
-    for start in range(0, values.shape[1], NEUROIDS_AT_A_TIME):
-        block = slice(start, start + NEUROIDS_AT_A_TIME)
-        yield block, values[:, block].values[rows.T]
+    for start, stop in _reads(values):
+        read = values[:, start:stop].values
+        for first in range(start, stop, NEUROIDS_AT_A_TIME):
+            block = slice(first, min(first + NEUROIDS_AT_A_TIME, stop))
+            yield block, read[:, block.start - start : block.stop - start][rows.T]
+
+
+def _reads(values: xr.Variable) -> Iterator[tuple[int, int]]:
+    """Yield where to start and stop reading: at the ends of dask's chunks, which are only ever read as a whole.
+
+    A huge chunk is read more than once after all, or it would be in memory twice.
+    """
+    ends = np.cumsum(values.chunks[1]) if values.chunks else np.array([values.shape[1]])
+    start = 0
+    while start < ends[-1]:
+        n_chunks = max(
+            np.searchsorted(ends, start, "right") + 1, np.searchsorted(ends, start + NEUROIDS_AT_A_TIME, "right")
+        )
+        stop = min(int(ends[n_chunks - 1]), start + NEUROIDS_IN_MEMORY)
+        yield start, stop
+        start = stop
 
 
 def _consistency(responses: np.ndarray, first: tuple[int, ...], second: tuple[int, ...]) -> np.ndarray:

@@ -151,6 +151,17 @@ def test_lazily_loaded_assemblies_give_the_same(test_assembly, monkeypatch, chun
     xr.testing.assert_identical(found.raw, internal_consistency(test_assembly).raw)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 10, 900, 920])
+def test_chunks_of_any_size_are_read_to_their_last_neuroid(test_assembly, monkeypatch, chunk):
+    expected = internal_consistency(test_assembly)
+    monkeypatch.setattr("brainscore_allen2022_surface.ceiling.NEUROIDS_AT_A_TIME", 7)
+    monkeypatch.setattr("brainscore_allen2022_surface.ceiling.NEUROIDS_IN_MEMORY", 200)
+
+    found = internal_consistency(test_assembly.chunk({"neuroid": chunk}))
+
+    xr.testing.assert_allclose(found.raw, expected.raw, atol=1e-6)
+
+
 def test_many_blocks_of_neuroids_give_what_each_gives_alone(rng, monkeypatch):
     signal = np.repeat(rng.standard_normal((20, 25)), 3, axis=0)
     assembly = make_assembly(signal + rng.standard_normal(signal.shape))
