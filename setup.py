@@ -12,6 +12,7 @@ TEST = [
     "mypy>=1.10",
     "nbformat>=5.9",  # the published notebooks are run as a further check of the method
     "pytest>=8",
+    "pytest-check>=2.3",  # imported by brainscore_core's plugin discovery
     "pytest-timeout>=2.3",
     "ruff>=0.6",
     "types-tqdm",

@@ -17,6 +17,7 @@ from .build import CACHE_NAME, Method, build_release
 from .checks import inspect_tree, verify_release
 from .comparison import compare_release, write_verification
 from .errors import PackagingError
+from .export import export_plugin
 from .nsd import LAYOUTS, SUBJECTS, subject_name
 from .recomputation import recompute_release
 from .release import release_name
@@ -178,6 +179,11 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     return 0
 
 
+def _export(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    print(export_plugin(options.vision_checkout, overwrite=options.overwrite))
+    return 0
+
+
 def _demo(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .demo import run_demo  # needs brainscore_vision, which no other command does
 
@@ -276,6 +282,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
 
     add("report", _report, "Write RELEASE/report.html, a page on what is in it.", release)
+
+    checkout = ("VISION_CHECKOUT", "a clone of brain-score/vision")
+    export = add(
+        "export", _export, "Write the plugin into a clone of brain-score/vision, for a pull request.", checkout
+    )
+    export.add_argument("--overwrite", action="store_true", help="replace the plugin of an earlier export")
 
     demo = add("demo", _demo, "Simulate, build, verify, link, load and compute ceilings, in a minute.")
     demo.add_argument(
