@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from allen2022_surface_packaging.build import Method, build_release
+from allen2022_surface_packaging.checks import verify_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.comparison import compare_release
 from allen2022_surface_packaging.errors import PackagingError
@@ -358,6 +359,51 @@ def test_images_that_an_earlier_packaging_extracted_are_held_against_those(own_t
 
     (problem,) = recompute_release(tmp_path / "r", own_tree).problems
     assert f"{path} is not the image that" in problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nsddata/freesurfer/fsaverage/label/lh.streams.mgz",
+        "nsddata/experiments/nsd/nsd_expdesign.mat",
+        "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.betas_session01.mgh",
+        "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/rh.ncsnr.mgh",
+        "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
+    ],
+)
+def test_a_damaged_raw_file_ends_in_one_line(release, own_tree, name):
+    content = (own_tree / name).read_bytes()
+    (own_tree / name).write_bytes(content[: len(content) // 3])
+
+    with pytest.raises(
+        PackagingError, match=r"cannot be recomputed from .*\. Do they belong together, and are both whole"
+    ):
+        recompute_release(release, own_tree)
+
+
+def test_a_table_without_its_columns_ends_in_one_line(own_release, release, nsd_tree):
+    path = own_release / "stimulus_metadata_test.csv"
+    pd.read_csv(path).drop(columns="nsd_id").to_csv(path, index=False)
+    accept(own_release, path.name)
+
+    assert any("cannot be checked: AttributeError" in problem for problem in verify_release(own_release))
+    with pytest.raises(PackagingError, match="cannot be recomputed from .*nsd_id"):
+        recompute_release(own_release, nsd_tree)
+    with pytest.raises(SystemExit) as exit:
+        main(["verify", str(own_release), "--against", str(release)])
+    assert exit.value.code == 1
+
+
+@pytest.mark.parametrize("new", ["subj01_lh_V1_v00001", "subj01_rh_V1_v00000", "somebody"])
+def test_a_wrong_neuroid_id_is_found_where_some_were_dropped(nsd_tree, tmp_path, new):
+    build_release(nsd_tree, tmp_path / "r", subjects=(1, 3), method=Method(nan_policy="drop"), name="dropped")
+    assert verify_release(tmp_path / "r") == []
+    for name in ("dropped_train.nc", "dropped_test.nc"):
+        ids = list(coordinates(tmp_path / "r", name)["neuroid_id"])
+        ids[4] = new
+        rewrite(tmp_path / "r", name, lambda assembly, ids=ids: assembly.assign_coords(neuroid_id=("neuroid", ids)))
+
+    assert any("neuroid 4 " in problem for problem in verify_release(tmp_path / "r"))
 
 
 def test_a_raw_file_that_is_gone_or_of_another_tree_is_named(release, own_tree):

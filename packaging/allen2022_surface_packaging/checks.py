@@ -188,7 +188,7 @@ def verify_release(release_path: Path) -> list[str]:
     for check in (_verify_stimuli, _verify_assemblies):
         try:
             problems += check(release_path, manifest)
-        except (KeyError, ValueError, OSError, TypeError) as error:
+        except (AttributeError, LookupError, ValueError, OSError, RuntimeError, TypeError) as error:
             problems.append(f"{release_path} cannot be checked: {type(error).__name__}: {error}.")
     return problems
 
@@ -309,13 +309,17 @@ def _neuroid_problems(manifest: dict[str, Any], assembly: xarray.DataArray) -> l
         problems.append(
             f"neuroid {row} ({neuroids.neuroid_id[row]}) is out of order: region, subject, hemisphere, vertex."
         )
-    if manifest["options"]["nan_policy"] == "zero":
-        numbers = neuroids.groupby(["subject", "region"]).cumcount()
-        rows = zip(neuroids.subject, neuroids.hemisphere, neuroids.region, numbers, strict=True)
-        ids = np.array(
-            [f"{subject}_{hemisphere}_{region}_v{number:05d}" for subject, hemisphere, region, number in rows]
-        )
-        problems += _first_difference("neuroid_id", "neuroid", neuroids.neuroid_id.to_numpy(), ids)
+    numbers = neuroids.groupby(["subject", "region"]).cumcount()
+    if manifest["options"]["nan_policy"] == "drop":  # numbered before some were dropped
+        numbers = pd.to_numeric(neuroids.neuroid_id.str.extract(r"_v(\d+)$")[0]).fillna(-1).astype(int)
+        falling = np.flatnonzero(numbers.groupby([neuroids.subject, neuroids.region]).diff() <= 0)
+        if len(falling):
+            problems.append(
+                f"neuroid {falling[0]} ({neuroids.neuroid_id[falling[0]]}) does not count on from the last."
+            )
+    rows = zip(neuroids.subject, neuroids.hemisphere, neuroids.region, numbers, strict=True)
+    ids = np.array([f"{subject}_{hemisphere}_{region}_v{number:05d}" for subject, hemisphere, region, number in rows])
+    problems += _first_difference("neuroid_id", "neuroid", neuroids.neuroid_id.to_numpy(), ids)
     ceilings = neuroids.nc_testset[neuroids.nc_testset.notna()]
     if ((ceilings < 0) | (ceilings > 100)).any():
         problems.append("nc_testset lies outside 0 to 100 percent.")

@@ -85,7 +85,7 @@ def compare_release(release_path: Path, other: str) -> Comparison:
                 own = replace(own, assembly=own.assembly[:, own.assembly["region"].values == other_side.region])
             _compare_assemblies(split, own, other_side, comparison)
             _compare_stimuli(split, own, other_side, comparison)
-    except (KeyError, OSError, RuntimeError) as error:
+    except (LookupError, ValueError, OSError, RuntimeError) as error:
         raise PackagingError(
             f"{release_path} and {other} cannot be compared ({type(error).__name__}: {error}). Are both whole?"
         ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import xarray
+from nibabel.filebasedimages import ImageFileError
 from PIL import Image
 
 from .errors import PackagingError
@@ -34,6 +36,9 @@ TOLERANCE = 1e-5  # the agreement asked for: the release is single precision, th
 VERTICES_OF_SAMPLE = 5  # of each subject, region and hemisphere; all presentations of each
 VERTICES_AT_A_TIME = 16_384  # more than the regions of a hemisphere have, so that no betas file is read twice
 COPY_BYTES = 64 * 2**20  # a request each, where the tree is not on a disk
+
+# How numpy, pandas, nibabel, netCDF and HDF5 say that a file is not what it should be
+DAMAGES = (AttributeError, EOFError, LookupError, ValueError, OSError, RuntimeError, ImageFileError, zlib.error)
 
 # Said again on purpose: a builder that is wrong about these must not find itself right.
 LABELS = {
@@ -96,9 +101,9 @@ def recompute_release(
             if not result.problems:  # else rows and columns mean something else here and there
                 _compare_values(tree, manifest, design, splits, expected, assemblies, every_vertex, seed, result)
             result.problems += _image_problems(release_path, tree, splits)
-    except (KeyError, ValueError, OSError) as error:
+    except DAMAGES as error:
         raise PackagingError(
-            f"{release_path} cannot be recomputed from {nsd_root}: {type(error).__name__}: {error}. "
+            f"{release_path} cannot be recomputed from {nsd_root} ({type(error).__name__}: {' '.join(str(error).split())}). "
             "Do they belong together, and are both whole?"
         ) from error
     return result
