@@ -272,6 +272,36 @@ def test_a_wrong_count_of_filled_values_is_found(own_release, nsd_tree):
     assert "filled values of subj03 IT" in problem
 
 
+def wrong_split(monkeypatch):
+    monkeypatch.setattr("allen2022_surface_packaging.trials.SPLIT_SEED", 41)
+    return "stimulus_id of presentation"
+
+
+def wrong_average(monkeypatch):
+    from allen2022_surface_packaging import build
+
+    right = build.average_repetitions
+    monkeypatch.setattr(build, "average_repetitions", lambda responses: right(responses[:, :2]))
+    return "differ by more than 1e-05"
+
+
+def wrong_noise_ceiling(monkeypatch):
+    from allen2022_surface_packaging import regions
+
+    right = regions.noise_ceiling
+    monkeypatch.setattr(regions, "noise_ceiling", lambda ncsnr: right(ncsnr, 2))
+    return "nc_testset of neuroid 0 is"
+
+
+@pytest.mark.parametrize("fault", [wrong_split, wrong_average, wrong_noise_ceiling], ids=lambda fault: fault.__name__)
+def test_a_fault_of_the_builder_is_not_repeated(nsd_tree, tmp_path, monkeypatch, fault):
+    message = fault(monkeypatch)
+    build_release(nsd_tree, tmp_path / "r", subjects=(1, 3), name="faulty")
+
+    assert verify_release(tmp_path / "r") == []
+    assert any(message in problem for problem in recompute_release(tmp_path / "r", nsd_tree).problems)
+
+
 @pytest.mark.parametrize("every_vertex", [False, True])
 @pytest.mark.parametrize("nan_policy", ["zero", "drop"])
 @pytest.mark.parametrize("standardize_on", ["all", "train"])
