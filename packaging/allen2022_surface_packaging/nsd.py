@@ -283,8 +283,8 @@ def read_betas_shape(tree: NSDTree, path: str) -> tuple[int, int]:
 def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> Iterator[np.ndarray]:
     """Read the single-trial responses of one file once, in order, a block of trials at a time.
 
-    The next blocks are read while the caller works on the last: one from a disk, several at once from a bucket. A block is
-    only valid until the next is asked for.
+    From a bucket the next blocks are fetched while the caller works on the last. A block is only valid until the next is
+    asked for.
 
     Yields
     ------
@@ -298,7 +298,7 @@ def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> I
     """
     n_block = max(1, min(n_trials, BLOCK_BYTES // (4 * n_vertices)))
     n_blocks = -(-n_trials // n_block)
-    with _open(tree, path) as file, ThreadPoolExecutor(file.n_readers) as readers:
+    with _open(tree, path) as file, ThreadPoolExecutor(max(1, file.n_readers)) as readers:
         buffers = [np.empty((n_block, n_vertices), dtype=">f4") for _ in range(file.n_readers + 1)]
 
         def read(i: int) -> np.ndarray:
@@ -312,8 +312,8 @@ def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> I
 
         ahead = deque(readers.submit(read, i) for i in range(min(file.n_readers, n_blocks)))
         for i in range(n_blocks):
-            block = ahead.popleft().result()
-            if i + file.n_readers < n_blocks:
+            block = ahead.popleft().result() if ahead else read(i)
+            if 0 < file.n_readers < n_blocks - i:
                 ahead.append(readers.submit(read, i + file.n_readers))  # into the buffer of the block before this
             yield block
 

@@ -81,10 +81,14 @@ def average_repetitions(responses: np.ndarray) -> np.ndarray:
     array of shape (n_images, n_vertices)
         float32; NaN where every repetition is.
     """
-    valid = ~np.isnan(responses)
-    total = np.where(valid, responses, 0).sum(axis=1, dtype=np.float64)
+    n_images, n_repetitions, n_vertices = responses.shape
+    total, n_valid = np.zeros((n_images, n_vertices)), np.zeros((n_images, n_vertices))
+    for repetition in range(n_repetitions):
+        valid = ~np.isnan(responses[:, repetition])
+        n_valid += valid
+        np.add(total, responses[:, repetition], out=total, where=valid)
     with np.errstate(invalid="ignore"):
-        return (total / valid.sum(axis=1)).astype(np.float32)
+        return np.divide(total, n_valid, out=total).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .responses import METHOD_VERSION, standardise_session
 logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = hashlib.sha1().digest_size
+ENTRY_HEADER_BYTES = 256  # more than NumPy's own header of a table takes
 SCHEDULER_TIMEOUT = "30s"
 
 
@@ -59,7 +61,12 @@ def session_responses(session: Session, vertices: dict[str, np.ndarray], cache_p
     entry_path = cache_path / _entry_name(session, vertices)
     responses = _read_entry(entry_path)
     if responses is None:
-        responses = np.hstack([_standardise_hemisphere(session, vertices, hemisphere) for hemisphere in HEMISPHERES])
+        with ThreadPoolExecutor(len(HEMISPHERES)) as threads:  # one computes while the other waits for its file
+            responses = np.hstack(
+                list(
+                    threads.map(lambda hemisphere: _standardise_hemisphere(session, vertices, hemisphere), HEMISPHERES)
+                )
+            )
         _write_entry(entry_path, responses)
     return responses
 
@@ -164,24 +171,28 @@ def _read_entry(path: Path) -> np.ndarray | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    array, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    array, digest = memoryview(content)[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if hashlib.sha1(array).digest() != digest:
         logger.warning("%s is damaged and made anew", path)
         return None
-    return np.load(io.BytesIO(array))
+    header = io.BytesIO(content[:ENTRY_HEADER_BYTES])
+    np.lib.format.read_magic(header)
+    shape, _, kind = np.lib.format.read_array_header_1_0(header)
+    return np.frombuffer(array, kind, offset=header.tell()).reshape(shape)
 
 
 def _write_entry(path: Path, responses: np.ndarray) -> None:
     """Write an entry whole or not at all, its digest at its end."""
-    buffer = io.BytesIO()
-    np.save(buffer, responses)
-    content = buffer.getbuffer()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(responses))
+    digest = hashlib.sha1(header.getvalue())
+    digest.update(responses.data)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.write(hashlib.sha1(content).digest())
+            for content in (header.getvalue(), responses.data, digest.digest()):
+                file.write(content)
         Path(partial).replace(path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import PackagingError
 
-N_CONNECTIONS = 6  # one connection to S3 carries 50 to 100 MB/s, and a session's block takes several
+N_CONNECTIONS = 4  # a file, and two files are read at a time; one connection to S3 carries 50 to 100 MB/s
 N_ATTEMPTS = 8  # in a row without a byte; the last waits half a minute
 PAGE_BYTES = 64 * 2**10  # small reads of a bucket's file, such as HDF5's, are widened to this
 N_PAGES = 64
@@ -26,8 +26,9 @@ PIECE_BYTES = 2**20  # what is received at a time, and so the most that a broken
 class FolderFile(io.FileIO):
     """A file on a disk."""
 
-    # Blocks that are asked for in order keep a disk reading ahead; more readers would make it seek.
-    n_readers = 1
+    # Read by whoever asks: the kernel reads ahead, and a block that another core has read costs more to gather from than
+    # it cost to read.
+    n_readers = 0
 
     def read_at(self, start: int, buffer: memoryview) -> int:
         """Fill `buffer` from byte `start` on, and return how many bytes there were."""
@@ -142,7 +143,7 @@ class Bucket:
             "retries": {"mode": "standard", "max_attempts": 5},
             "connect_timeout": 10,
             "read_timeout": 30,
-            "max_pool_connections": 2 * N_CONNECTIONS,
+            "max_pool_connections": 4 * N_CONNECTIONS,
         }
         if session.get_credentials() is None:
             settings["signature_version"] = botocore.UNSIGNED
