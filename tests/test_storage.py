@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from allen2022_surface_packaging import cli, nsd, storage
+from allen2022_surface_packaging import cli, storage
 from allen2022_surface_packaging.build import build_release
 from allen2022_surface_packaging.checks import inspect_tree
 from allen2022_surface_packaging.errors import PackagingError
@@ -155,7 +155,8 @@ def read_all(root, n_vertices=642, n_trials=300):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks so small that a file of the tree takes dozens."""
-    monkeypatch.setattr(nsd, "BLOCK_BYTES", 20_000)
+    for file in (storage.FolderFile, storage.BucketFile):
+        monkeypatch.setattr(file, "block_bytes", 20_000)
 
 
 @pytest.mark.parametrize("root", [f"s3://{BUCKET}", f"s3://{BUCKET}/copies/nsd", f"s3://{BUCKET}/copies/nsd/"])

@@ -35,7 +35,6 @@ N_VERTICES_OF_FSAVERAGE = 163_842
 
 MGH_DATA_OFFSET = 284
 MGH_FLOAT = 3
-BLOCK_BYTES = 2 * 2**20  # what one read asks for: large enough for a network disk, small enough for a core's cache
 
 
 @dataclass(frozen=True)
@@ -296,9 +295,9 @@ def read_betas(tree: NSDTree, path: str, *, n_vertices: int, n_trials: int) -> I
     PackagingError
         If the file ends early.
     """
-    n_block = max(1, min(n_trials, BLOCK_BYTES // (4 * n_vertices)))
-    n_blocks = -(-n_trials // n_block)
     with _open(tree, path) as file, ThreadPoolExecutor(max(1, file.n_readers)) as readers:
+        n_block = max(1, min(n_trials, file.block_bytes // (4 * n_vertices)))
+        n_blocks = -(-n_trials // n_block)
         buffers = [np.empty((n_block, n_vertices), dtype=">f4") for _ in range(file.n_readers + 1)]
 
         def read(i: int) -> np.ndarray:
