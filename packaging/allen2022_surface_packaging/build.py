@@ -234,6 +234,7 @@ def write_assemblies(
                     )
                     for region in REGIONS
                 }
+                del subject_responses  # or the next subject's would be read beside them
                 logger.info("%s: %d neuroids", subject_name(subject), len(own))
     except RuntimeError as error:  # how netCDF reports a failed write
         free = shutil.disk_usage(folder).free
