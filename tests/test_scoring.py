@@ -125,7 +125,7 @@ def rsa_benchmark(region) -> RSABenchmark:
     )
 
 
-@pytest.mark.parametrize("region", ["V1", "V2", "V4", "IT"])
+@pytest.mark.parametrize("region", ["V1", "IT"])
 def test_ridge_scores_the_signal_at_its_ceiling_and_dice_at_nothing(region):
     benchmark = ridge_benchmark(region, internal_consistency)
     nc_testset = benchmark.test_assembly["nc_testset"].values
@@ -155,9 +155,8 @@ def test_ridge_scores_the_same_under_brainscores_own_ceiling():
     assert float(own.ceiling) == pytest.approx(float(expected.ceiling), abs=1e-6)
 
 
-@pytest.mark.parametrize("region", ["V1", "IT"])
-def test_rsa_scores_the_signal_near_its_ceiling_and_dice_at_nothing(region):
-    benchmark = rsa_benchmark(region)
+def test_rsa_scores_the_signal_near_its_ceiling_and_dice_at_nothing():
+    benchmark = rsa_benchmark("IT")
 
     score, by_chance = benchmark(signal_model()), benchmark(random_model())
 
