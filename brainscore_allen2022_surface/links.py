@@ -49,6 +49,8 @@ def unlink() -> str:
     place = _place()
     if not place.exists() and not place.is_symlink():
         return f"{place} is not there."
+    if not place.is_symlink() and place.resolve() == OWN_PATH:  # as in a clone that has taken the plugin in
+        raise FileExistsError(f"{place} is the plugin itself, so it stays.")
     if not _is_own(place):
         raise FileExistsError(f"{place} is not this plugin, so it stays.")
     _remove(place)

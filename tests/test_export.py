@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from allen2022_surface_packaging import __version__
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.export import export_plugin
@@ -205,6 +206,38 @@ def test_the_packaging_package_runs_from_the_folder_it_is_in(exported):
     readme = (checkout / PLACE / "data_packaging" / "README.md").read_text()
     assert "'nibabel>=5.2'" in readme
     assert "extra ==" not in readme
+
+
+def test_the_packaging_package_needs_not_be_installed(exported):
+    checkout, _ = exported
+    script = (
+        "from importlib import metadata\n"
+        "installed = metadata.version\n"
+        "def version(name):\n"
+        "    if name.startswith('brainscore_allen'):\n"
+        "        raise metadata.PackageNotFoundError(name)\n"
+        "    return installed(name)\n"
+        "metadata.version = version\n"
+        "from allen2022_surface_packaging.release import __file__, versions\n"
+        "print(versions()['brainscore_allen2022_surface'], __file__)\n"
+    )
+
+    run = run_python(checkout / PLACE / "data_packaging", "-c", script)
+
+    assert run.returncode == 0, run.stderr
+    version, path = run.stdout.split(maxsplit=1)
+    assert version == __version__
+    assert Path(path.strip()).is_relative_to(checkout)
+
+
+def test_the_plugin_that_a_clone_has_taken_in_cannot_remove_itself(exported):
+    checkout, _ = exported
+
+    run = run_python(checkout, "-m", "brainscore_vision.data.allen2022_surface", "unlink")
+
+    assert run.returncode == 1
+    assert "allen2022_surface is the plugin itself, so it stays." in run.stderr
+    assert (checkout / PLACE / "artifacts.json").is_file()
 
 
 def test_a_second_export_needs_overwrite(exported, capsys):

@@ -333,6 +333,19 @@ def test_objects_are_tagged_with_who_uploaded_them_and_nobody_is_granted_anythin
     assert not {name for name in names if name == "acl" or name.startswith(("x-amz-acl", "x-amz-grant"))}
 
 
+def test_where_aws_cannot_be_asked_who_uploads_nothing_is_tagged(release, s3, proxy, artifacts_path, caplog):
+    """As from a cluster whose firewall lets only S3 through, or with an S3 that is not Amazon's."""
+    body = b"<ErrorResponse><Error><Code>UnsupportedOperation</Code><Message>no</Message></Error></ErrorResponse>"
+    answer = 400, {"Content-Type": "text/xml"}, body
+    proxy.fault = lambda request: answer if request.method == "POST" and request.path == "/" else None
+
+    publish(release, artifacts_path)
+
+    assert "does not say who uploads (UnsupportedOperation)" in caplog.text
+    for name in OBJECTS:
+        assert s3.get_object_tagging(Bucket="brain", Key=f"{PREFIX}/{name}")["TagSet"] == []
+
+
 def test_the_second_upload_sends_nothing_and_records_the_same(release, s3, proxy, artifacts_path, tmp_path):
     publish(release, artifacts_path)
     first = versions(s3)

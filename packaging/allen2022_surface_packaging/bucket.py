@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ from botocore.exceptions import (
 )
 
 from .errors import PackagingError
+
+logger = logging.getLogger(__name__)
 
 PART_BYTES = 16 * 2**20  # S3 takes 5 MiB to 5 GiB, and 10,000 parts: 160 GB, far beyond any release
 N_CONNECTIONS = 4
@@ -57,7 +60,7 @@ class Bucket:
     ----------
     client : boto3's S3 client
     prefix : without slashes at its ends; may be empty
-    tagging : the tags of whatever is put there, as S3 takes them
+    tagging : the tags of whatever is put there, as S3 takes them; may be empty
     """
 
     client: Any
@@ -129,11 +132,20 @@ def open_bucket(destination: str) -> Bucket:
             f"{place} keeps no versions (versioning is {status.lower()}), but loaders pin one. Switch versioning on, or "
             "choose another bucket."
         )
-    with explained(place, "to ask who uploads", "sts:GetCallerIdentity"):
-        sts = session.client("sts", region_name=client.meta.region_name or "us-east-1", config=config)
+    return Bucket(client, name, prefix, _tagging(session, client.meta.region_name))
+
+
+def _tagging(session: boto3.Session, region: str | None) -> str:
+    """Return the tag of Brain-Score's own uploads, who uploads; none where AWS cannot be asked, as behind some firewalls."""
+    try:
+        config = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=10)
+        sts = session.client("sts", region_name=region or "us-east-1", config=config)
         user = sts.get_caller_identity()["Arn"].split("/")[-1]
-    # Brain-Score's own uploads are tagged so
-    return Bucket(client, name, prefix, tagging=f"uploadedBy={quote(user, safe='')}")
+    except (BotoCoreError, ClientError) as error:
+        reason = isinstance(error, ClientError) and _code(error) or type(error).__name__
+        logger.warning("AWS does not say who uploads (%s), so the objects are not tagged with it.", reason)
+        return ""
+    return f"uploadedBy={quote(user, safe='')}"
 
 
 def look_up(bucket: Bucket, key: str, version_id: str | None = None) -> RemoteObject | None:
@@ -292,7 +304,7 @@ def _put_whole(
         ChecksumAlgorithm="SHA1",
         ChecksumSHA1=_base64(hashlib.sha1(content).digest()),
         Metadata={"sha1": file.sha1},
-        Tagging=bucket.tagging,
+        **({"Tagging": bucket.tagging} if bucket.tagging else {}),
         **condition,
     )
     progress(len(content))
@@ -312,7 +324,10 @@ def _put_in_parts(
     upload_id, sent = _resumable(bucket, key, file, pending, part_bytes)
     if upload_id is None:
         upload_id = bucket.client.create_multipart_upload(
-            **place, ChecksumAlgorithm="SHA1", Metadata={"sha1": file.sha1}, Tagging=bucket.tagging
+            **place,
+            ChecksumAlgorithm="SHA1",
+            Metadata={"sha1": file.sha1},
+            **({"Tagging": bucket.tagging} if bucket.tagging else {}),
         )["UploadId"]
     whole = hashlib.sha1()
     parts: list[dict[str, Any]] = []

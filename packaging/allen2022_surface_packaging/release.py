@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import PackagingError
 
 MANIFEST = "release.json"
@@ -154,7 +155,7 @@ def sha1_of(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of this package and of those that could change a byte of a release."""
-    return {package: version(package) for package in ("brainscore_allen2022_surface", *VERSIONED)}
+    return {"brainscore_allen2022_surface": __version__} | {package: version(package) for package in VERSIONED}
 
 
 def _empty(folder: Path) -> None:
