@@ -34,7 +34,7 @@ setup(
         "allen2022_surface_packaging": ["templates/*", "py.typed"],
     },
     install_requires=[
-        "boto3>=1.34",
+        "boto3>=1.36",  # conditional writes
         "brainscore_core>=2.4",
         "dask>=2024.5",
         "distributed>=2024.5",

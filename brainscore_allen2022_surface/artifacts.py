@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Callable
@@ -34,6 +35,7 @@ PUBLISHED_PATH = Path(__file__).with_name("artifacts.json")
 KINDS = ("assembly", "stimulus_csv", "stimulus_zip")
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS = 10
+ABANDONED_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def fetch(stored: StoredObject) -> Path:
     if was_there and _is_checked(path, [path], lambda: _sha1_of(path) == stored.sha1):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     found = ""
     for _ in range(1 if was_there else 2):  # one more than the copy that was damaged, cached or just downloaded
         temporary = _temporary(path)
@@ -144,6 +147,14 @@ def _cache_path() -> Path:
 def _temporary(path: Path) -> Path:
     """Name a new neighbour of `path`: of the same disk, so that it can take its place at once, and of the usual mode."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what a download left that was killed, a day ago or earlier: a younger one may still be under way."""
+    for neighbour in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):  # another process does the same
+            if time.time() - neighbour.stat().st_mtime > ABANDONED_SECONDS:
+                neighbour.unlink()
 
 
 def _is_checked(place: Path, paths: list[Path], check: Callable[[], bool]) -> bool:

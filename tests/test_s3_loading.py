@@ -453,6 +453,21 @@ def test_nothing_but_the_files_stays_in_the_cache(s3, cache):
     }
 
 
+def test_what_a_killed_download_left_is_removed_a_day_later(s3, cache):
+    assembly = stored("assembly")
+    folder = cache / assembly.sha1
+    folder.mkdir(parents=True)
+    old, young = (folder / f".{Path(assembly.key).name}.{end}" for end in ("0a1b", "2c3d"))
+    old.write_bytes(b"half")
+    young.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    artifacts.fetch(assembly)
+
+    assert not old.exists()
+    assert young.exists()
+
+
 def test_a_file_that_has_not_changed_is_not_hashed_again(s3, monkeypatch):
     """To hash a whole assembly takes several times as long as to read one region of it."""
     load_assembly("Allen2022_fmri_surface", "test")

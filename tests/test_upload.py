@@ -359,6 +359,33 @@ def test_the_second_upload_sends_nothing_and_records_the_same(release, s3, proxy
     assert recorded(tmp_path / "other.json") == recorded(artifacts_path)
 
 
+@pytest.mark.parametrize("size", ["5", None])
+def test_an_object_that_s3_reports_otherwise_than_it_was_sent_is_not_recorded(release, s3, proxy, artifacts_path, size):
+    """A wrong size, or the right size of wrong bytes."""
+    before = artifacts_path.read_bytes()
+
+    def fault(request):
+        if request.method == "HEAD" and "versionId" in request.query:
+            headers = s3.head_object(Bucket="brain", Key=f"{PREFIX}/{request.name}")["ResponseMetadata"]["HTTPHeaders"]
+            return (
+                200,
+                headers | {"Content-Length": size or headers["content-length"], "x-amz-checksum-sha1": "AAAA"},
+                b"",
+            )
+        if request.method == "GET" and "versionId" in request.query:
+            return 200, {}, b"other bytes"
+        return None
+
+    proxy.fault = fault
+
+    with pytest.raises(
+        PackagingError, match=rf"{OBJECTS[0]} is not what was sent: S3 reports .*expected .* bytes of SHA-1"
+    ):
+        publish(release, artifacts_path)
+    assert artifacts_path.read_bytes() == before
+    assert {name for name, _ in proxy.contents_sent()} == {OBJECTS[0]}
+
+
 def test_another_content_is_refused_before_anything_is_sent_and_replaced_with_overwrite(
     release, s3, proxy, artifacts_path
 ):

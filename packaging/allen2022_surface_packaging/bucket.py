@@ -22,12 +22,12 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from .errors import PackagingError
 
@@ -282,7 +282,7 @@ def explained(place: str, action: str, permissions: str) -> Iterator[None]:
                 "end of a line. Set them again."
             ) from None
         reason = re.sub(r"//[^/@\s]*@", "//", reason)
-        is_network = isinstance(error, HTTPClientError | ConnectionError | IncompleteReadError)
+        is_network = isinstance(error, HTTPClientError | NoConnectionError | IncompleteReadError)
         advice = f" Check the network. {AGAIN}." if is_network else ""
         raise PackagingError(f"{place}: failed {action} ({reason}).{advice}") from error
 
