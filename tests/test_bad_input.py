@@ -62,7 +62,9 @@ def read_design(tree: Path) -> dict:
 
 
 def reshape_betas(path: Path, n_vertices: int, n_trials: int) -> None:
-    image = nibabel.freesurfer.MGHImage(np.zeros((n_vertices, 1, 1, n_trials), np.float32).squeeze(-1 if n_trials == 1 else ()), np.eye(4))
+    image = nibabel.freesurfer.MGHImage(
+        np.zeros((n_vertices, 1, 1, n_trials), np.float32).squeeze(-1 if n_trials == 1 else ()), np.eye(4)
+    )
     nibabel.save(image, path)
 
 

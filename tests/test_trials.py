@@ -83,7 +83,9 @@ def nsd_design(tmp_path) -> Design:
     ("subjects", "n_complete", "n_train", "n_test", "n_sessions_needed"),
     [(SUBJECTS, 515, 412, 103, 240), ((1, 2, 5, 7), 1000, 800, 200, 160)],
 )
-def test_nsds_own_design_gives_the_published_images(nsd_design, subjects, n_complete, n_train, n_test, n_sessions_needed):
+def test_nsds_own_design_gives_the_published_images(
+    nsd_design, subjects, n_complete, n_train, n_test, n_sessions_needed
+):
     trials = {
         s: shared_trials(nsd_design, s, n_sessions=SESSIONS_OF_NSD[s], n_trials_per_session=750) for s in subjects
     }
