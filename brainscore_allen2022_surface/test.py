@@ -61,7 +61,6 @@ class TestRegistration:
 
 
 @pytest.mark.private_access
-@pytest.mark.memory_intense
 class TestAssemblies:
     @pytest.mark.parametrize(("name", "split"), DATASETS)
     def test_shape(self, name, split):
