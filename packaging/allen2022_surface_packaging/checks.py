@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import xarray
 from PIL import Image
 
 from .assembly import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, presentations
@@ -32,6 +31,9 @@ from .regions import REGIONS, RegionMap, read_ncsnr, read_regions
 from .release import MANIFEST, NAMES, SPLITS, assembly_file, read_manifest, release_files, sha1_of
 from .stimuli import find_extracted_images
 from .trials import complete_images, fewest_repetitions, shared_trials, stimulus_name
+
+if TYPE_CHECKING:
+    import xarray
 
 N_TRIALS_PER_SESSION_OF_NSD = 750
 # Sizes of the full-size data, measured on NSD's own atlases and design; reduced trees have none of them.
@@ -241,6 +243,8 @@ def _image_problem(path: Path) -> str | None:
 
 
 def _verify_assemblies(release_path: Path, manifest: dict[str, Any]) -> list[str]:
+    import xarray  # here, because its import takes a second that a build need not spend
+
     problems = []
     assemblies = {}
     for split in SPLITS:

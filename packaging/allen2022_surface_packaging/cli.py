@@ -15,15 +15,11 @@ import pandas as pd
 from . import __version__
 from .build import CACHE_NAME, Method, build_release
 from .checks import inspect_tree, verify_release
-from .comparison import compare_release, write_verification
 from .errors import PackagingError
-from .export import export_plugin
-from .nsd import LAYOUTS, SUBJECTS, subject_name
-from .recomputation import recompute_release
+from .nsd import LAYOUTS, SUBJECTS, TERMS, subject_name
 from .release import release_name
 from .simulation import Recipe, simulate_tree
 from .trials import N_REPETITIONS
-from .upload import TERMS, publish_release
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +108,12 @@ def _build(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+# What only some commands need is imported by them: together it takes longer than a small build.
+
+
 def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .comparison import write_verification
+
     if options.nsd_root is None and (options.all or options.seed is not None):
         parser.error("--all and --seed are of --nsd-root: they choose the values to recompute from it")
     problems = verify_release(options.release)
@@ -132,6 +133,8 @@ def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
+    from .recomputation import recompute_release
+
     seed = options.seed or 0
     recomputation = recompute_release(options.release, options.nsd_root, every_vertex=options.all, seed=seed)
     if len(recomputation.differences):
@@ -141,6 +144,8 @@ def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, o
 
 
 def _verify_against_other(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
+    from .comparison import compare_release
+
     comparison = compare_release(options.release, options.against)
     print(f"{options.release} and {options.against} are {comparison.verdict}")
     if comparison.differences:
@@ -152,6 +157,8 @@ def _verify_against_other(options: argparse.Namespace, findings: dict[str, objec
 
 
 def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .upload import publish_release
+
     if not (options.accept_nsd_terms or options.dry_run):
         parser.error(f"upload passes NSD's data on: read {TERMS}, then add --accept-nsd-terms (or --dry-run)")
     logging.getLogger("botocore").setLevel(logging.WARNING)  # else it tells where it found credentials
@@ -180,6 +187,8 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _export(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .export import export_plugin
+
     print(export_plugin(options.vision_checkout, overwrite=options.overwrite))
     return 0
 

@@ -32,6 +32,7 @@ N_TRIALS_OF_NSD = 30_000  # masterordering of the experiment as planned: 40 sess
 N_IMAGES_OF_NSD = 73_000  # nsd_stimuli.hdf5
 SESSIONS_OF_NSD = dict(zip(SUBJECTS, (40, 40, 32, 30, 40, 32, 40, 30), strict=True))  # sessions acquired, Table 1
 N_VERTICES_OF_FSAVERAGE = 163_842
+TERMS = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 
 MGH_DATA_OFFSET = 284
 MGH_FLOAT = 3

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import xarray
 
 from .errors import PackagingError
 from .nsd import NSDTree, subject_name
 from .regions import REGIONS, RegionMap
 from .storage import Bucket
+
+if TYPE_CHECKING:
+    import xarray
 
 
 def prepared_path(region: str) -> str:
@@ -60,6 +63,8 @@ def read_prepared_averages(
 
 def _open_prepared(tree: NSDTree, region: str) -> xarray.DataArray:
     path = prepared_path(region)
+    import xarray  # here, because its import takes a second that a build from the betas need not spend
+
     place = tree.storage.locate(path)
     if not tree.storage.exists(path):
         raise PackagingError(f"{place} is missing. Build without --from-region-assemblies, or bring all four regions.")

@@ -24,7 +24,6 @@ from .objects import BrainioObject, make_objects
 logger = logging.getLogger(__name__)
 
 PLUGIN = "brainscore_allen2022_surface"
-TERMS = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 NEW, SAME, DIFFERENT = "new", "same", "different"
 MEANING = {NEW: "new", SAME: "already there, skipped", DIFFERENT: "different, replaced only with --overwrite"}
 
