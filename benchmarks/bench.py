@@ -82,7 +82,7 @@ def main() -> None:
         print(machine(), flush=True)
         print(f"\n{size}\n\n| work | own | peer | measured | target | |\n|---|---|---|---|---|---|", flush=True)
         started = time.perf_counter()
-        for part in (raw_to_release, workers, cold_files, full_size_files):
+        for part in (raw_to_release, workers, cold_files, full_size_files, ceilings):
             for row in part(Path(folder), size, options.expdesign if options.full else None):
                 print(row, flush=True)
     print(f"\nload average {os.getloadavg()[0]:.1f}; {time.perf_counter() - started:.0f} s in all")
@@ -302,6 +302,16 @@ def full_size_files(folder: Path, size: Size, expdesign: Path | None) -> Iterato
             yield Row(
                 "memory of that", f"{one / 1e6:.0f} MB", f"{other / 1e6:.0f} MB", one / other, " x", 0.1
             )  # fmt: skip
+
+
+def ceilings(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
+    found, _ = run(HERE / "ceilings.py")
+    own, peer = f"{1000 * found['own_seconds']:.1f} ms", f"load_ceiling {found['peer_seconds']:.1f} s"
+    work = f"split-half ceilings, {found['n_neuroids']:,} neuroids"
+    yield Row(work, own, peer, found["times_faster"], " x faster", 300, more_is_better=True)
+    memory = found["assemblies_in_memory"]
+    work = "memory for the ceilings of all 221,168 neuroids"
+    yield Row(work, f"{found['own_seconds_of_all']:.2f} s", "", memory, " x the assembly", 2)
 
 
 if __name__ == "__main__":
