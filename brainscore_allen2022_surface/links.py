@@ -27,9 +27,9 @@ def link() -> str:
     if place.resolve() == OWN_PATH:
         return f"{place} is linked already."
     if _is_own(place):
-        _remove(place)  # an older copy, or a link to a place that is gone
+        _remove(place)  # a copy, or a link to another copy or to a place that is gone
     elif place.exists() or place.is_symlink():
-        raise FileExistsError(f"{place} is there already and is not this plugin. Move it away.")
+        raise FileExistsError(f"{place} is there already and is not this plugin: move it away")
     try:
         place.symlink_to(OWN_PATH, target_is_directory=True)
     except (OSError, NotImplementedError):
@@ -78,8 +78,8 @@ def _remove(place: Path) -> None:
 
 
 def _is_own(place: Path) -> bool:
-    """Tell a link or copy of this plugin, even one whose target has moved, from anything else."""
-    if place.is_symlink():
-        return place.resolve() == OWN_PATH or not place.exists()
+    """Tell a link to or a copy of this plugin, in whatever folder it is or was, from anything else."""
+    if place.is_symlink() and not place.exists():
+        return True
     registration = place / "__init__.py"
     return registration.is_file() and filecmp.cmp(registration, OWN_PATH / "__init__.py", shallow=False)

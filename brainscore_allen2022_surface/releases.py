@@ -32,8 +32,8 @@ def find_release(name: str) -> Path | None:
 
     Raises
     ------
-    FileNotFoundError
-        If the folder is not there, or holds no release of that name.
+    FileNotFoundError, ValueError
+        If the folder is not there, or holds no release of that name, or more than one.
     """
     setting = os.environ.get(VARIABLE)
     if not setting:
@@ -44,13 +44,21 @@ def find_release(name: str) -> Path | None:
             f"{VARIABLE} is {setting}, which is not a folder. Set it to a release, or unset it to load from S3."
         )
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))]
-    found = {_read_manifest(path)["name"]: path for path in candidates if (path / MANIFEST).is_file()}
+    found: dict[str, list[Path]] = {}
+    for path in candidates:
+        if (path / MANIFEST).is_file():
+            found.setdefault(_read_manifest(path)["name"], []).append(path)
     if name not in found:
         raise FileNotFoundError(
             f"{VARIABLE} is {setting}, which holds {', '.join(sorted(found)) or 'no release'}, expected {name}. "
             f"Build it (allen2022-surface build), or unset {VARIABLE} to load from S3."
         )
-    return found[name]
+    if len(found[name]) > 1:
+        raise ValueError(
+            f"{VARIABLE} is {setting}, which holds {name} more than once: {', '.join(map(str, found[name]))}. "
+            "Set it to the one that is meant."
+        )
+    return found[name][0]
 
 
 def release_split(release_path: Path, split: str) -> SplitFiles:

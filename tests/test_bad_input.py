@@ -201,13 +201,25 @@ def test_check_finds_the_same_fault(run, own_tree, fault):
 def test_check_lists_every_problem_and_not_just_the_first(run, own_tree):
     (own_tree / BETAS / "rh.betas_session02.mgh").unlink()
     (own_tree / LABELS / "lh.streams.mgz").unlink()
+    (own_tree / LABELS / "rh.Kastner2015.mgz").write_text("no")
     (own_tree / IMAGES).write_text("no")
     cut_in_half(own_tree / BETAS / "lh.betas_session01.mgh")
 
     result = run("check", own_tree)
     assert_fails(result, r"\d problems in")
-    for name in ("rh.betas_session02.mgh", "lh.streams.mgz", "lh.betas_session01.mgh"):
-        assert name in result.stdout
+    names = ("rh.betas_session02.mgh", "lh.streams.mgz", "rh.Kastner2015.mgz", "lh.betas_session01.mgh")
+    for name in names:
+        assert result.stdout.count(name) >= 1
+    problems = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
+    assert len(problems) == len(set(problems)) == len(names)
+
+
+def test_check_finds_both_files_of_a_missing_pair(run, own_tree):
+    for hemisphere in ("lh", "rh"):
+        (own_tree / BETAS / f"{hemisphere}.ncsnr.mgh").unlink()
+
+    result = run("check", own_tree)
+    assert_fails(result, "2 problems in")
 
 
 def test_check_prints_a_row_per_subject(run, nsd_tree):

@@ -1,6 +1,7 @@
 """`link` and `unlink` against a stand-in for an installed brainscore_vision, so that the real one stays as it is."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,20 @@ def test_a_link_whose_target_is_gone_is_replaced_and_removed(brainscore, tmp_pat
     place.symlink_to(tmp_path / "gone")
     assert run(brainscore, "unlink").returncode == 0
     assert not place.is_symlink()
+
+
+def test_a_link_to_another_copy_of_the_plugin_is_replaced_and_removed(brainscore, tmp_path):
+    other = shutil.copytree(OWN, tmp_path / "other_checkout")
+    place = brainscore / "brainscore_vision" / "data" / "allen2022_surface"
+    place.symlink_to(other)
+
+    assert run(brainscore, "link").returncode == 0
+    assert place.resolve() == OWN
+    place.unlink()
+    place.symlink_to(other)
+    assert run(brainscore, "unlink").returncode == 0
+    assert not place.is_symlink()
+    assert (other / "__init__.py").is_file()
 
 
 def test_without_brainscore_vision_the_error_says_what_to_install(tmp_path):

@@ -127,6 +127,17 @@ def test_a_setting_that_leads_nowhere_is_an_error_that_says_what_to_do(
         load_assembly(NAME, "train")
 
 
+def test_two_releases_of_the_same_name_are_an_error_and_not_a_choice(release, tmp_path, monkeypatch):
+    for name in ("old", "new"):
+        (tmp_path / name).symlink_to(release)
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+
+    with pytest.raises(
+        ValueError, match="holds Allen2022_fmri_surface more than once: .*new, .*old. Set it to the one"
+    ):
+        load_assembly(NAME, "train")
+
+
 def test_a_damaged_release_is_an_error(own_release, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(own_release))
     os.truncate(own_release / f"{NAME}_test.nc", 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ from .nsd import (
     open_tree,
     read_betas_shape,
     read_design,
+    read_vertices,
     subject_name,
 )
-from .regions import REGIONS, RegionMap, read_ncsnr, read_regions
+from .regions import ATLASES, REGIONS, RegionMap, read_hemisphere_ncsnr, read_regions
 from .release import MANIFEST, NAMES, SPLITS, assembly_file, read_manifest, release_files, sha1_of
 from .stimuli import find_extracted_images
 from .trials import complete_images, fewest_repetitions, shared_trials, stimulus_name
@@ -80,7 +82,8 @@ def inspect_tree(root: str | Path, subjects: Sequence[int]) -> tuple[TreeInspect
         try:
             return function(*arguments)
         except PackagingError as error:
-            problems.append(str(error))
+            if str(error) not in problems:
+                problems.append(str(error))
             return None
 
     tree = attempt(open_tree, root)
@@ -88,6 +91,9 @@ def inspect_tree(root: str | Path, subjects: Sequence[int]) -> tuple[TreeInspect
         return None, problems
     design = attempt(read_design, tree)
     region_map = attempt(read_regions, tree)
+    if region_map is None:  # it stops at the first label file that is at fault
+        for atlas, hemisphere in itertools.product(ATLASES, HEMISPHERES):
+            attempt(read_vertices, tree, tree.labels_path(atlas, hemisphere))
     if design is not None and max(subjects) > len(design.subjectim):
         problems.append(
             f"{tree}: the design has {len(design.subjectim)} subjects, but subject {max(subjects)} was asked for."
@@ -108,7 +114,8 @@ def inspect_tree(root: str | Path, subjects: Sequence[int]) -> tuple[TreeInspect
                 path = tree.betas_path(subject, hemisphere, session)
                 shapes[path] = attempt(read_betas_shape, tree, path)
         if region_map is not None:
-            attempt(read_ncsnr, tree, region_map, subject)
+            for hemisphere in HEMISPHERES:
+                attempt(read_hemisphere_ncsnr, tree, region_map, subject, hemisphere)
 
     n_trials = _usual([shape[1] for shape in shapes.values() if shape])
     if design is not None and design.is_full_size:

@@ -28,11 +28,10 @@ REPORT_PACKAGES = ("jinja2", "matplotlib", "nilearn")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; leave with status 0 if done, 1 if the input or the world is at fault, 2 on wrong usage."""
-    parser = _make_parser()
-    options = parser.parse_args(arguments)
+    options = _make_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        sys.exit(options.run(options, parser))
+        sys.exit(options.run(options, options.parser))
     except PackagingError as error:
         _fail(str(error))
     except OSError as error:
@@ -117,18 +116,24 @@ def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     if options.nsd_root is None and (options.all or options.seed is not None):
         parser.error("--all and --seed are of --nsd-root: they choose the values to recompute from it")
     problems = verify_release(options.release)
-    findings: dict[str, object] = {"release": {"problems": list(problems)}}
+    findings: dict[str, object] = {"release": {"problems": problems}}
+    differences = []
     if options.nsd_root is not None:
-        problems += _verify_against_raw_files(options, findings)
+        differences += _verify_against_raw_files(options, findings)
     if options.against is not None:
-        problems += _verify_against_other(options, findings)
+        differences += _verify_against_other(options, findings)
     if len(findings) > 1:
         write_verification(options.release, findings)
-    for problem in problems:
+    for problem in [*problems, *differences]:
         print(f"problem: {problem}")
     if problems:
         raise PackagingError(f"{options.release} is not sound: {len(problems)} problem{'s' * (len(problems) > 1)}.")
     print(f"{options.release} is sound")
+    if differences:
+        others = [str(other) for other in (options.nsd_root, options.against) if other is not None]
+        raise PackagingError(
+            f"{options.release} differs from {' and '.join(others)} in {len(differences)} ways, listed above."
+        )
     return 0
 
 
@@ -217,13 +222,13 @@ def _make_parser() -> argparse.ArgumentParser:
         for path, what in paths:
             # A tree may lie in a bucket, and a Path would lose a slash of its address.
             command.add_argument(path.lower(), metavar=path, type=str if path == "NSD_ROOT" else Path, help=what)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         return command
 
     nsd_root = ("NSD_ROOT", "an NSD tree in the official or flat layout: a folder, or s3://bucket[/prefix]")
     release = ("RELEASE", "the folder of the release")
 
-    simulate = add("simulate", _simulate, "Write a synthetic NSD tree.", nsd_root)
+    simulate = add("simulate", _simulate, "Write a synthetic NSD tree.", ("NSD_ROOT", "the folder to write"))
     _add_subjects(simulate)
     simulate.add_argument(
         "--sessions", type=_positive, metavar="N", help="sessions at most (default 4; with --expdesign 40)"
@@ -260,7 +265,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--nan-policy", choices=["zero", "drop"], default="zero", help="fill NaN, or drop their vertices"
     )
     build.add_argument("--from-region-assemblies", action="store_true", help="take averages from NSD_ROOT/assemblies")
-    build.add_argument("--name", help="of the release, where subjects or method are not Brain-Score's own")
+    build.add_argument(
+        "--name", help="of the release, letters, digits and underscores; needed for other subjects or another method"
+    )
     build.add_argument("--overwrite", action="store_true", help="replace a release that is there")
 
     verify = add("verify", _verify, "Hold a release against what it should be.", release)

@@ -141,14 +141,16 @@ def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int) -> np.ndarray
     PackagingError
         If a file is missing, damaged or of another vertex count than the labels.
     """
-    parts = []
-    for hemisphere in HEMISPHERES:
-        path = tree.ncsnr_path(subject, hemisphere)
-        values = read_vertices(tree, path)
-        if len(values) != region_map.n_vertices:
-            raise PackagingError(
-                f"{tree.storage.locate(path)} holds {len(values):,} vertices, but the labels have "
-                f"{region_map.n_vertices:,}. Was it downloaded from fsaverage/ and not from nativesurface/?"
-            )
-        parts.append(values[region_map.vertices[hemisphere]].astype(np.float64))
-    return np.concatenate(parts)
+    return np.concatenate([read_hemisphere_ncsnr(tree, region_map, subject, hemisphere) for hemisphere in HEMISPHERES])
+
+
+def read_hemisphere_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: str) -> np.ndarray:
+    """Read the noise-ceiling SNR of one hemisphere; see `read_ncsnr`."""
+    path = tree.ncsnr_path(subject, hemisphere)
+    values = read_vertices(tree, path)
+    if len(values) != region_map.n_vertices:
+        raise PackagingError(
+            f"{tree.storage.locate(path)} holds {len(values):,} vertices, but the labels have "
+            f"{region_map.n_vertices:,}. Was it downloaded from fsaverage/ and not from nativesurface/?"
+        )
+    return values[region_map.vertices[hemisphere]].astype(np.float64)
