@@ -6,6 +6,7 @@ import os
 from ast import literal_eval
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -42,7 +43,7 @@ def load_assembly(name: str, split: str, region: str | None = None) -> NeuroidAs
     chunks = os.environ.get(BRAINIO_CHUNKS)
     array = xr.open_dataarray(assembly_path, chunks=literal_eval(chunks) if chunks else None)
     if region is not None:
-        array = array.isel(neuroid=_region_slice(array["region"].values, region))
+        array = array.isel(neuroid=_region_slice(_read_regions(assembly_path), region))
     if not chunks:
         array.load().close()
     assembly = NeuroidAssembly(_with_stimulus_columns(array, stimulus_set))
@@ -92,6 +93,20 @@ def _read_stimulus_set(table_path: Path, stimuli_path: Path, identifier: str) ->
     stimulus_set.identifier = identifier
     stimulus_set.stimulus_paths = {stimulus_id: Path(path) for stimulus_id, path in paths.items()}
     return stimulus_set
+
+
+def _read_regions(path: Path) -> np.ndarray:
+    """Read the region of every neuroid, by netCDF4 itself: xarray would make a string of each, for half of the time."""
+    with netCDF4.Dataset(path) as file:
+        variable = file["region"]
+        variable.set_auto_maskandscale(False)
+        variable.set_auto_chartostring(False)
+        regions = variable[:]
+    if regions.ndim == 2:  # characters, as this project writes them; what was published has strings of any length
+        regions = np.ascontiguousarray(regions).view(f"S{regions.shape[1]}").ravel()
+        names, numbers = np.unique(regions, return_inverse=True)
+        regions = np.char.decode(names, "utf-8")[numbers]
+    return regions
 
 
 def _region_slice(regions: np.ndarray, region: str) -> slice:
