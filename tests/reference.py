@@ -3,11 +3,13 @@
 It reads the raw files with nibabel and scipy, holds everything in memory and loops over trials.
 """
 
+import warnings
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import scipy.io
+import xarray
 
 KASTNER = {"V1": (1, 2), "V2": (3, 4), "V4": (7,)}
 VENTRAL_STREAM = 5
@@ -66,7 +68,7 @@ def standardised_trials(root: Path, subject: int, hemisphere: str, mask: np.ndar
 
 
 def reference_release(root: Path, subjects, *, standardize_on="all", drop=False):
-    """Train averages, test repetitions and neuroid coordinates as DESIGN section 3 asks for them."""
+    """Train averages, test repetitions and neuroid coordinates as the published method gives them."""
     masks = region_masks(root)
     n_trials = {s: sum(nibabel.load(p).shape[3] for p in session_files(root, s, "lh")) for s in subjects}
     seen = {s: shown(root, s, n_trials[s]) for s in subjects}
@@ -81,9 +83,7 @@ def reference_release(root: Path, subjects, *, standardize_on="all", drop=False)
             both = [standardised_trials(root, subject, h, masks[region, h]) for h in ("lh", "rh")]
             trials = np.concatenate(both, axis=1)
             places = {i: [t for t, image in enumerate(seen[subject]) if image == i] for i in complete}
-            with np.errstate(invalid="ignore"):
-                import warnings
-
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing but NaN are meant to be NaN
                 repetitions = np.array([trials[places[i]] for i in complete])
                 averages = np.nanmean(repetitions, axis=1)
@@ -117,3 +117,38 @@ def reference_release(root: Path, subjects, *, standardize_on="all", drop=False)
         "test_ids": [complete[i] for i in test_rows],
         "neuroids": neuroids,
     }
+
+
+def prepare_regions(root: Path, subjects) -> None:
+    """Leave the averages of all shared images in the tree, as an earlier packaging would have."""
+    masks = region_masks(root)
+    shared = shared_ids(root)
+    (root / "assemblies").mkdir()
+    for region in ("V1", "V2", "V4", "IT"):
+        averages, coordinates, counts = [], [], []
+        for subject in subjects:
+            trials = np.hstack([standardised_trials(root, subject, h, masks[region, h]) for h in ("lh", "rh")])
+            seen = shown(root, subject, len(trials))
+            counts.append([seen.count(i) for i in shared])
+            own = np.full((len(shared), trials.shape[1]), np.nan, np.float32)
+            for row, image in enumerate(shared):
+                rows = trials[[t for t, i in enumerate(seen) if i == image]].astype(np.float32)
+                valid = ~np.isnan(rows)
+                with np.errstate(invalid="ignore"):
+                    own[row] = np.where(valid, rows, 0).sum(axis=0) / valid.sum(axis=0)
+            averages.append(own)
+            for h in ("lh", "rh"):
+                coordinates += [(f"subj{subject:02d}", h, int(v)) for v in np.flatnonzero(masks[region, h])]
+        subject_names, hemispheres, vertices = zip(*coordinates, strict=True)
+        xarray.DataArray(
+            np.hstack(averages),
+            dims=("presentation", "neuroid"),
+            coords={
+                "stimulus_id": ("presentation", [f"nsd_{i:05d}" for i in shared]),
+                "nsd_id": ("presentation", shared),
+                "min_reps_across_subjects": ("presentation", np.min(counts, axis=0)),
+                "subject": ("neuroid", list(subject_names)),
+                "hemisphere": ("neuroid", list(hemispheres)),
+                "vertex_index": ("neuroid", list(vertices)),
+            },
+        ).to_netcdf(root / "assemblies" / f"Allen2022_surface.{region}.nc")

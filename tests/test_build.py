@@ -1,27 +1,24 @@
 """Releases against the plain reference of `reference.py`, whole files at a time."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import xarray
 from PIL import Image
 
+import reference
 from allen2022_surface_packaging.build import Method, build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd import SUBJECTS
 from allen2022_surface_packaging.release import sha1_of
 from allen2022_surface_packaging.simulation import Recipe, simulate_tree
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 NEUROID_COORDINATES = ["neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset"]
 
@@ -160,8 +157,6 @@ def test_sessions_without_a_needed_trial_are_not_read(release):
 
 
 def test_images_are_the_pixels_of_imgbrick(nsd_tree, release):
-    import h5py
-
     with h5py.File(nsd_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5") as file:
         for split in ("train", "test"):
             for row in pd.read_csv(release / f"stimulus_metadata_{split}.csv").itertuples():

@@ -3,7 +3,6 @@
 The manifest is made to agree with each damaged file, so that it is never only the hash that notices.
 """
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ import xarray
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+import reference
 from allen2022_surface_packaging.build import Method, build_release
 from allen2022_surface_packaging.checks import verify_release
 from allen2022_surface_packaging.cli import main
@@ -31,10 +31,6 @@ from allen2022_surface_packaging.simulation import Recipe, simulate_tree
 NAME = "Allen2022_fmri_surface"
 TRAIN, TEST = f"{NAME}_train.nc", f"{NAME}_test.nc"
 SUBJECT_NAMES = [f"subj{subject:02d}" for subject in SUBJECTS]
-
-_spec = importlib.util.spec_from_file_location("test_prepared", Path(__file__).with_name("test_prepared.py"))
-prepared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(prepared)
 
 
 def accept(release, *names) -> None:
@@ -350,7 +346,7 @@ def test_vertices_dropped_or_kept_against_the_raw_files_are_named(own_tree, tmp_
 
 
 def test_releases_from_prepared_averages_are_recomputed_from_them(own_tree, tmp_path):
-    prepared.prepare_regions(own_tree, (1, 3))
+    reference.prepare_regions(own_tree, (1, 3))
     build_release(own_tree, tmp_path / "r", subjects=(1, 3), name="prepared", from_region_assemblies=True)
     assert recompute_release(tmp_path / "r", own_tree, every_vertex=True).problems == []
     path = own_tree / "assemblies/Allen2022_surface.V2.nc"

@@ -1,63 +1,22 @@
 """Prepared region assemblies, made here by the plain reference as an earlier packaging would have left them."""
 
-import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 
+import reference
 from allen2022_surface_packaging.build import Method, build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd import SUBJECTS
 
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
-
-def prepare_regions(root: Path, subjects) -> None:
-    masks = reference.region_masks(root)
-    shared = reference.shared_ids(root)
-    (root / "assemblies").mkdir()
-    for region in ("V1", "V2", "V4", "IT"):
-        averages, coordinates, counts = [], [], []
-        for subject in subjects:
-            trials = np.hstack(
-                [reference.standardised_trials(root, subject, h, masks[region, h]) for h in ("lh", "rh")]
-            )
-            seen = reference.shown(root, subject, len(trials))
-            counts.append([seen.count(i) for i in shared])
-            own = np.full((len(shared), trials.shape[1]), np.nan, np.float32)
-            for row, image in enumerate(shared):
-                rows = trials[[t for t, i in enumerate(seen) if i == image]].astype(np.float32)
-                valid = ~np.isnan(rows)
-                with np.errstate(invalid="ignore"):
-                    own[row] = np.where(valid, rows, 0).sum(axis=0) / valid.sum(axis=0)
-            averages.append(own)
-            for h in ("lh", "rh"):
-                coordinates += [(f"subj{subject:02d}", h, int(v)) for v in np.flatnonzero(masks[region, h])]
-        subject_names, hemispheres, vertices = zip(*coordinates, strict=True)
-        xarray.DataArray(
-            np.hstack(averages),
-            dims=("presentation", "neuroid"),
-            coords={
-                "stimulus_id": ("presentation", [f"nsd_{i:05d}" for i in shared]),
-                "nsd_id": ("presentation", shared),
-                "min_reps_across_subjects": ("presentation", np.min(counts, axis=0)),
-                "subject": ("neuroid", list(subject_names)),
-                "hemisphere": ("neuroid", list(hemispheres)),
-                "vertex_index": ("neuroid", list(vertices)),
-            },
-        ).to_netcdf(root / "assemblies" / f"Allen2022_surface.{region}.nc")
-
 
 @pytest.fixture(scope="module")
 def prepared_tree(nsd_tree, tmp_path_factory):
-    import shutil
-
     root = Path(shutil.copytree(nsd_tree, tmp_path_factory.mktemp("prepared") / "nsd"))
-    prepare_regions(root, SUBJECTS)
+    reference.prepare_regions(root, SUBJECTS)
     return root
 
 
@@ -81,8 +40,6 @@ def test_prepared_averages_give_the_same_values_as_the_betas(nsd_tree, prepared_
 
 def test_train_and_statistics_come_from_the_prepared_averages(prepared_tree, tmp_path):
     """Doubled and shifted averages are standardised back to the same train half, but not to the same test half."""
-    import shutil
-
     root = Path(shutil.copytree(prepared_tree, tmp_path / "nsd"))
     build_release(root, tmp_path / "before", subjects=SUBJECTS, from_region_assemblies=True)
     for path in (root / "assemblies").iterdir():
@@ -118,8 +75,6 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_prepared_averages_that_disagree_with_the_tree_are_refused(prepared_tree, tmp_path, fault):
-    import shutil
-
     change, message = FAULTS[fault]
     folder = Path(shutil.copytree(prepared_tree / "assemblies", tmp_path / "nsd" / "assemblies"))
     for entry in prepared_tree.iterdir():

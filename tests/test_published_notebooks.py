@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import xarray
 
 from allen2022_surface_packaging.build import build_release
@@ -51,8 +52,6 @@ def flat_tree(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("flat") / "nsd"
     recipe = Recipe(n_sessions=N_SESSIONS, n_trials=N_TRIALS, n_vertices=120, image_size=8, layout="flat")
     simulate_tree(root, recipe)
-    import scipy.io
-
     path = root / "metadata/nsd_expdesign.mat"
     design = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
     design["sharedix"] = design["sharedix"][:, :N_SHARED]

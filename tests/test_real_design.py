@@ -1,6 +1,5 @@
 """NSD's own experiment design, where `NSD_EXPDESIGN` says it lies, with betas of 642 vertices: 1.1 GB, eight subjects."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -10,14 +9,11 @@ import pandas as pd
 import pytest
 import xarray
 
+import reference
 from allen2022_surface_packaging.build import build_release
 from allen2022_surface_packaging.checks import verify_release
 from allen2022_surface_packaging.nsd import SUBJECTS
 from allen2022_surface_packaging.simulation import Recipe, simulate_tree
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 
 @pytest.fixture(scope="module")
