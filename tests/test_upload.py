@@ -796,7 +796,8 @@ def upload(release, s3, artifacts_path, monkeypatch, capsys):
         assert "Traceback" not in captured.err
         assert ACCESS_KEY not in captured.err + captured.out
         assert SECRET_KEY not in captured.err + captured.out
-        complaints = [line for line in captured.err.splitlines() if line.startswith("allen2022-surface: ")]
+        start = "allen2022-surface upload: error: " if status == 2 else "allen2022-surface: "
+        complaints = [line for line in captured.err.splitlines() if line.startswith(start)]
         assert len(complaints) == (status > 0)
         return complaints[0] if complaints else captured.out
 
