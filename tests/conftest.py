@@ -14,6 +14,7 @@ Subjects 1, 2, 5 and 7 have four sessions, the others three, as 40 and 30 in NSD
 NaN, one in every other session, one in a single trial of session 1, and one is constant.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.build import build_release
 from allen2022_surface_packaging.nsd import SUBJECTS
@@ -63,6 +65,16 @@ def own_tree(nsd_tree, tmp_path) -> Path:
 def own_release(release, tmp_path) -> Path:
     """A copy of the release that a test may break."""
     return Path(shutil.copytree(release, tmp_path / "release"))
+
+
+@pytest.fixture(scope="module")
+def moto_port():
+    """The port of an S3 server of moto's on this machine, empty at first."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
 
 
 @pytest.fixture

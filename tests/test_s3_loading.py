@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from brainscore_core.supported_data_standards.brainio import packaging as core_p
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 from brainscore_core.supported_data_standards.brainio.s3 import load_assembly_from_s3, load_stimulus_set_from_s3
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
-from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.upload import publish_release
 from brainscore_allen2022_surface import artifacts
@@ -37,15 +35,6 @@ REGIONS = [
 ]
 PREFIX = "benchmarks/Allen2022/surface"
 IMAGE = "stimulus_Allen2022_fmri_surface_test/nsd_*.png"
-
-
-@pytest.fixture(scope="module")
-def moto_port():
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
 
 
 @pytest.fixture(scope="module")

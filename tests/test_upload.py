@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import logging
 import os
 import re
 import shutil
@@ -23,7 +22,6 @@ import boto3
 import numpy as np
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.bucket import LocalFile, open_bucket, put
 from allen2022_surface_packaging.build import build_release
@@ -158,15 +156,6 @@ def release(tmp_path_factory):
     simulate_tree(folder / "nsd", Recipe(n_trials=60, n_vertices=160, image_size=24))
     build_release(folder / "nsd", folder / "release", subjects=SUBJECTS)
     return folder / "release"
-
-
-@pytest.fixture(scope="module")
-def moto_port():
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -296,13 +296,14 @@ def _put_whole(
     part_bytes: int,
 ) -> str | None:
     content = file.path.read_bytes()
-    _refuse_changed(file, hashlib.sha1(content).hexdigest())
+    digest = hashlib.sha1(content)
+    _refuse_changed(file, digest.hexdigest())
     response = bucket.client.put_object(
         Bucket=bucket.name,
         Key=key,
         Body=content,
         ChecksumAlgorithm="SHA1",
-        ChecksumSHA1=_base64(hashlib.sha1(content).digest()),
+        ChecksumSHA1=_base64(digest.digest()),
         Metadata={"sha1": file.sha1},
         **({"Tagging": bucket.tagging} if bucket.tagging else {}),
         **condition,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,7 +45,7 @@ N_IMAGES_OF_SPLIT = {NAMES[1, 2, 3, 4, 5, 6, 7, 8]: (412, 103), NAMES[1, 2, 5, 7
 T = TypeVar("T")
 
 
-@dataclass
+@dataclass(frozen=True)
 class TreeInspection:
     """What an NSD tree holds for some subjects, as far as headers and the design tell.
 
@@ -55,7 +55,6 @@ class TreeInspection:
     trials : each subject's trials that showed a shared image
     fewest : for every shared image the fewest repetitions over the subjects
     subjects : a row per subject, for people to read
-    problems : a line each
     """
 
     tree: NSDTree
@@ -66,7 +65,6 @@ class TreeInspection:
     trials: dict[int, pd.DataFrame]
     fewest: pd.Series
     subjects: pd.DataFrame
-    problems: list[str] = field(default_factory=list)
 
 
 def inspect_tree(root: str | Path, subjects: Sequence[int]) -> tuple[TreeInspection | None, list[str]]:
@@ -146,7 +144,7 @@ def inspect_tree(root: str | Path, subjects: Sequence[int]) -> tuple[TreeInspect
     if complete is not None and not find_extracted_images(tree, complete, None):
         attempt(count_images, tree, complete)
     table = _subject_table(tree, design, sessions, shapes, trials)
-    return TreeInspection(tree, design, region_map, n_trials, sessions, trials, fewest, table, problems), problems
+    return TreeInspection(tree, design, region_map, n_trials, sessions, trials, fewest, table), problems
 
 
 def _usual(values: list[int]) -> int:
