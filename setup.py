@@ -27,11 +27,20 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=["brainscore_allen2022_surface", "allen2022_surface_packaging"],
+    packages=[
+        "brainscore_allen2022_surface",
+        "allen2022_surface_packaging",
+        "allen2022_surface_packaging.nsd",
+        "allen2022_surface_packaging.build",
+        "allen2022_surface_packaging.verify",
+        "allen2022_surface_packaging.publish",
+        "allen2022_surface_packaging.report",
+    ],
     package_dir={"allen2022_surface_packaging": "packaging/allen2022_surface_packaging"},
     package_data={
         "brainscore_allen2022_surface": ["artifacts.json", "py.typed"],
-        "allen2022_surface_packaging": ["templates/*", "py.typed"],
+        "allen2022_surface_packaging": ["py.typed"],
+        "allen2022_surface_packaging.report": ["templates/*"],
     },
     install_requires=[
         "boto3>=1.36",  # conditional writes

@@ -265,7 +265,7 @@ def full_size_files(folder: Path, size: Size, expdesign: Path | None) -> Iterato
     root, release, home = folder / "labels", folder / "full", folder / "brainio"
     home.mkdir()
     code = (
-        f"from pathlib import Path; from allen2022_surface_packaging.simulation import Recipe, simulate_tree; "
+        f"from pathlib import Path; from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree; "
         f"simulate_tree(Path({str(root)!r}), Recipe(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=163842, image_size=8))"
     )
     run("-c", code)

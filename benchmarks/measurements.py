@@ -27,9 +27,9 @@ def plain_read(*paths: str) -> dict[str, Any]:
 
 def sessions(root: str, subject: str, n_workers: str, cache: str) -> dict[str, Any]:
     """Standardise every session of a subject: read, compute, and keep."""
-    from allen2022_surface_packaging.build import ResponseReader
-    from allen2022_surface_packaging.checks import inspect_tree
-    from allen2022_surface_packaging.sessions import prepare_sessions
+    from allen2022_surface_packaging.build.pipeline import ResponseReader
+    from allen2022_surface_packaging.build.sessions import prepare_sessions
+    from allen2022_surface_packaging.verify.soundness import inspect_tree
 
     inspection, problems = inspect_tree(root, [int(subject)])
     assert inspection is not None and not problems, problems
@@ -44,9 +44,9 @@ def compute(root: str, subject: str, core: str, n_repeats: str) -> dict[str, Any
     os.sched_setaffinity(0, {int(core)})
     import numpy as np
 
-    from allen2022_surface_packaging.nsd import MGH_DATA_OFFSET, open_tree, read_betas_shape
-    from allen2022_surface_packaging.regions import read_regions
-    from allen2022_surface_packaging.responses import standardise_session
+    from allen2022_surface_packaging.build.responses import standardise_session
+    from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, open_tree, read_betas_shape
+    from allen2022_surface_packaging.nsd.regions import read_regions
 
     tree = open_tree(root)
     path = tree.betas_path(int(subject), "lh", 1)
@@ -106,7 +106,7 @@ def write_own(root: str, target: str) -> dict[str, Any]:
     """Write the train assembly of eight subjects, and hash it."""
     from trees import neuroids_of, values_of, write_assembly
 
-    from allen2022_surface_packaging.nsd import SUBJECTS, open_tree
+    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
     from allen2022_surface_packaging.release import sha1_of
 
     neuroids, blocks = neuroids_of(open_tree(root), list(SUBJECTS))
@@ -123,8 +123,8 @@ def write_core(root: str, home: str) -> dict[str, Any]:
     from brainscore_core.supported_data_standards.brainio.packaging import write_netcdf
     from trees import N_IMAGES_OF_SPLIT, neuroids_of, nsd_ids, values_of
 
-    from allen2022_surface_packaging.assembly import NEUROID_COORDINATES, TIME_BIN, presentations
-    from allen2022_surface_packaging.nsd import SUBJECTS, open_tree
+    from allen2022_surface_packaging.build.assembly import NEUROID_COORDINATES, TIME_BIN, presentations
+    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
 
     neuroids, _ = neuroids_of(open_tree(root), list(SUBJECTS))
     found: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def write_release(root: str, target: str) -> dict[str, Any]:
     """Write a release of eight subjects, for the loading."""
     from trees import neuroids_of, write_release
 
-    from allen2022_surface_packaging.nsd import SUBJECTS, open_tree
+    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
 
     write_release(Path(target), *neuroids_of(open_tree(root), list(SUBJECTS)))
     return {}

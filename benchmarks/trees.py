@@ -11,13 +11,13 @@ import pandas as pd
 import scipy.io
 from PIL import Image
 
-from allen2022_surface_packaging.assembly import create_assembly, order_neuroids, presentations
-from allen2022_surface_packaging.build import COLUMNS_AT_A_TIME
-from allen2022_surface_packaging.nsd import HEMISPHERES, NSDTree, open_tree
-from allen2022_surface_packaging.regions import read_regions, subject_neuroids
+from allen2022_surface_packaging.build.assembly import create_assembly, order_neuroids, presentations
+from allen2022_surface_packaging.build.pipeline import COLUMNS_AT_A_TIME
+from allen2022_surface_packaging.nsd.files import HEMISPHERES, NSDTree, open_tree
+from allen2022_surface_packaging.nsd.regions import read_regions, subject_neuroids
+from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.nsd.trials import stimulus_name
 from allen2022_surface_packaging.release import SPLITS, assembly_file, write_manifest
-from allen2022_surface_packaging.simulation import Recipe, simulate_tree
-from allen2022_surface_packaging.trials import stimulus_name
 
 N_TRIALS = 750
 N_SHARED = 1000  # the published notebooks have this number written into them

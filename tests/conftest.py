@@ -24,9 +24,9 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from allen2022_surface_packaging.build import build_release
-from allen2022_surface_packaging.nsd import SUBJECTS
-from allen2022_surface_packaging.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.nsd.files import SUBJECTS
+from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
 
 SMALL = Recipe()
 

@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 
 from allen2022_surface_packaging.cli import main
-from allen2022_surface_packaging.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
 
 BETAS = "nsddata_betas/ppdata/subj02/fsaverage/betas_fithrf_GLMdenoise_RR"
 LABELS = "nsddata/freesurfer/fsaverage/label"

@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 
 from . import __version__
-from .build import CACHE_NAME, Method, build_release
-from .checks import inspect_tree, verify_release
+from .build.pipeline import CACHE_NAME, Method, build_release
 from .errors import PackagingError
-from .nsd import LAYOUTS, SUBJECTS, TERMS, subject_name
+from .nsd.files import LAYOUTS, SUBJECTS, TERMS, subject_name
+from .nsd.simulation import Recipe, simulate_tree
+from .nsd.trials import N_REPETITIONS
 from .release import release_name
-from .simulation import Recipe, simulate_tree
-from .trials import N_REPETITIONS
+from .verify.soundness import inspect_tree, verify_release
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _build(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
 
 def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from .comparison import write_verification
+    from .verify.comparison import write_verification
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         parser.error("--all and --seed are of --nsd-root: they choose the values to recompute from it")
@@ -138,7 +138,7 @@ def _verify(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
-    from .recomputation import recompute_release
+    from .verify.recomputation import recompute_release
 
     seed = options.seed or 0
     recomputation = recompute_release(options.release, options.nsd_root, every_vertex=options.all, seed=seed)
@@ -149,7 +149,7 @@ def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, o
 
 
 def _verify_against_other(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
-    from .comparison import compare_release
+    from .verify.comparison import compare_release
 
     comparison = compare_release(options.release, options.against)
     print(f"{options.release} and {options.against} are {comparison.verdict}")
@@ -162,7 +162,7 @@ def _verify_against_other(options: argparse.Namespace, findings: dict[str, objec
 
 
 def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from .upload import publish_release
+    from .publish.upload import publish_release
 
     if not (options.accept_nsd_terms or options.dry_run):
         parser.error(f"upload passes NSD's data on: read {TERMS}, then add --accept-nsd-terms (or --dry-run)")
@@ -180,7 +180,7 @@ def _upload(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
-        from .report import write_report  # needs what only the extra [report] brings
+        from .report.page import write_report  # needs what only the extra [report] brings
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in REPORT_PACKAGES:
             raise
@@ -192,7 +192,7 @@ def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _export(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from .export import export_plugin
+    from .publish.export import export_plugin
 
     print(export_plugin(options.vision_checkout, overwrite=options.overwrite))
     return 0

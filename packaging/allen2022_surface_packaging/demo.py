@@ -16,15 +16,15 @@ import boto3
 import numpy as np
 import pandas as pd
 
-from .build import build_release
-from .checks import verify_release
+from .build.pipeline import build_release
 from .errors import PackagingError
-from .nsd import SUBJECTS
-from .regions import REGIONS
+from .nsd.files import SUBJECTS
+from .nsd.regions import REGIONS
+from .nsd.simulation import Recipe, simulate_tree
+from .nsd.trials import N_REPETITIONS
+from .publish.upload import publish_release
 from .release import NAMES
-from .simulation import Recipe, simulate_tree
-from .trials import N_REPETITIONS
-from .upload import publish_release
+from .verify.soundness import verify_release
 
 NAME = NAMES[SUBJECTS]
 BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"

@@ -1,0 +1,1 @@
+"""From an inspected NSD tree to a release: responses, stimuli, assemblies."""

@@ -1,0 +1,1 @@
+"""The Natural Scenes Dataset as it lies on disk or in a bucket: facts, files, trials, regions, inspection, simulation."""

@@ -1,0 +1,50 @@
+"""NSD's own experiment design, where `NSD_EXPDESIGN` says it lies, with betas of 642 vertices: 1.1 GB, eight subjects."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray
+
+import reference
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.nsd.files import SUBJECTS
+from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.verify.soundness import verify_release
+
+
+@pytest.fixture(scope="module")
+def full_design_tree(tmp_path_factory):
+    path = os.environ.get("NSD_EXPDESIGN")
+    if not path:
+        pytest.skip("set NSD_EXPDESIGN to NSD's own nsd_expdesign.mat, which may not be passed on")
+    root = tmp_path_factory.mktemp("design") / "nsd"
+    recipe = Recipe(n_sessions=40, n_trials=750, n_vertices=642, image_size=16)
+    simulate_tree(root, recipe, expdesign_path=Path(path))
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("subjects", "n_train", "n_test", "n_betas_files", "first_and_last"),
+    [(SUBJECTS, 412, 103, 480, (3049, 72719)), ((1, 2, 5, 7), 800, 200, 320, None)],
+)
+def test_the_release_is_of_the_published_images(
+    full_design_tree, tmp_path, subjects, n_train, n_test, n_betas_files, first_and_last
+):
+    build_release(full_design_tree, tmp_path / "r", subjects=subjects)
+
+    assert verify_release(tmp_path / "r") == []
+    manifest = json.loads((tmp_path / "r/release.json").read_text())
+    assert [manifest["shapes"][split][0] for split in ("train", "test")] == [n_train, 3 * n_test]
+    assert sum("betas_session" in path for path in manifest["inputs"]) == n_betas_files
+    train_ids = pd.read_csv(tmp_path / "r/stimulus_metadata_train.csv").nsd_id
+    if first_and_last:
+        assert (train_ids.iloc[0], train_ids.iloc[-1]) == first_and_last
+    expected = reference.reference_release(full_design_tree, subjects)
+    for split in ("train", "test"):
+        with xarray.open_dataarray(tmp_path / "r" / f"{manifest['name']}_{split}.nc") as assembly:
+            np.testing.assert_allclose(assembly.values[:, :, 0], expected[split], rtol=0, atol=1e-5)

@@ -1,0 +1,127 @@
+import nibabel
+import numpy as np
+import pytest
+import scipy.io
+from nibabel.freesurfer.mghformat import MGHHeader
+from PIL import Image
+
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.cli import main
+from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.simulation import Recipe, image_latents, simulate_tree
+from allen2022_surface_packaging.verify.soundness import verify_release
+
+BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
+REGION_SIZES = {"V1": (2153, 2123), "V2": (1643, 1748), "V4": (410, 504)}
+
+
+def test_betas_have_nsds_own_header_type_and_size(nsd_tree):
+    path = nsd_tree / BETAS / "lh.betas_session01.mgh"
+    with path.open("rb") as file:
+        header = MGHHeader.from_fileobj(file)
+
+    assert header.get_data_shape() == (642, 1, 1, 300)
+    assert header.get_data_dtype() == np.dtype(">f4")
+    assert int(header["version"]) == 1
+    first_trial = np.fromfile(path, ">f4", 642, offset=284)
+    np.testing.assert_array_equal(first_trial, np.asarray(nibabel.load(path).dataobj)[:, 0, 0, 0])
+
+
+def test_the_design_has_nsds_integer_types_and_id_bases(nsd_tree):
+    design = scipy.io.loadmat(nsd_tree / "nsddata/experiments/nsd/nsd_expdesign.mat")
+
+    types = {name: (design[name].dtype, design[name].shape) for name in ("masterordering", "subjectim", "sharedix")}
+    assert types == {
+        "masterordering": (np.uint16, (1, 1200)),
+        "subjectim": (np.int32, (8, 400)),
+        "sharedix": (np.int32, (1, 300)),
+    }
+    assert design["masterordering"].min() == design["subjectim"].min() == 1
+    np.testing.assert_array_equal(design["subjectim"][:, :300], np.tile(design["sharedix"], (8, 1)))
+
+
+def test_the_ncsnr_written_is_the_true_one(tmp_path):
+    """Signal and noise are told apart by repetitions, as NSD's own ncsnr is estimated, over enough trials to be sure."""
+    simulate_tree(tmp_path / "nsd", Recipe(subjects=(1,), n_sessions=1, n_trials=9000, n_vertices=60, image_size=8))
+    design = scipy.io.loadmat(tmp_path / "nsd/nsddata/experiments/nsd/nsd_expdesign.mat")
+    betas = np.asarray(nibabel.load(tmp_path / "nsd" / BETAS / "lh.betas_session01.mgh").dataobj)[:, 0, 0, :].T
+    order = np.argsort(design["masterordering"].ravel(), kind="stable")
+    repetitions = betas[order].reshape(-1, 3, 60).astype(np.float64)
+    noise = repetitions.var(axis=1, ddof=1).mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        signal_to_noise = (repetitions.var(axis=(0, 1)) - noise) / noise  # of variances; its standard error is 0.02
+    written = nibabel.load(tmp_path / "nsd" / BETAS / "lh.ncsnr.mgh").get_fdata().ravel()
+    sound = np.isfinite(signal_to_noise)
+
+    assert sound.sum() >= 56
+    np.testing.assert_allclose(signal_to_noise[sound], written[sound] ** 2, rtol=0.1, atol=0.08)
+
+
+def test_sessions_have_offsets_and_gains_of_their_own(nsd_tree):
+    means, deviations = zip(
+        *(
+            (np.nanmedian(betas.mean(axis=-1)), np.nanmedian(betas.std(axis=-1)))
+            for betas in (
+                np.asarray(nibabel.load(nsd_tree / BETAS / f"lh.betas_session{s:02d}.mgh").dataobj)
+                for s in (1, 2, 3, 4)
+            )
+        ),
+        strict=True,
+    )
+    assert np.std(means) > 0.005
+    assert max(deviations) / min(deviations) > 1.05
+
+
+def test_latents_can_be_read_back_from_the_images(release):
+    paths = sorted((release / "stimuli_train").iterdir())
+    latents = np.array([image_latents(np.asarray(Image.open(path))) for path in paths])
+
+    np.testing.assert_allclose(latents.std(axis=0), 1, atol=0.25)
+    np.testing.assert_allclose(np.corrcoef(latents.T), np.eye(6), atol=0.35)
+
+
+def test_the_same_seed_gives_the_same_tree_and_another_another(tmp_path):
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        recipe = Recipe(subjects=(2,), n_sessions=1, n_trials=30, n_vertices=60, image_size=8, seed=seed)
+        simulate_tree(tmp_path / name, recipe)
+    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*betas_session*")]
+
+    assert len(files) == 2
+    for file in files:
+        contents = [(tmp_path / name / file).read_bytes() for name in ("one", "same", "other")]
+        assert contents[0] == contents[1] != contents[2]
+
+
+def test_full_size_has_nsds_own_region_sizes(tmp_path):
+    recipe = Recipe(subjects=(4,), n_sessions=1, n_trials=30, n_vertices=163_842, image_size=8)
+    simulate_tree(tmp_path / "nsd", recipe)
+    build_release(tmp_path / "nsd", tmp_path / "release", subjects=(4,), name="One")
+
+    labels = tmp_path / "nsd/nsddata/freesurfer/fsaverage/label"
+    for i, hemisphere in enumerate(("lh", "rh")):
+        kastner = np.asarray(nibabel.load(labels / f"{hemisphere}.Kastner2015.mgz").dataobj).ravel()
+        found = [np.isin(kastner, own).sum() for own in ((1, 2), (3, 4), (7,))]
+        assert found == [sizes[i] for sizes in REGION_SIZES.values()]
+    assert verify_release(tmp_path / "release") == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe(n_sessions=1, n_trials=301), "expected a multiple of 3"),
+        (Recipe(n_vertices=10), "--vertices 10 is too few"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path, recipe, message):
+    with pytest.raises(PackagingError, match=message):
+        simulate_tree(tmp_path / "nsd", recipe)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_simulated_over_anything(tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+
+    with pytest.raises(SystemExit, match="1"):
+        main(["simulate", str(tmp_path)])
+    assert "exists already and is not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

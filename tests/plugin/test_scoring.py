@@ -1,0 +1,166 @@
+"""Brain-Score's own benchmark classes on the loaded data, with models whose score is known beforehand.
+
+The classes are put together as brainscore_vision's benchmarks of this dataset are: noise ceiling above 30 %, ridge with one alpha
+per subject, images of 8.4 degrees. The models need no torch: they look at the pixels, or throw dice.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
+from brainscore_vision import data_registry, load_metric
+from brainscore_vision.benchmark_helpers.neural_common import (
+    RSABenchmark,
+    TrainTestNeuralBenchmark,
+    average_repetition,
+    filter_reliable_neuroids,
+)
+from brainscore_vision.model_interface import BrainModel
+from PIL import Image
+
+import brainscore_allen2022_surface  # noqa: F401  registers the datasets
+from allen2022_surface_packaging.demo import expected_consistency
+from allen2022_surface_packaging.nsd.simulation import image_latents
+from brainscore_allen2022_surface.ceiling import internal_consistency
+
+NAME = "Allen2022_fmri_surface"
+VISUAL_DEGREES = 8.4
+NOISE_CEILING_THRESHOLD = 30  # percent
+N_FEATURES = 300
+
+
+class PopulationModel(BrainModel):
+    """A model of fixed random mixtures of what `describe` tells of an image."""
+
+    def __init__(self, identifier, describe):
+        self._identifier, self._describe = identifier, describe
+        self.recordings = []
+
+    @property
+    def identifier(self):
+        return self._identifier
+
+    def visual_degrees(self):
+        return VISUAL_DEGREES
+
+    def start_task(self, task, fitting_stimuli=None):
+        raise NotImplementedError("records only")
+
+    def start_recording(self, recording_target, time_bins):
+        self.recordings.append((recording_target, [time_bin.item() for time_bin in time_bins]))
+
+    def look_at(self, stimuli, number_of_trials=1):
+        described = np.array([self._describe(stimuli.get_stimulus(name)) for name in stimuli["stimulus_id"]])
+        mixture = np.random.default_rng(7).standard_normal((described.shape[1], N_FEATURES))
+        return NeuroidAssembly(
+            (described @ mixture)[:, :, None],
+            dims=("presentation", "neuroid", "time_bin"),
+            coords={
+                "stimulus_id": ("presentation", stimuli["stimulus_id"].to_numpy()),
+                "nsd_id": ("presentation", stimuli["nsd_id"].to_numpy()),
+                "neuroid_id": ("neuroid", [f"{self.identifier}_{i:03d}" for i in range(N_FEATURES)]),
+                "layer": ("neuroid", ["only"] * N_FEATURES),
+                "time_bin_start": ("time_bin", [70]),
+                "time_bin_end": ("time_bin", [170]),
+            },
+        )
+
+
+def signal_model() -> PopulationModel:
+    """Make a model that sees all that the simulated vertices respond to."""
+    return PopulationModel("signal", lambda path: image_latents(np.asarray(Image.open(path))))
+
+
+def random_model() -> PopulationModel:
+    """Make a model that knows of an image only which one it is."""
+    return PopulationModel(
+        "random", lambda path: np.random.default_rng(int(str(path)[-9:-4])).standard_normal(N_FEATURES)
+    )
+
+
+@pytest.fixture(autouse=True)
+def of_the_release(release, monkeypatch):
+    monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_DIR", str(release))
+    monkeypatch.setenv("RESULTCACHING_DISABLE", "1")  # ceilings would be kept by the benchmark's name
+
+
+def load(region, split):
+    assembly = data_registry[f"{NAME}.{region}.{split}"]()
+    return filter_reliable_neuroids(assembly, NOISE_CEILING_THRESHOLD, "nc_testset").isel(time_bin=0)
+
+
+def ridge_benchmark(region, ceiling) -> TrainTestNeuralBenchmark:
+    test = load(region, "test")
+    return TrainTestNeuralBenchmark(
+        identifier=f"{NAME}.{region}-ridge",
+        version=1,
+        ceiling_func=lambda: ceiling(test),
+        train_assembly=load(region, "train"),
+        test_assembly=average_repetition(test),
+        similarity_metric=load_metric("dual_ridgecv_split", alphas=[0.01, 1, 100, 1e4, 1e6]),
+        visual_degrees=VISUAL_DEGREES,
+        number_of_trials=1,
+        parent=region,
+        alpha_coord="subject",
+    )
+
+
+def rsa_benchmark(region) -> RSABenchmark:
+    train, test = load(region, "train"), average_repetition(load(region, "test"))
+    assembly = NeuroidAssembly(xr.concat([train, test], dim="presentation"))
+    stimulus_set = StimulusSet(pd.concat([train.stimulus_set, test.stimulus_set], ignore_index=True))
+    stimulus_set.stimulus_paths = train.stimulus_set.stimulus_paths | test.stimulus_set.stimulus_paths
+    stimulus_set.identifier = f"{NAME}.train--full"
+    assembly.attrs["stimulus_set"] = stimulus_set
+    return RSABenchmark(
+        identifier=f"{NAME}.{region}-rdm",
+        version=1,
+        assembly=assembly,
+        region=region,
+        visual_degrees=VISUAL_DEGREES,
+        number_of_trials=1,
+        bibtex="",
+    )
+
+
+@pytest.mark.parametrize("region", ["V1", "IT"])
+def test_ridge_scores_the_signal_at_its_ceiling_and_dice_at_nothing(region):
+    benchmark = ridge_benchmark(region, internal_consistency)
+    nc_testset = benchmark.test_assembly["nc_testset"].values
+    signal, dice = signal_model(), random_model()
+
+    score, by_chance = benchmark(signal), benchmark(dice)
+
+    # The correlation of a noiseless prediction with averages over three repetitions is the root of the noise ceiling
+    assert float(score.raw) == pytest.approx(np.median(np.sqrt(nc_testset / 100)), abs=0.05)
+    assert float(score.ceiling) == pytest.approx(np.median(expected_consistency(nc_testset)), abs=0.05)
+    assert float(score) == pytest.approx(1, abs=0.1)
+    assert abs(float(by_chance.raw)) < 0.15
+    assert float(by_chance) < 0.05
+    assert signal.recordings == [(region, [(70, 170)])] * 2  # train, then test
+    assert sorted(score.raw.raw["subject"].values) == [f"subj{subject:02d}" for subject in range(1, 9)]
+
+
+def test_ridge_scores_the_same_under_brainscores_own_ceiling():
+    ceiling = load_metric("internal_consistency")(
+        load("V4", "test")
+    )  # once: the benchmark asks for it subject by subject
+    own = ridge_benchmark("V4", internal_consistency)(signal_model())
+
+    expected = ridge_benchmark("V4", lambda assembly: ceiling)(signal_model())
+
+    assert float(own) == pytest.approx(float(expected), abs=1e-6)
+    assert float(own.ceiling) == pytest.approx(float(expected.ceiling), abs=1e-6)
+
+
+def test_rsa_scores_the_signal_near_its_ceiling_and_dice_at_nothing():
+    benchmark = rsa_benchmark("IT")
+
+    score, by_chance = benchmark(signal_model()), benchmark(random_model())
+
+    assert 0.85 < float(score) <= 1
+    assert float(score.raw) == pytest.approx(score.ceiling.attrs["lower_bound_loo"], abs=0.05)
+    assert abs(float(by_chance)) < 0.05
+    assert len(score.raw.attrs["subject_scores"]) == 8

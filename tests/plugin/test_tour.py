@@ -1,0 +1,68 @@
+"""The tour of docs/, run as a reader would run it: every block in order, in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOUR_PATH = Path(__file__).parents[2] / "docs" / "tour.md"
+
+BEFORE = """
+import warnings; warnings.simplefilter("ignore")
+from brainscore_allen2022_surface.links import is_linked, link, unlink
+import atexit
+if not is_linked():
+    link()
+    atexit.register(unlink)
+"""
+
+AFTER = """
+assert dict(test.sizes) == {"presentation": 78, "neuroid": 920, "time_bin": 1}
+assert dict(train.sizes) == {"presentation": 102, "neuroid": 920, "time_bin": 1}
+assert subject_v1.shape == (78, 16) and set(subject_v1["region"].values) == {"V1"}
+
+from allen2022_surface_packaging.demo import expected_consistency
+assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
+assert per_neuroid.shape == (920,)
+
+lh = test["vertex_index"].values[(test["subject"].values == "subj01") & (test["hemisphere"].values == "lh")]
+assert set(np.flatnonzero(np.isfinite(cortex))) == set(lh)
+assert cortex[vertex] == np.nanmax(cortex) == test["nc_testset"].values[best]
+
+assert features(v1_train).shape == (102, 50) and features(v1_test).shape == (26, 50)
+assert list(v1_test["stimulus_id"].values) == sorted(set(test["stimulus_id"].values))
+first = v1_test["stimulus_id"].values[3]
+np.testing.assert_allclose(v1_test.values[3], v1.values[v1["stimulus_id"].values == first, :, 0].mean(axis=0), atol=1e-6)
+assert correlations.shape == (128,) and abs(np.nanmedian(correlations)) < 0.2  # random features tell nothing
+
+# the same few lines find the signal, where the features hold it
+from allen2022_surface_packaging.nsd.simulation import image_latents
+features_of = lambda path: image_latents(np.asarray(Image.open(path)))
+regression.fit(features(v1_train), v1_train.values)
+correlations = correlate(regression.predict(features(v1_test)), v1_test.values)
+assert abs(np.nanmedian(correlations) - np.sqrt(np.median(v1_test["nc_testset"].values) / 100)) < 0.1
+print("the tour ends")
+"""
+
+
+@pytest.mark.slow
+def test_every_block_of_the_tour_runs_and_says_what_it_should(release, tmp_path):
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", TOUR_PATH.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    assert len(blocks) > 10
+    (tmp_path / "tour.py").write_text("\n".join([BEFORE, *blocks, AFTER]), encoding="utf-8")
+    environment = os.environ | {"BRAINSCORE_ALLEN2022_SURFACE_DIR": str(release), "MPLBACKEND": "Agg"}
+
+    run = subprocess.run(
+        [sys.executable, "tour.py"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "the tour ends"
+    assert "noise ceiling of subj01's V1: " in run.stdout
+    for name in ("noise_ceiling.png", "neuroid.png"):
+        assert (tmp_path / name).stat().st_size > 10_000

@@ -1,0 +1,310 @@
+"""The pull request, in a fresh copy of the tree of the brainscore_vision that is installed."""
+
+import filecmp
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from allen2022_surface_packaging import __version__
+from allen2022_surface_packaging.cli import main
+from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.publish.export import export_plugin
+from allen2022_surface_packaging.publish.upload import plugin_artifacts_path
+
+IDENTIFIERS = [
+    f"Allen2022_fmri_surface{subjects}{region}.{split}"
+    for subjects in ("", "_4subj")
+    for region in ("", ".V1", ".V2", ".V4", ".IT")
+    for split in ("train", "test")
+]
+PLACE = Path("brainscore_vision/data/allen2022_surface")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the installed tree, in which nobody has linked the plugin.
+
+    Its models, benchmarks and metrics, thousands of files that nobody touches here, are linked rather than copied.
+    """
+    checkout = tmp_path_factory.mktemp("vision") / "my vision"
+    library = checkout / "brainscore_vision"
+    installed = Path(find_spec("brainscore_vision").origin).parent
+    left_out = shutil.ignore_patterns("__pycache__", "allen2022_surface")
+    shutil.copytree(installed / "data", library / "data", ignore=left_out)
+    for path in installed.iterdir():
+        if path.is_file():
+            shutil.copy(path, library)
+        elif path.name not in ("data", "__pycache__"):
+            (library / path.name).symlink_to(path)
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def exported(checkout):
+    """The checkout with the plugin in it, and what the command printed."""
+    return checkout, export_plugin(checkout)
+
+
+@pytest.fixture
+def small_checkout(tmp_path):
+    """As little as can pass for a checkout."""
+    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
+    (data_path / "other").mkdir(parents=True)
+    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
+    (data_path / "other" / "__init__.py").write_text("data_registry['Other2000'] = lambda: None\n")
+    return tmp_path / "vision"
+
+
+def run_python(checkout, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=checkout,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_plugin_is_there_unchanged(exported):
+    checkout, _ = exported
+    own = plugin_artifacts_path().parent
+    names = sorted(path.name for path in own.iterdir() if path.is_file() and not path.name.startswith("."))
+
+    assert sorted(path.name for path in (checkout / PLACE).iterdir()) == sorted([*names, "data_packaging"])
+    assert filecmp.cmpfiles(own, checkout / PLACE, names, shallow=False) == (names, [], [])
+
+
+def test_no_part_of_it_would_be_taken_for_something_else(exported):
+    """Brain-Score runs every test*.py of a plugin, and pip-installs its requirements at every load."""
+    checkout, _ = exported
+    files = [path for path in (checkout / PLACE).rglob("*") if path.is_file()]
+
+    assert [path.name for path in files if path.name.startswith("test")] == ["test.py"]
+    assert not {"setup.py", "requirements.txt", "environment.yml", "conftest.py"} & {path.name for path in files}
+    assert not [path for path in files if "__pycache__" in path.parts or path.suffix == ".pyc"]
+
+
+FIND = """
+import json
+import sys
+import brainscore_vision
+from brainscore_core.plugin_management.import_plugin import ImportPlugin, import_plugin
+from brainscore_core.plugin_management.parse_plugin_changes import get_plugin_ids, get_test_file_paths
+from pathlib import Path
+
+root = Path(brainscore_vision.__file__).parent
+assert str(root).startswith(sys.argv[1]), root
+for identifier in sys.argv[2:]:
+    assert ImportPlugin("brainscore_vision", "data", identifier).plugin_dirname == "allen2022_surface"
+    import_plugin("brainscore_vision", "data", identifier)
+    assert identifier in brainscore_vision.data_registry
+    if identifier.count(".") == 1:
+        import_plugin("brainscore_vision", "data", identifier, registry_prefix="stimulus_set")
+        assert identifier in brainscore_vision.stimulus_set_registry
+print(json.dumps(sorted(get_plugin_ids("data", ["allen2022_surface"], str(root)))))
+print(json.dumps([Path(path).name for path in get_test_file_paths(root / "data" / "allen2022_surface")]))
+"""
+
+
+def test_brainscore_finds_every_identifier_and_the_tests(exported):
+    checkout, _ = exported
+
+    run = run_python(checkout, "-c", FIND, str(checkout), *IDENTIFIERS)
+
+    assert run.returncode == 0, run.stderr
+    identifiers, tests = run.stdout.splitlines()[-2:]
+    assert json.loads(identifiers) == sorted(IDENTIFIERS)
+    assert json.loads(tests) == ["test.py"]
+
+
+# The sizes of the small tree, instead of those of NSD, before the tests of the plugin run
+SMALL = """
+import json, os
+from pathlib import Path
+import xarray
+
+def pytest_collection_modifyitems(items):
+    module = items[0].module
+    folder = Path(os.environ["BRAINSCORE_ALLEN2022_SURFACE_DIR"])
+    manifests = [json.loads(path.read_text()) for path in folder.glob("*/release.json")]
+    module.N_IMAGES = {
+        m["name"]: {"train": m["shapes"]["train"][0], "test": m["shapes"]["test"][0] // 3} for m in manifests
+    }
+    with xarray.open_dataarray(next(folder.glob("*/Allen2022_fmri_surface_test.nc"))) as assembly:
+        regions = assembly["region"].values
+        module.N_NEUROIDS_PER_SUBJECT = {name: int((regions == name).sum()) // 8 for name in module.REGIONS}
+"""
+
+
+@pytest.fixture
+def run_plugin_tests(exported, release, four_subject_release, tmp_path):
+    """Run the exported tests on the data of the small releases, and return pytest's last line."""
+    checkout, _ = exported
+    (tmp_path / "small_sizes.py").write_text(SMALL)
+    releases = tmp_path / "releases"
+    releases.mkdir()
+    for folder in (release, four_subject_release):
+        (releases / folder.name).symlink_to(folder)
+
+    def run(*options):
+        run = run_python(
+            checkout,
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(PLACE / "test.py")),
+            BRAINSCORE_ALLEN2022_SURFACE_DIR=str(releases),
+            PYTHONPATH=str(tmp_path),
+        )
+        return run.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_the_plugins_own_tests_pass_on_data_of_the_right_size_and_only_on_such(run_plugin_tests):
+    output = run_plugin_tests("-p", "small_sizes")
+    assert re.search(r"^77 passed", output.splitlines()[-1].strip("= ")), output
+
+    output = run_plugin_tests("-k", "test_shape or test_images")
+    assert re.search(r"^8 failed", output.splitlines()[-1].strip("= ")), output
+
+
+def test_the_pull_request_lists_identifiers_shapes_sha1s_and_checks(exported):
+    checkout, text = exported
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+
+    assert len(rows) == 12
+    assert [cell.strip() for cell in rows[0][1:4]] == ["`Allen2022_fmri_surface.train`", "assembly", "412 x 221168 x 1"]
+    assert [c.strip() for c in rows[-1][1:4]] == ["`Allen2022_fmri_surface_4subj.test`", "stimulus_zip", "200 images"]
+    assert "`67241ed5a84d8e7ae77f8c8d72e7219508fb9d7e`" in rows[0][4]
+    assert "* no other plugin registers any of the 24 identifiers" in text
+    assert re.search(r"^\* `python -m pytest .*`: 32 passed, 45 deselected", text, re.MULTILINE)
+    commands = text.partition("\n\n")[0].splitlines()
+    assert commands[0] == f"cd '{checkout}'"
+    assert commands[2] == f"git add {PLACE}"
+
+
+def test_the_git_commands_make_a_commit_of_the_plugin_and_nothing_else(exported, tmp_path):
+    checkout, text = exported
+    repository = tmp_path / "clone"
+    (repository / "brainscore_vision" / "data").mkdir(parents=True)
+    shutil.copytree(checkout / PLACE, repository / PLACE)
+    commands = text.partition("\n\n")[0].splitlines()[1:4]
+    identity = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c"]
+    script = "\n".join(["set -e", "git init -q .", *commands]).replace("git commit", f"{' '.join(identity)} commit -q")
+
+    subprocess.run(["bash", "-c", script], cwd=repository, check=True, capture_output=True)
+
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, check=True, capture_output=True, text=True)
+    files = {str(path.relative_to(repository)) for path in (repository / PLACE).rglob("*") if path.is_file()}
+    assert set(listed.stdout.splitlines()) == files
+
+
+def test_the_packaging_package_runs_from_the_folder_it_is_in(exported):
+    checkout, _ = exported
+
+    run = run_python(checkout / PLACE / "data_packaging", "-m", "allen2022_surface_packaging", "build", "--help")
+
+    assert run.returncode == 0, run.stderr
+    readme = (checkout / PLACE / "data_packaging" / "README.md").read_text()
+    assert "'nibabel>=5.2'" in readme
+    assert "extra ==" not in readme
+
+
+def test_the_packaging_package_needs_not_be_installed(exported):
+    checkout, _ = exported
+    script = (
+        "from importlib import metadata\n"
+        "installed = metadata.version\n"
+        "def version(name):\n"
+        "    if name.startswith('brainscore_allen'):\n"
+        "        raise metadata.PackageNotFoundError(name)\n"
+        "    return installed(name)\n"
+        "metadata.version = version\n"
+        "from allen2022_surface_packaging.release import __file__, versions\n"
+        "print(versions()['brainscore_allen2022_surface'], __file__)\n"
+    )
+
+    run = run_python(checkout / PLACE / "data_packaging", "-c", script)
+
+    assert run.returncode == 0, run.stderr
+    version, path = run.stdout.split(maxsplit=1)
+    assert version == __version__
+    assert Path(path.strip()).is_relative_to(checkout)
+
+
+def test_the_plugin_that_a_clone_has_taken_in_cannot_remove_itself(exported):
+    checkout, _ = exported
+
+    run = run_python(checkout, "-m", "brainscore_vision.data.allen2022_surface", "unlink")
+
+    assert run.returncode == 1
+    assert "allen2022_surface is the plugin itself, so it stays." in run.stderr
+    assert (checkout / PLACE / "artifacts.json").is_file()
+
+
+def test_a_second_export_needs_overwrite(exported, capsys):
+    checkout, _ = exported
+    (checkout / PLACE / "loaders.py").write_text("changed")
+
+    with pytest.raises(PackagingError, match="allen2022_surface is there already. Add --overwrite"):
+        export_plugin(checkout)
+    with pytest.raises(SystemExit) as exit:
+        main(["export", str(checkout), "--overwrite"])
+
+    assert exit.value.code == 0
+    assert "gh pr create" in capsys.readouterr().out
+    assert "changed" not in (checkout / PLACE / "loaders.py").read_text()
+
+
+@pytest.mark.parametrize("content", [{}, {"brainscore_vision/__init__.py": ""}, {"README.md": "vision"}])
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path, content):
+    for name, text in content.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    with pytest.raises(PackagingError, match="is not a checkout of brain-score/vision: expected"):
+        export_plugin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "data_registry['Allen2022_fmri_surface.V1.test'] = lambda: None",
+        'stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None',
+    ],
+)
+def test_an_identifier_of_another_plugin_is_refused(small_checkout, line):
+    (small_checkout / "brainscore_vision" / "data" / "other" / "__init__.py").write_text(line)
+
+    with pytest.raises(PackagingError, match=r"data/other registers .*\['Allen2022_fmri_surface\..*test'\] already"):
+        export_plugin(small_checkout)
+    assert not (small_checkout / PLACE).exists()
+
+
+def test_another_plugin_in_the_place_is_refused_even_with_overwrite(small_checkout):
+    (small_checkout / PLACE).mkdir()
+    (small_checkout / PLACE / "__init__.py").write_text("data_registry['Else'] = lambda: None")
+
+    with pytest.raises(PackagingError, match="is another plugin. Move it away"):
+        export_plugin(small_checkout, overwrite=True)
+
+
+def test_a_link_in_the_place_is_not_written_through(small_checkout, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (small_checkout / PLACE).symlink_to(tmp_path / "linked")
+
+    with pytest.raises(PackagingError, match="is a link to .*unlink"):
+        export_plugin(small_checkout, overwrite=True)
+    assert not list((tmp_path / "linked").iterdir())
+
+
+def test_a_test_that_fails_in_the_checkout_is_told(small_checkout):
+    """This tree is no Brain-Score, so the tests cannot even be imported there."""
+    with pytest.raises(PackagingError, match="is written, but its tests fail there .*See: cd"):
+        export_plugin(small_checkout)
