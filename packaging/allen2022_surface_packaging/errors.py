@@ -1,9 +1,14 @@
-"""The one exception of this package that is meant for its users."""
+"""The exception that users of this package see."""
 
 
 class PackagingError(Exception):
-    """The input or the world is at fault.
+    """The input is invalid, or a file system or network operation failed.
 
     The message is one line: what was found, what was expected, where, and what to do. The command line prints it and
     exits with status 1.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an exception without line breaks, or the name of its type if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,163 +1,193 @@
-"""A release: its name, its folder (whole or not there at all) and `release.json`, which says what it is."""
+"""A release on disk: where each of its files lies, what its assemblies look like, and its manifest `release.json`."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Self
+
+import msgspec
+import numpy as np
+import pandas as pd
 
 from . import __version__
-from .errors import PackagingError
+from .arrays import IntArray
+from .atomic import sha1_of
+from .errors import PackagingError, one_line
+from .nsd.facts import N_REPETITIONS, stimulus_name
+from .recipe import Recipe
 
-MANIFEST = "release.json"
 SPLITS = ("train", "test")
-NAMES = {
-    (1, 2, 3, 4, 5, 6, 7, 8): "Allen2022_fmri_surface",
-    (1, 2, 5, 7): "Allen2022_fmri_surface_4subj",
-}
-VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # whose version could change a byte
-HASH_BLOCK_BYTES = 2**20
+DIMENSIONS = ("presentation", "neuroid", "time_bin")
+NEUROID_COORDINATES = ("neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset")
+TIME_BIN = {"time_bin_start": [70], "time_bin_end": [170]}  # ms, Brain-Score's convention; a placeholder for fMRI
+VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
 
 
-def release_name(subjects: Sequence[int], *, name: str | None, is_published_method: bool) -> str:
-    """Return the name of a release: Brain-Score's for its two choices of subjects, `name` for any other.
+@dataclass(frozen=True)
+class ReleaseFolder:
+    """The folder of a release. Every path in a release comes from here."""
 
-    Raises
-    ------
-    ValueError
-        If a name is needed but not given, is not made of letters, digits and underscores, or is that of another choice.
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest."""
+        return self.path / "release.json"
+
+    @property
+    def split_path(self) -> Path:
+        """The table of all images with their split."""
+        return self.path / "train_test_split.csv"
+
+    @property
+    def verification_path(self) -> Path:
+        """What `verify` writes. It is not part of the release."""
+        return self.path / "verify.json"
+
+    @property
+    def report_path(self) -> Path:
+        """What `report` writes. It is not part of the release."""
+        return self.path / "report.html"
+
+    def assembly_path(self, name: str, split: str) -> Path:
+        """Return the assembly of a split; `name` is that of the release."""
+        return self.path / f"{name}_{split}.nc"
+
+    def stimulus_table_path(self, split: str) -> Path:
+        """Return the stimulus table of a split."""
+        return self.path / f"stimulus_metadata_{split}.csv"
+
+    def stimuli_path(self, split: str) -> Path:
+        """Return the folder of the images of a split."""
+        return self.path / f"stimuli_{split}"
+
+    def files(self) -> list[Path]:
+        """Return the files that belong to the release, sorted, without the manifest."""
+        others = {self.manifest_path, self.verification_path, self.report_path}
+        return sorted(path for path in self.path.rglob("*") if path.is_file() and path not in others)
+
+    def file_name(self, path: Path) -> str:
+        """Return the name by which the manifest lists a file."""
+        return str(path.relative_to(self.path))
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-1 in hexadecimal of a file."""
+
+    size: int
+    sha1: str
+
+
+@dataclass(frozen=True)
+class FilledCounts:
+    """How many values of one region of one subject were NaN, per split, and in how many neuroids."""
+
+    train: int
+    test: int
+    neuroids: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`release.json`: what a release is, how it was made, and from which files.
+
+    Attributes
+    ----------
+    name : of the release, as in `recipe`
+    image_format : "png" or "jpg"
+    from_region_assemblies : whether the averages come from prepared region assemblies
+    n_vertices : of one hemisphere
+    sessions : the number of sessions of each subject, by the subject's name
+    shapes : the shape of each assembly, by split
+    nan_counts : by the subject's name and region
+    inputs : the size in bytes of every raw file that was read, by its path in NSD's public bucket
+    versions : of the packages that could change a byte
+    files : every file of the release but the manifest, by its path in the release
     """
-    own = NAMES.get(tuple(sorted(subjects))) if is_published_method else None
-    if name is None:
-        if own is None:
-            raise ValueError(
-                "A release of other subjects than 1-8 or 1, 2, 5, 7, or of another method than the published one, "
-                "needs a --name of its own."
-            )
-        return own
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise ValueError(f"--name must be made of letters, digits and underscores, but got {name!r}.")
-    if name in NAMES.values() and name != own:
-        raise ValueError(f"--name {name} belongs to another choice of subjects or method. Choose one of its own.")
-    return name
 
+    name: str
+    recipe: Recipe
+    image_format: str
+    from_region_assemblies: bool
+    n_vertices: int
+    n_trials_per_session: int
+    sessions: dict[str, int]
+    shapes: dict[str, tuple[int, int, int]]
+    nan_counts: dict[str, dict[str, FilledCounts]]
+    inputs: dict[str, int]
+    versions: dict[str, str]
+    files: dict[str, FileRecord]
 
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to write into; it takes the place `path` when all went well, and else is removed.
+    @classmethod
+    def read(cls, folder: ReleaseFolder) -> Self:
+        """Read the manifest of a release.
 
-    What stands at `path` by then is replaced, so ask `refuse_existing` before.
+        Raises
+        ------
+        PackagingError
+            If the folder holds no manifest, or a damaged one.
+        """
+        path = folder.manifest_path
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
 
-    Raises
-    ------
-    PackagingError
-        If another process is writing `path`.
-    """
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, replaced = (path.with_name(f".{path.name}.{state}") for state in ("partial", "replaced"))
-    partial.mkdir(exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the kernel, however the writer ends
-    except OSError as error:
-        os.close(handle)
-        raise PackagingError(
-            f"Another process is writing {path} at this moment. Wait for it, or choose another folder."
-        ) from error
-    try:
-        _empty(partial)  # what a killed writer may have left
-        yield partial
-        shutil.rmtree(replaced, ignore_errors=True)
-        if path.exists():
-            path.rename(replaced)
-        partial.rename(path)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        os.close(handle)
+    def write(self, folder: ReleaseFolder) -> None:
+        """Write the manifest into a release."""
+        text = json.dumps(msgspec.to_builtins(self), indent=1)
+        folder.manifest_path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise a `PackagingError` if something at `path` would be lost."""
+    """Raise a `PackagingError` if writing a release to `path` would lose something."""
     if not path.exists():
         return
     if not overwrite:
         raise PackagingError(f"{path} exists already. Remove it, choose another folder, or add --overwrite.")
-    if not (path / MANIFEST).is_file():
-        raise PackagingError(f"{path} is not a release: --overwrite replaces only a folder that holds a {MANIFEST}.")
-
-
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write `release.json`: the facts given, and size and SHA-1 of every other file of the release."""
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha1": sha1_of(path)}
-        for path in release_files(folder)
-    }
-    manifest = facts | {"versions": versions(), "files": files}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def read_manifest(release_path: Path) -> dict[str, Any]:
-    """Read `release.json`.
-
-    Raises
-    ------
-    PackagingError
-        If the folder is not a release.
-    """
-    path = release_path / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        return {key: manifest[key] for key in manifest} | {
-            "files": dict(manifest["files"]),
-            "name": str(manifest["name"]),
-        }
-    except FileNotFoundError as error:
-        raise PackagingError(f"{release_path} is not a release: it holds no {MANIFEST}. Build one first.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    manifest_path = ReleaseFolder(path).manifest_path
+    if not manifest_path.is_file():
         raise PackagingError(
-            f"{path} is damaged ({type(error).__name__}: {error}). Build the release again."
-        ) from error
+            f"{path} is not a release: --overwrite replaces only a folder that holds a {manifest_path.name}."
+        )
 
 
-def release_files(folder: Path) -> list[Path]:
-    """Return the files that belong to a release, sorted; not its manifest and not what is later made from it."""
-    made_later = {MANIFEST, "verify.json", "report.html"}
-    return sorted(
-        path for path in folder.rglob("*") if path.is_file() and str(path.relative_to(folder)) not in made_later
-    )
+def record_files(folder: ReleaseFolder) -> dict[str, FileRecord]:
+    """Return size and SHA-1 of every file of a release, by its path in the release."""
+    return {folder.file_name(path): FileRecord(path.stat().st_size, sha1_of(path)) for path in folder.files()}
 
 
-def assembly_file(name: str, split: str) -> str:
-    """Return the name of the assembly file of a split."""
-    return f"{name}_{split}.nc"
-
-
-def sha1_of(path: Path) -> str:
-    """Return the SHA-1 of a file, in hexadecimal."""
-    digest = hashlib.sha1()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return the versions of this package and of those that could change a byte of a release."""
     return {"brainscore_allen2022_surface": __version__} | {package: version(package) for package in VERSIONED}
 
 
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+def list_presentations(split: str, nsd_ids: IntArray) -> pd.DataFrame:
+    """List the presentations of a split: one of each image for train, the three repetitions of each image for test.
+
+    Brain-Score averages repetitions and computes ceilings over groups of all presentation coordinates, so no other
+    coordinate may be added.
+
+    Returns
+    -------
+    table with the presentation coordinates as columns
+    """
+    n_rows = N_REPETITIONS if split == "test" else 1
+    table = pd.DataFrame(
+        {
+            "stimulus_id": [stimulus_name(nsd_id) for nsd_id in nsd_ids for _ in range(n_rows)],
+            "nsd_id": np.repeat(nsd_ids, n_rows),
+        }
+    )
+    if split == "test":
+        table["repetition"] = np.tile(np.arange(N_REPETITIONS), len(nsd_ids))
+    return table
