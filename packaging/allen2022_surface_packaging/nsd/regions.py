@@ -1,33 +1,20 @@
-"""Which vertices make up the Brain-Score regions, and the neuroids they become."""
+"""Which vertices belong to the regions of a recipe, and the neuroids that they become."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from .files import HEMISPHERES, NSDTree, read_vertices, subject_name
-from .trials import N_REPETITIONS
-
-
-@dataclass(frozen=True)
-class Region:
-    """A Brain-Score region: the labels of an NSD fsaverage atlas that make it up."""
-
-    name: str
-    atlas: str
-    labels: tuple[int, ...]
-
-
-REGIONS = (
-    Region("V1", "Kastner2015", (1, 2)),  # V1v, V1d
-    Region("V2", "Kastner2015", (3, 4)),  # V2v, V2d
-    Region("V4", "Kastner2015", (7,)),  # hV4
-    Region("IT", "streams", (5,)),  # ventral stream, as in the Algonauts 2023 challenge
-)
-ATLASES = tuple(dict.fromkeys(region.atlas for region in REGIONS))
+from ..recipe import Region
+from .facts import HEMISPHERES, noise_ceiling, subject_name
+from .files import read_vertices
+from .storage import RawFile
+from .tree import NSDTree
 
 
 @dataclass(frozen=True)
@@ -41,16 +28,22 @@ class RegionMap:
     vertices : dict of arrays of shape (n_read_vertices,)
         Per hemisphere the vertices that belong to at least one region, ascending.
     members : table with the columns
-        ``region``, ``hemisphere``, ``vertex_index``, ``number`` (counting a region through lh, then rh) and ``column``
-        (the vertex's place in ``vertices`` of lh and rh, one after the other). V4 and IT may share vertices.
+        ``region``, ``hemisphere``, ``vertex_index``, ``number`` (which counts the vertices of a region through lh, then
+        rh) and ``column`` (the position of the vertex in ``vertices`` of lh followed by rh). V4 and IT may share
+        vertices.
     """
 
     n_vertices: int
-    vertices: dict[str, np.ndarray]
+    vertices: dict[str, IntArray]
     members: pd.DataFrame
 
+    @property
+    def n_read_vertices(self) -> int:
+        """The number of vertices in both hemispheres that belong to at least one region."""
+        return sum(len(vertices) for vertices in self.vertices.values())
 
-def read_regions(tree: NSDTree) -> RegionMap:
+
+def read_regions(tree: NSDTree, regions: Sequence[Region]) -> RegionMap:
     """Read the atlases and find the vertices of every region.
 
     Raises
@@ -58,29 +51,39 @@ def read_regions(tree: NSDTree) -> RegionMap:
     PackagingError
         If a label file is missing or damaged, the files disagree on the vertex count, or a region is empty.
     """
-    labels = {(a, h): read_vertices(tree, tree.labels_path(a, h)) for a in ATLASES for h in HEMISPHERES}
-    n_vertices = len(labels[ATLASES[0], HEMISPHERES[0]])
-    for (atlas, hemisphere), values in labels.items():
+    atlases = dict.fromkeys(region.atlas for region in regions)
+    files = {(atlas, hemisphere): tree.labels(atlas, hemisphere) for atlas in atlases for hemisphere in HEMISPHERES}
+    labels = {key: read_vertices(file) for key, file in files.items()}
+    n_vertices = _common_length(files, labels)
+    masks = {(r.name, h): np.isin(labels[r.atlas, h], r.labels) for r in regions for h in HEMISPHERES}
+    for region in regions:
+        if not any(masks[region.name, hemisphere].any() for hemisphere in HEMISPHERES):
+            raise PackagingError(
+                f"{tree.labels(region.atlas, '?h')} holds no vertex labelled {region.labels}, expected some for "
+                f"{region.name}. Is it NSD's {region.atlas} atlas?"
+            )
+    vertices = {h: np.flatnonzero(np.any([masks[r.name, h] for r in regions], axis=0)) for h in HEMISPHERES}
+    return RegionMap(n_vertices, vertices, _list_members(regions, masks, vertices))
+
+
+def _common_length(files: dict[tuple[str, str], RawFile], labels: dict[tuple[str, str], AnyArray]) -> int:
+    first, *_ = labels
+    n_vertices = len(labels[first])
+    for key, values in labels.items():
         if len(values) != n_vertices:
             raise PackagingError(
-                f"{tree.storage.locate(tree.labels_path(atlas, hemisphere))} holds {len(values):,} vertices, but "
-                f"{tree.labels_path(ATLASES[0], HEMISPHERES[0])} holds {n_vertices:,}. All labels must be on fsaverage."
+                f"{files[key]} holds {len(values):,} vertices, but {files[first]} holds {n_vertices:,}. "
+                "All labels must be on fsaverage."
             )
-    masks = {(r.name, h): np.isin(labels[r.atlas, h], r.labels) for r in REGIONS for h in HEMISPHERES}
-    for region in REGIONS:
-        if not any(masks[region.name, h].any() for h in HEMISPHERES):
-            raise PackagingError(
-                f"{tree.labels_path(region.atlas, '?h')} in {tree} holds no vertex labelled {region.labels}, "
-                f"expected some for {region.name}. Is it NSD's {region.atlas} atlas?"
-            )
-    vertices = {h: np.flatnonzero(np.any([masks[r.name, h] for r in REGIONS], axis=0)) for h in HEMISPHERES}
-    return RegionMap(n_vertices, vertices, _members(masks, vertices))
+    return n_vertices
 
 
-def _members(masks: dict[tuple[str, str], np.ndarray], vertices: dict[str, np.ndarray]) -> pd.DataFrame:
+def _list_members(
+    regions: Sequence[Region], masks: dict[tuple[str, str], BoolArray], vertices: dict[str, IntArray]
+) -> pd.DataFrame:
     first_column = dict(zip(HEMISPHERES, (0, len(vertices["lh"])), strict=True))
     tables = []
-    for region in REGIONS:
+    for region in regions:
         for hemisphere in HEMISPHERES:
             vertex_index = np.flatnonzero(masks[region.name, hemisphere])
             column = first_column[hemisphere] + np.searchsorted(vertices[hemisphere], vertex_index)
@@ -94,33 +97,19 @@ def _members(masks: dict[tuple[str, str], np.ndarray], vertices: dict[str, np.nd
     return members
 
 
-def noise_ceiling(ncsnr: np.ndarray, n_repetitions: int = N_REPETITIONS) -> np.ndarray:
-    """Return the noise ceiling of responses averaged over repetitions, in percent of explainable variance.
-
-    Parameters
-    ----------
-    ncsnr : array
-        Noise-ceiling signal-to-noise ratio, unitless: signal over noise standard deviation. NaN stays NaN.
-
-    References
-    ----------
-    Allen et al. (2022), Methods, "Noise ceiling estimation"; NSD Data Manual, "ncsnr".
-    """
-    signal = np.asarray(ncsnr, dtype=np.float64) ** 2
-    return 100 * signal / (signal + 1 / n_repetitions)
-
-
-def subject_neuroids(region_map: RegionMap, subject: int, ncsnr: np.ndarray) -> pd.DataFrame:
+def list_neuroids(region_map: RegionMap, subject: int, ncsnr: DoubleArray) -> pd.DataFrame:
     """List the neuroids of one subject: its vertices region by region, lh before rh, ascending.
 
     Parameters
     ----------
     ncsnr : array of shape (n_read_vertices of lh + rh,)
-        Noise-ceiling signal-to-noise ratio.
+        Noise-ceiling signal-to-noise ratio, unitless.
 
     Returns
     -------
-    table with a row per neuroid and the neuroid coordinates as columns, and ``column``, its place among the vertices read.
+    table with a row per neuroid
+        Its columns are the neuroid coordinates, ``number`` and ``column`` of `RegionMap.members`. ``nc_testset`` is in
+        percent, NaN where `ncsnr` is.
     """
     neuroids = region_map.members.copy()
     name = subject_name(subject)
@@ -129,28 +118,28 @@ def subject_neuroids(region_map: RegionMap, subject: int, ncsnr: np.ndarray) -> 
         f"{name}_{hemisphere}_{region}_v{number:05d}"
         for hemisphere, region, number in zip(neuroids.hemisphere, neuroids.region, neuroids.number, strict=True)
     ]
-    neuroids["nc_testset"] = noise_ceiling(ncsnr)[neuroids.column]
+    neuroids["nc_testset"] = noise_ceiling(ncsnr)[neuroids["column"].to_numpy()]
     return neuroids
 
 
-def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int) -> np.ndarray:
-    """Read the noise-ceiling SNR of the vertices read, lh then rh, unitless.
+def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: str) -> DoubleArray:
+    """Read the noise-ceiling signal-to-noise ratio of the vertices of one hemisphere that belong to a region.
+
+    Returns
+    -------
+    array of shape (n_read_vertices,)
+        Unitless.
 
     Raises
     ------
     PackagingError
-        If a file is missing, damaged or of another vertex count than the labels.
+        If the file is missing, damaged or of another vertex count than the labels.
     """
-    return np.concatenate([read_hemisphere_ncsnr(tree, region_map, subject, hemisphere) for hemisphere in HEMISPHERES])
-
-
-def read_hemisphere_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: str) -> np.ndarray:
-    """Read the noise-ceiling SNR of one hemisphere; see `read_ncsnr`."""
-    path = tree.ncsnr_path(subject, hemisphere)
-    values = read_vertices(tree, path)
+    file = tree.ncsnr(subject, hemisphere)
+    values = read_vertices(file)
     if len(values) != region_map.n_vertices:
         raise PackagingError(
-            f"{tree.storage.locate(path)} holds {len(values):,} vertices, but the labels have "
-            f"{region_map.n_vertices:,}. Was it downloaded from fsaverage/ and not from nativesurface/?"
+            f"{file} holds {len(values):,} vertices, but the labels have {region_map.n_vertices:,}. "
+            "Was it downloaded from fsaverage/ and not from nativesurface/?"
         )
     return values[region_map.vertices[hemisphere]].astype(np.float64)

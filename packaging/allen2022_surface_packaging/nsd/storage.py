@@ -8,31 +8,52 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..errors import PackagingError
+from ..s3_errors import explained
 
-N_CONNECTIONS = 4  # a file, and two files are read at a time; one connection to S3 carries 50 to 100 MB/s
-N_ATTEMPTS = 8  # in a row without a byte; the last waits half a minute
-PAGE_BYTES = 64 * 2**10  # small reads of a bucket's file, such as HDF5's, are widened to this
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+N_CONNECTIONS = 4  # per file, and two files are read at the same time; one connection to S3 carries 50 to 100 MB/s
+N_ATTEMPTS = 8  # without a single byte in between; the pause before the last is half a minute
+PAGE_BYTES = 64 * 2**10  # small reads from a bucket, such as HDF5's, are widened to this
 N_PAGES = 64
-PIECE_BYTES = 2**20  # what is received at a time, and so the most that a broken connection loses
+PIECE_BYTES = 2**20  # received at a time, and so the most that a broken connection loses
 
 
 class FolderFile(io.FileIO):
-    """A file on a disk."""
+    """A file on a disk.
 
-    # Read by whoever asks: the kernel reads ahead, and a block that another core has read costs more to gather from than
-    # it cost to read.
+    Attributes
+    ----------
+    n_readers : how many threads should read ahead; 0 if the thread that uses the data should read it
+    block_bytes : how many bytes to read at a time
+    """
+
+    # The thread that uses the data reads it: the kernel reads ahead, and gathering from a block in another core's cache
+    # costs more than reading it.
     n_readers = 0
     block_bytes = 2 * 2**20  # large enough for a network disk, small enough for a core's cache
 
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, up to the end of the file. HDF5 asks once and does not check how many bytes it gets."""
+        n_read = self.read_at(self.tell(), memoryview(buffer).cast("B"))
+        self.seek(n_read, os.SEEK_CUR)
+        return n_read
+
+    def readall(self) -> bytes:
+        """Read everything that is left."""
+        content = bytearray(max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        n_read = self.readinto(content)
+        return bytes(content[:n_read])
+
     def read_at(self, start: int, buffer: memoryview) -> int:
-        """Fill `buffer` from byte `start` on, and return how many bytes there were."""
+        """Fill `buffer` from byte `start` on, and return how many bytes the file had for it."""
         n_read = 0
         while n_read < len(buffer):
             n = os.preadv(self.fileno(), [buffer[n_read:]], start + n_read)
@@ -52,15 +73,15 @@ class Folder:
         return str(self.root)
 
     def locate(self, path: str) -> str:
-        """Return where `path` lies, for messages."""
+        """Return the full path of `path`, for messages."""
         return str(self.root / path)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a file at `path`."""
+        """Return whether there is a file at `path`."""
         return (self.root / path).is_file()
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the files in `folder`, sorted; none where there is no such folder."""
+        """Return the sorted names of the files in `folder`; an empty list if there is no such folder."""
         directory = self.root / folder
         return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
 
@@ -69,18 +90,18 @@ class Folder:
         return (self.root / path).stat().st_size
 
     def stamp(self, path: str) -> str:
-        """Return what changes when the file at `path` does: its place, size and modification time."""
+        """Return a text that changes when the file changes: its full path, size and modification time."""
         status = (self.root / path).stat()
         return f"{(self.root / path).resolve()}:{status.st_size}:{status.st_mtime_ns}"
 
     def open(self, path: str) -> FolderFile:
-        """Open the file at `path` for reading, unbuffered: every reader here asks for whole blocks."""
+        """Open the file at `path` for reading, without a buffer: every reader here asks for whole blocks."""
         return FolderFile(self.root / path)
 
 
 @dataclass(frozen=True)
-class StoredObject:
-    """One object of a bucket, as its listing gives it."""
+class ListedObject:
+    """An object of a bucket, as the listing of its folder describes it."""
 
     size: int
     etag: str
@@ -90,8 +111,8 @@ class StoredObject:
 class Bucket:
     """A bucket of S3, or of a server that speaks its protocol (`AWS_ENDPOINT_URL`), and the prefix of a tree in it.
 
-    Nothing is kept on disk. Sizes and ETags come from one listing a folder, kept as long as the storage, so that every
-    part of a build sees the same objects; one that changes meanwhile is noticed when it is read.
+    Nothing is kept on disk. Sizes and ETags come from one listing per folder, kept as long as this object, so that every
+    part of a build sees the same objects. An object that changes meanwhile is noticed when it is read.
     """
 
     name: str
@@ -101,101 +122,105 @@ class Bucket:
         return "/".join(["s3:/", self.name, *([self.prefix] if self.prefix else [])])
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str, str]]:
-        return Bucket, (self.name, self.prefix)  # a connection stays in the process that made it
+        return Bucket, (self.name, self.prefix)  # another process opens its own connection
 
     def locate(self, path: str) -> str:
-        """Return where `path` lies, for messages."""
+        """Return the full address of `path`, for messages."""
         return f"{self}/{path}"
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is an object at `path`."""
+        """Return whether there is an object at `path`."""
         folder, _, name = path.rpartition("/")
         return name in self._list(folder)
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of the objects in `folder`, sorted; none where there are none."""
+        """Return the sorted names of the objects in `folder`; an empty list if there are none."""
         return sorted(self._list(folder))
 
     def size(self, path: str) -> int:
         """Return the size of the object at `path`, in bytes."""
-        return self._find(path).size
+        return self._listed(path).size
 
     def stamp(self, path: str) -> str:
-        """Return what changes when the object at `path` does: its place, size and ETag."""
-        found = self._find(path)
-        return f"{self.locate(path)}:{found.size}:{found.etag}"
+        """Return a text that changes when the object changes: its address, size and ETag."""
+        listed = self._listed(path)
+        return f"{self.locate(path)}:{listed.size}:{listed.etag}"
 
     def open(self, path: str) -> BucketFile:
-        """Open the object at `path` for reading; nothing is fetched before it is asked for."""
-        return BucketFile(self, path, self._find(path))
+        """Open the object at `path` for reading; nothing is fetched before a read."""
+        return BucketFile(self, path, self._listed(path))
 
     def key(self, path: str) -> str:
         """Return the S3 key of `path`."""
         return f"{self.prefix}/{path}" if self.prefix else path
 
     @cached_property
-    def client(self) -> Any:
-        """The S3 client: anonymous where there are no credentials, as NSD's own bucket allows."""
-        import boto3  # here, because its import takes a while that a tree in a folder need not spend
-        import botocore
+    def client(self) -> S3Client:
+        """The S3 client: anonymous if there are no credentials, as NSD's own bucket allows."""
+        import boto3  # here, because the import is slow and a tree in a folder does not need it
+        from botocore import UNSIGNED
+        from botocore.config import Config
 
         session = boto3.Session()
-        settings: dict[str, Any] = {
-            "retries": {"mode": "standard", "max_attempts": 5},
-            "connect_timeout": 10,
-            "read_timeout": 30,
-            "max_pool_connections": 4 * N_CONNECTIONS,
-        }
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 5},
+            connect_timeout=10,
+            read_timeout=30,
+            max_pool_connections=4 * N_CONNECTIONS,
+        )
         if session.get_credentials() is None:
-            settings["signature_version"] = botocore.UNSIGNED
-        return session.client("s3", config=botocore.config.Config(**settings))
+            config = config.merge(Config(signature_version=UNSIGNED))
+        return session.client("s3", config=config)
 
     @cached_property
-    def _listings(self) -> dict[str, dict[str, StoredObject]]:
+    def _listings(self) -> dict[str, dict[str, ListedObject]]:
         return {}
 
-    def _list(self, folder: str) -> dict[str, StoredObject]:
+    def _list(self, folder: str) -> dict[str, ListedObject]:
         if folder not in self._listings:
             prefix = self.key(f"{folder}/" if folder else "")
-            found: dict[str, StoredObject] = {}
-            with _one_line_errors(self.locate(folder)):
+            listing = {}
+            with explained(self.locate(folder), "to list the folder", "s3:ListBucket"):
                 pages = self.client.get_paginator("list_objects_v2").paginate(
                     Bucket=self.name, Prefix=prefix, Delimiter="/"
                 )
                 for page in pages:
                     for entry in page.get("Contents", []):
-                        found[entry["Key"][len(prefix) :]] = StoredObject(entry["Size"], entry["ETag"])
-            self._listings[folder] = found
+                        listing[entry["Key"][len(prefix) :]] = ListedObject(entry["Size"], entry["ETag"])
+            self._listings[folder] = listing
         return self._listings[folder]
 
-    def _find(self, path: str) -> StoredObject:
+    def _listed(self, path: str) -> ListedObject:
         folder, _, name = path.rpartition("/")
-        found = self._list(folder).get(name)
-        if found is None:
+        listed = self._list(folder).get(name)
+        if listed is None:
             raise PackagingError(f"{self.locate(path)} is missing.")
-        return found
+        return listed
 
 
 class BucketFile(io.RawIOBase):
-    """An object of a bucket as a file to read and seek in, which fetches only the bytes that are asked for."""
+    """An object of a bucket as a file. It fetches only the bytes that are read. Attributes as in `FolderFile`."""
 
     n_readers = N_CONNECTIONS
-    # What Amazon's "Best practices design patterns: optimizing Amazon S3 performance" gives as a typical range.
+    # Amazon, "Best practices design patterns: optimizing Amazon S3 performance": 8 to 16 MB per request.
     block_bytes = 8 * 2**20
 
-    def __init__(self, bucket: Bucket, path: str, found: StoredObject) -> None:
+    def __init__(self, bucket: Bucket, path: str, listed: ListedObject) -> None:
         self._bucket = bucket
         self._path = path
-        self._found = found
+        self._listed = listed
         self._position = 0
         self._pages: OrderedDict[int, bytes] = OrderedDict()
 
+    def __enter__(self) -> BucketFile:
+        return self
+
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return that the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be sought in."""
+        """Return that the position can be changed."""
         return True
 
     def tell(self) -> int:
@@ -203,21 +228,21 @@ class BucketFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to another position, which costs nothing."""
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._found.size}[whence]
+        """Change the position; this fetches nothing."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._listed.size}[whence]
         self._position = origin + offset
         return self._position
 
     def readall(self) -> bytes:
-        """Read all that is left, in one request."""
-        content = bytearray(max(0, self._found.size - self._position))
+        """Read everything that is left, in one request."""
+        content = bytearray(max(0, self._listed.size - self._position))
         self._position += self.read_at(self._position, memoryview(content))
         return bytes(content)
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer, up to the end; small reads are served from pages that were fetched before.
+        """Fill a buffer, up to the end of the object. HDF5 asks once and does not check how many bytes it gets.
 
-        Never less than what is there, as a pipe may give: h5py asks once, and takes what it gets for the whole.
+        Small reads come from pages that are kept in memory.
         """
         target = memoryview(buffer).cast("B")
         if len(target) >= PAGE_BYTES:
@@ -225,27 +250,27 @@ class BucketFile(io.RawIOBase):
         else:
             first, last = self._position // PAGE_BYTES, (self._position + len(target)) // PAGE_BYTES
             start = self._position - first * PAGE_BYTES
-            piece = b"".join(self._page(number) for number in range(first, last + 1))[start : start + len(target)]
-            n_read = len(piece)
-            target[:n_read] = piece
+            content = b"".join(self._page(number) for number in range(first, last + 1))[start : start + len(target)]
+            n_read = len(content)
+            target[:n_read] = content
         self._position += n_read
         return n_read
 
     def read_at(self, start: int, buffer: memoryview) -> int:
-        """Fill `buffer` from byte `start` on, and return how many bytes there were.
+        """Fill `buffer` from byte `start` on, and return how many bytes the object had for it.
 
-        A connection that breaks is taken up again at the byte where it broke.
+        If the connection breaks, a new one continues at the byte where it broke.
 
         Raises
         ------
         PackagingError
-            If the object has changed or gone, may not be read, or the server stays away.
+            If the object has changed or is gone, may not be read, or the server does not answer.
         """
-        buffer = buffer[: max(0, self._found.size - start)]
+        buffer = buffer[: max(0, self._listed.size - start)]
         n_read = n_failures = 0
-        while n_read < len(buffer):
-            n_before = n_read
-            with _one_line_errors(self._bucket.locate(self._path)):
+        with explained(self._bucket.locate(self._path), "to read the object", "s3:GetObject"):
+            while n_read < len(buffer):
+                n_before = n_read
                 try:
                     for n in self._receive(start + n_read, buffer[n_read:]):
                         n_read += n
@@ -257,14 +282,14 @@ class BucketFile(io.RawIOBase):
         return n_read
 
     def _receive(self, start: int, buffer: memoryview) -> Iterator[int]:
-        """Ask for one range and receive it in pieces, yielding the bytes that came with each."""
+        """Request one range and receive it in pieces; yield the number of bytes of each piece."""
         response = self._bucket.client.get_object(
             Bucket=self._bucket.name,
             Key=self._bucket.key(self._path),
             Range=f"bytes={start}-{start + len(buffer) - 1}",
-            IfMatch=self._found.etag,
+            IfMatch=self._listed.etag,
         )
-        body, n_read = response["Body"], 0
+        body, n_read = cast(Any, response["Body"]), 0  # its stubs ask for a file in place of a buffer
         try:
             while n_read < len(buffer):
                 n = body.readinto(buffer[n_read : n_read + PIECE_BYTES])
@@ -286,7 +311,61 @@ class BucketFile(io.RawIOBase):
         return self._pages[number]
 
 
-Storage = Folder | Bucket
+Storage: TypeAlias = Folder | Bucket
+OpenFile: TypeAlias = FolderFile | BucketFile
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file of NSD, which may be missing.
+
+    Attributes
+    ----------
+    path : below the root of the storage
+    official_path : the path of the same file in NSD's public bucket, under which a release records it
+    """
+
+    storage: Storage
+    path: str
+    official_path: str
+
+    def __str__(self) -> str:
+        return self.storage.locate(self.path)
+
+    def exists(self) -> bool:
+        """Return whether the file is there."""
+        return self.storage.exists(self.path)
+
+    def size(self) -> int:
+        """Return the size of the file, in bytes."""
+        return self.storage.size(self.path)
+
+    def stamp(self) -> str:
+        """Return a text that changes when the file changes."""
+        return self.storage.stamp(self.path)
+
+    def open(self) -> OpenFile:
+        """Open the file for reading.
+
+        Raises
+        ------
+        PackagingError
+            If the file is missing.
+        """
+        if not self.exists():
+            raise PackagingError(f"{self} is missing. Download it ({self.official_path}).")
+        return self.storage.open(self.path)
+
+    def read(self) -> bytes:
+        """Read the whole file.
+
+        Raises
+        ------
+        PackagingError
+            If the file is missing.
+        """
+        with self.open() as file:
+            return file.read()
 
 
 def open_storage(root: str | Path) -> Storage:
@@ -295,7 +374,7 @@ def open_storage(root: str | Path) -> Storage:
     Raises
     ------
     PackagingError
-        If there is no folder at `root`, or the address is not one of a bucket.
+        If there is no folder at `root`, or the address does not name a bucket.
     """
     address = re.fullmatch(r"s3:/+([^/]+)/*(.*)", str(root))  # a Path has lost one of the two slashes
     if address:
@@ -311,29 +390,5 @@ def open_storage(root: str | Path) -> Storage:
 def _connection_errors() -> tuple[type[BaseException], ...]:
     from botocore import exceptions
 
-    # HTTPClientError covers connections that could not be made, broke or stood still, each by its own subclass.
+    # Every way in which a connection fails is a subclass of HTTPClientError.
     return (exceptions.HTTPClientError, exceptions.IncompleteReadError, exceptions.ResponseStreamingError, OSError)
-
-
-@contextmanager
-def _one_line_errors(place: str) -> Iterator[None]:
-    """Turn what boto3 raises into a `PackagingError` that says what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        advice = {
-            "412": "It changed while it was read: start again.",
-            "PreconditionFailed": "It changed while it was read: start again.",
-            "NoSuchKey": "It is there no more: start again.",
-            "NoSuchBucket": "There is no such bucket: is its name right?",
-            "AccessDenied": "Reading it is not allowed: do the credentials fit? Without any, it is read anonymously.",
-            "403": "Reading it is not allowed: do the credentials fit? Without any, it is read anonymously.",
-        }.get(code, "Is it there, and may it be read?")
-        raise PackagingError(f"{place} cannot be read ({' '.join(str(error).split())}). {advice}") from error
-    except (BotoCoreError, OSError) as error:
-        raise PackagingError(
-            f"{place} cannot be read ({' '.join(str(error).split())}). Is the network up, and AWS_ENDPOINT_URL right?"
-        ) from error

@@ -7,62 +7,64 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..arrays import IntArray
 from ..errors import PackagingError
+from .facts import N_REPETITIONS
 from .files import Design
 
-N_REPETITIONS = 3  # NSD showed each image up to three times
 TRAIN_FRACTION = 0.8
 SPLIT_SEED = 42
 
 
-def stimulus_name(nsd_id: int) -> str:
-    """Return the stimulus id of an image, such as ``nsd_03049``."""
-    return f"nsd_{nsd_id:05d}"
-
-
-def shared_trials(design: Design, subject: int, *, n_sessions: int, n_trials_per_session: int) -> pd.DataFrame:
+def list_shared_trials(design: Design, subject: int, *, n_sessions: int, n_trials_per_session: int) -> pd.DataFrame:
     """List a subject's trials that showed a shared image, in the order in which they were run.
 
     Returns
     -------
     table with the columns
-        ``session`` (1-based), ``trial`` (0-based within the session), ``nsd_id`` (0-based) and
-        ``repetition`` (0, 1, 2 ... over the sessions acquired).
+        ``session`` (1-based), ``trial`` (0-based within the session), ``nsd_id`` (0-based) and ``repetition``
+        (0, 1, 2 ... over the sessions acquired).
     """
     trial = np.arange(n_sessions * n_trials_per_session)
     nsd_ids = design.subjectim[subject - 1, design.masterordering[trial] - 1] - 1
     trials = pd.DataFrame(
         {"session": trial // n_trials_per_session + 1, "trial": trial % n_trials_per_session, "nsd_id": nsd_ids}
     )
-    trials = trials[trials.nsd_id.isin(design.sharedix - 1)].reset_index(drop=True)
+    trials = trials[trials["nsd_id"].isin(design.shared_images)].reset_index(drop=True)
     trials["repetition"] = trials.groupby("nsd_id").cumcount()
     return trials
 
 
-def fewest_repetitions(design: Design, trials: Mapping[int, pd.DataFrame]) -> pd.Series:
+def count_repetitions(design: Design, trials: pd.DataFrame) -> pd.Series[int]:
+    """Count how often each shared image was shown in some trials, indexed by `nsd_id`, ascending."""
+    counts = trials["nsd_id"].value_counts().reindex(design.shared_images, fill_value=0)
+    return counts.astype(np.int64).rename_axis("nsd_id")
+
+
+def fewest_repetitions(design: Design, trials: Mapping[int, pd.DataFrame]) -> pd.Series[int]:
     """Return for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`, ascending."""
-    counts = [table.nsd_id.value_counts().reindex(design.sharedix - 1, fill_value=0) for table in trials.values()]
-    return pd.concat(counts, axis=1).min(axis=1).astype(np.int64).rename_axis("nsd_id")
+    counts = [count_repetitions(design, subject_trials) for subject_trials in trials.values()]
+    return pd.concat(counts, axis=1).min(axis=1)
 
 
-def complete_images(fewest: pd.Series) -> np.ndarray:
-    """Return the `nsd_id` of the images that every subject saw at least three times.
+def complete_images(fewest: pd.Series[int]) -> IntArray:
+    """Return the `nsd_id` of the images that every subject saw at least three times, ascending.
 
     Raises
     ------
     PackagingError
         If there are fewer than two, so that no split is possible.
     """
-    complete = fewest.index.to_numpy()[fewest >= N_REPETITIONS]
+    complete: IntArray = fewest.index.to_numpy()[fewest.to_numpy() >= N_REPETITIONS]
     if len(complete) < 2:
         raise PackagingError(
             f"{len(complete) or 'No'} image was seen {N_REPETITIONS} times by every subject chosen, but a train/test "
-            "split needs at least 2. Choose fewer subjects, or bring more sessions."
+            "split needs at least 2. Choose fewer subjects, or add more sessions."
         )
     return complete
 
 
-def split_images(nsd_ids: np.ndarray) -> dict[str, np.ndarray]:
+def split_images(nsd_ids: IntArray) -> dict[str, IntArray]:
     """Split images into train and test, each ascending, as Brain-Score's NSD benchmarks do.
 
     References

@@ -1,0 +1,383 @@
+"""Everything that an NSD tree tells without its responses: what is missing or malformed, and the plan of a release."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from ..arrays import DoubleArray, IntArray
+from ..errors import PackagingError
+from ..recipe import Recipe
+from .facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
+from .files import BetasShape, Design, check_images, read_betas_shape, read_design, read_vertices
+from .regions import RegionMap, read_ncsnr, read_regions
+from .storage import RawFile
+from .tree import NSDTree
+from .trials import complete_images, count_repetitions, fewest_repetitions, list_shared_trials, split_images
+
+IMAGE_FORMATS = ("png", "jpg")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """One session of one subject.
+
+    Attributes
+    ----------
+    number : 1-based
+    betas : the betas files by hemisphere
+    shape : the shape of each betas file
+    trials, nsd_ids, repetitions : arrays of shape (n_shared_trials,)
+        The trials (0-based, ascending) that showed a shared image, the `nsd_id` of the image, and which repetition of
+        the image it was (0-based).
+    """
+
+    subject: int
+    number: int
+    betas: dict[str, RawFile]
+    shape: BetasShape
+    trials: IntArray
+    nsd_ids: IntArray
+    repetitions: IntArray
+
+    def __str__(self) -> str:
+        return f"{subject_name(self.subject)} session {self.number:02d}"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A release as far as it is known before the first response is read. No later step looks anything up again.
+
+    Attributes
+    ----------
+    sessions : the sessions with at least one trial that the release needs, by subject and number
+    n_sessions : how many sessions each subject has
+    fewest_repetitions : for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`
+    images : `nsd_id` of the complete images, ascending
+    splits : `nsd_id` of the train and of the test images, ascending
+    ncsnr : per subject, for the vertices of lh and then rh that belong to a region; unitless
+    extracted_images : the image files that an earlier packaging extracted, by `nsd_id`; empty unless all are there
+    image_format : "png" or "jpg", of the images in the release
+    from_region_assemblies : whether the averages come from prepared region assemblies
+    """
+
+    tree: NSDTree
+    recipe: Recipe
+    region_map: RegionMap
+    sessions: tuple[Session, ...]
+    n_sessions: dict[int, int]
+    n_trials_per_session: int
+    fewest_repetitions: pd.Series[int]
+    images: IntArray
+    splits: dict[str, IntArray]
+    ncsnr: dict[int, DoubleArray]
+    extracted_images: dict[int, RawFile]
+    image_format: str
+    from_region_assemblies: bool
+
+    @property
+    def single_trial_images(self) -> IntArray:
+        """The images whose single trials are needed; with prepared averages, those are the test images."""
+        return self.splits["test"] if self.from_region_assemblies else self.images
+
+    @property
+    def inputs(self) -> list[RawFile]:
+        """Every raw file that the release is made from, without repeats, ordered by its path in NSD's bucket."""
+        tree, recipe = self.tree, self.recipe
+        files = [tree.design]
+        files += [tree.stimulus_info] if tree.stimulus_info.exists() else []
+        files += list(self.extracted_images.values()) or [tree.images]
+        files += [tree.labels(atlas, hemisphere) for atlas in recipe.atlases for hemisphere in HEMISPHERES]
+        files += [tree.ncsnr(subject, hemisphere) for subject in recipe.subjects for hemisphere in HEMISPHERES]
+        files += [file for session in self.sessions for file in session.betas.values()]
+        if self.from_region_assemblies:
+            files += [tree.prepared_assembly(region.name) for region in recipe.regions]
+        return sorted(files, key=lambda file: file.official_path)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an inspection found.
+
+    Attributes
+    ----------
+    problems : a line each
+    plan : the plan of the release; None if the tree is too broken for one
+    subjects : a table for people with a row per subject; None if the tree is too broken for one
+    n_vertices : of one hemisphere
+    n_complete_images : how many images were seen three times by every subject
+    """
+
+    problems: list[str]
+    plan: Plan | None = None
+    subjects: pd.DataFrame | None = None
+    n_vertices: int = 0
+    n_complete_images: int = 0
+
+    def require_sound(self) -> Plan:
+        """Return the plan.
+
+        Raises
+        ------
+        PackagingError
+            If there is any problem. The message is the first one.
+        """
+        if self.plan is None or self.problems:
+            n_problems = len(self.problems)
+            more = f" ({n_problems} problems in all: `allen2022-surface check` lists them.)" if n_problems > 1 else ""
+            raise PackagingError(self.problems[0] + more)
+        return self.plan
+
+
+@dataclass
+class _Problems:
+    """Collects problems, so that an inspection goes on after the first."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def attempt(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
+        """Call a function. If it raises a `PackagingError`, note the message and return None."""
+        try:
+            return function(*arguments, **options)
+        except PackagingError as error:
+            if str(error) not in self.lines:
+                self.lines.append(str(error))
+            return None
+
+
+def inspect_tree(
+    tree: NSDTree, recipe: Recipe, *, image_format: str | None = None, from_region_assemblies: bool = False
+) -> Inspection:
+    """Look at everything that a release needs: headers, sizes, labels and the design, but no responses.
+
+    Parameters
+    ----------
+    image_format : "png" or "jpg", optional
+        Only extracted images of this format are used; without it, of any format.
+    from_region_assemblies : bool
+        Whether the averages will come from prepared region assemblies.
+    """
+    problems = _Problems()
+    headers = _inspect_headers(tree, recipe, problems)
+    if headers is None:
+        return Inspection(problems.lines)
+    images = problems.attempt(complete_images, headers.fewest_repetitions)
+    extracted = {} if images is None else find_extracted_images(tree, images, image_format)
+    if images is not None and not extracted:
+        problems.attempt(check_images, tree.images, images.tolist())
+    plan = None
+    if images is not None and not problems.lines:
+        splits = split_images(images)
+        needed = splits["test"] if from_region_assemblies else images
+        copied_format = Path(extracted[int(splits["test"][0])].path).suffix[1:] if extracted else None
+        plan = Plan(
+            tree=tree,
+            recipe=recipe,
+            region_map=headers.region_map,
+            sessions=tuple(_list_sessions(tree, headers, needed)),
+            n_sessions=headers.n_sessions,
+            n_trials_per_session=headers.shape.n_trials,
+            fewest_repetitions=headers.fewest_repetitions,
+            images=images,
+            splits=splits,
+            ncsnr=headers.ncsnr,
+            extracted_images=extracted,
+            image_format=copied_format or image_format or IMAGE_FORMATS[0],
+            from_region_assemblies=from_region_assemblies,
+        )
+    n_complete = 0 if images is None else len(images)
+    table = _describe_subjects(tree, headers)
+    return Inspection(problems.lines, plan, table, headers.region_map.n_vertices, n_complete)
+
+
+def find_extracted_images(tree: NSDTree, nsd_ids: IntArray, image_format: str | None = None) -> dict[int, RawFile]:
+    """Find the images that an earlier packaging extracted, by `nsd_id`; the result is empty unless all are there.
+
+    Parameters
+    ----------
+    image_format : "png" or "jpg", optional
+        Use only images of this format; without it, of any format.
+    """
+    formats = (image_format,) if image_format else IMAGE_FORMATS
+    present = tree.extracted_images()
+    files = {}
+    for nsd_id in nsd_ids.tolist():
+        # The published packaging calls its files stimulus_nsd_03049.jpg.
+        names = [f"{prefix}{stimulus_name(nsd_id)}.{suffix}" for suffix in formats for prefix in ("", "stimulus_")]
+        name = next((name for name in names if name in present), None)
+        if name is None:
+            return {}
+        files[nsd_id] = present[name]
+    return files
+
+
+@dataclass(frozen=True, eq=False)
+class _Headers:
+    """What the design, the labels and the headers tell.
+
+    Attributes
+    ----------
+    shape : the shape that every betas file must have
+    shapes : the shape that each betas file has; None if it is missing or damaged
+    trials : each subject's trials that showed a shared image
+    """
+
+    design: Design
+    region_map: RegionMap
+    ncsnr: dict[int, DoubleArray]
+    n_sessions: dict[int, int]
+    shape: BetasShape
+    shapes: dict[RawFile, BetasShape | None]
+    trials: dict[int, pd.DataFrame]
+
+    @property
+    def fewest_repetitions(self) -> pd.Series[int]:
+        """For every shared image the fewest repetitions over the subjects."""
+        return fewest_repetitions(self.design, self.trials)
+
+
+def _inspect_headers(tree: NSDTree, recipe: Recipe, problems: _Problems) -> _Headers | None:
+    """Read everything but responses and images; return None if it does not tell which trials there are."""
+    design = _inspect_design(tree, recipe, problems)
+    region_map = _inspect_regions(tree, recipe, problems)
+    n_sessions = {subject: _count_sessions(tree, design, subject) for subject in recipe.subjects}
+    shapes = _inspect_betas(tree, n_sessions, problems)
+    ncsnr = _inspect_ncsnr(tree, recipe, region_map, problems)
+    shape = _common_shape(design, region_map, [shape for shape in shapes.values() if shape])
+    problems.lines += _shape_problems(shapes, shape)
+    if design is None or region_map is None or not shape.n_trials:
+        return None
+    n_longest = max(n_sessions.values())
+    if n_longest * shape.n_trials > design.n_trials:
+        problems.lines.append(
+            f"{tree.design} orders {design.n_trials:,} trials, but {n_longest} sessions of {shape.n_trials} trials are "
+            "there. Do design and betas belong together?"
+        )
+        return None
+    trials = {
+        subject: list_shared_trials(design, subject, n_sessions=n, n_trials_per_session=shape.n_trials)
+        for subject, n in n_sessions.items()
+    }
+    return _Headers(design, region_map, ncsnr, n_sessions, shape, shapes, trials)
+
+
+def _inspect_design(tree: NSDTree, recipe: Recipe, problems: _Problems) -> Design | None:
+    design = problems.attempt(read_design, tree.design)
+    if design is not None and max(recipe.subjects) > len(design.subjectim):
+        problems.lines.append(
+            f"{tree.design} has {len(design.subjectim)} subjects, expected at least {max(recipe.subjects)}. "
+            "Choose other subjects."
+        )
+        return None
+    return design
+
+
+def _inspect_regions(tree: NSDTree, recipe: Recipe, problems: _Problems) -> RegionMap | None:
+    region_map = problems.attempt(read_regions, tree, recipe.regions)
+    if region_map is None:  # it stopped at the first bad file: look at all of them
+        for atlas, hemisphere in itertools.product(recipe.atlases, HEMISPHERES):
+            problems.attempt(read_vertices, tree.labels(atlas, hemisphere))
+    return region_map
+
+
+def _count_sessions(tree: NSDTree, design: Design | None, subject: int) -> int:
+    """Return how many sessions must be there: NSD's number, or in a reduced tree the last one that is there."""
+    if design is not None and design.is_full_size:
+        return N_SESSIONS[subject]
+    return max(tree.sessions_present(subject), default=0)
+
+
+def _inspect_betas(tree: NSDTree, n_sessions: dict[int, int], problems: _Problems) -> dict[RawFile, BetasShape | None]:
+    shapes: dict[RawFile, BetasShape | None] = {}
+    for subject, n in n_sessions.items():
+        if n == 0:
+            problems.lines.append(
+                f"{tree.storage.locate(tree.betas_folder(subject))} holds no betas, expected lh.betas_session01.mgh "
+                "and so on. Download them."
+            )
+        for session, hemisphere in itertools.product(range(1, n + 1), HEMISPHERES):
+            file = tree.betas(subject, hemisphere, session)
+            shapes[file] = problems.attempt(read_betas_shape, file)
+    return shapes
+
+
+def _inspect_ncsnr(
+    tree: NSDTree, recipe: Recipe, region_map: RegionMap | None, problems: _Problems
+) -> dict[int, DoubleArray]:
+    if region_map is None:
+        return {}
+    ncsnr = {}
+    for subject in recipe.subjects:
+        values = [problems.attempt(read_ncsnr, tree, region_map, subject, hemisphere) for hemisphere in HEMISPHERES]
+        valid_values = [hemisphere_values for hemisphere_values in values if hemisphere_values is not None]
+        if len(valid_values) == len(HEMISPHERES):
+            ncsnr[subject] = np.concatenate(valid_values)
+    return ncsnr
+
+
+def _common_shape(design: Design | None, region_map: RegionMap | None, shapes: list[BetasShape]) -> BetasShape:
+    """Return the shape that every betas file must have; 0 for what nothing tells."""
+    n_trials = _most_common(shape.n_trials for shape in shapes)
+    if design is not None and design.is_full_size:
+        n_trials = N_TRIALS_PER_SESSION
+    n_vertices = region_map.n_vertices if region_map else _most_common(shape.n_vertices for shape in shapes)
+    return BetasShape(n_vertices, n_trials)
+
+
+def _most_common(values: Iterable[int]) -> int:
+    counts = Counter(values).most_common(1)
+    return counts[0][0] if counts else 0
+
+
+def _shape_problems(shapes: dict[RawFile, BetasShape | None], expected: BetasShape) -> list[str]:
+    return [
+        f"{file} holds {shape}, expected {expected.n_vertices:,} vertices (as the labels) x {expected.n_trials} trials "
+        "(as the other sessions). Was it downloaded from fsaverage/?"
+        for file, shape in shapes.items()
+        if shape is not None and shape != expected
+    ]
+
+
+def _list_sessions(tree: NSDTree, headers: _Headers, needed_images: IntArray) -> Iterator[Session]:
+    """Yield the sessions with at least one trial of the needed images."""
+    for subject, subject_trials in headers.trials.items():
+        for _, session_trials in subject_trials.groupby("session"):
+            if session_trials["nsd_id"].isin(needed_images).any():
+                number = int(session_trials["session"].iloc[0])
+                yield Session(
+                    subject,
+                    number,
+                    {hemisphere: tree.betas(subject, hemisphere, number) for hemisphere in HEMISPHERES},
+                    headers.shape,
+                    *(session_trials[name].to_numpy(np.int64) for name in ("trial", "nsd_id", "repetition")),
+                )
+
+
+def _describe_subjects(tree: NSDTree, headers: _Headers) -> pd.DataFrame:
+    rows = []
+    for subject, subject_trials in headers.trials.items():
+        folder = tree.betas_folder(subject)
+        shapes = [shape for file, shape in headers.shapes.items() if file.path.startswith(f"{folder}/")]
+        valid_shapes = {(shape.n_vertices, shape.n_trials) for shape in shapes if shape}
+        repetitions = count_repetitions(headers.design, subject_trials).clip(upper=3)
+        rows.append(
+            {
+                "subject": subject_name(subject),
+                "sessions expected": headers.n_sessions[subject],
+                "sessions found": len(tree.sessions_present(subject)),
+                "betas files": f"{sum(shape is not None for shape in shapes)}/{len(shapes)}",
+                "vertices x trials": ", ".join(f"{n} x {m}" for n, m in sorted(valid_shapes)) or "-",
+                "shared images seen 0/1/2/3 times": "/".join(str(int((repetitions == n).sum())) for n in range(4)),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,131 @@
+"""An NSD tree: the paths of its files in the two layouts. Every path of a raw file is made here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PackagingError
+from .facts import subject_name
+from .storage import RawFile, Storage, open_storage
+
+DESIGN_NAME = "nsd_expdesign.mat"
+STIMULUS_INFO_NAME = "nsd_stim_info_merged.csv"
+EXTRACTED_FOLDERS = ("brainscore/stimuli_train", "brainscore/stimuli_test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of NSD's files below a root.
+
+    Attributes
+    ----------
+    betas : the folder of a subject's betas; ``{s}`` stands for the subject's name
+    labels : the folder of the atlases
+    experiment : the folder of the experiment design
+    images : the possible paths of the images
+    """
+
+    name: str
+    betas: str
+    labels: str
+    experiment: str
+    images: tuple[str, ...]
+
+
+OFFICIAL = Layout(
+    name="official",
+    betas="nsddata_betas/ppdata/{s}/fsaverage/betas_fithrf_GLMdenoise_RR",
+    labels="nsddata/freesurfer/fsaverage/label",
+    experiment="nsddata/experiments/nsd",
+    images=("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",),
+)
+FLAT = Layout(
+    name="flat",
+    betas="{s}/betas",
+    labels="fsaverage_labels",
+    experiment="metadata",
+    images=("nsd_stimuli.hdf5", "stimuli/nsd_stimuli.hdf5"),
+)
+LAYOUTS = {layout.name: layout for layout in (OFFICIAL, FLAT)}
+
+
+@dataclass(frozen=True)
+class NSDTree:
+    """An NSD tree: where it is stored, and in which layout."""
+
+    storage: Storage
+    layout: Layout
+
+    def __str__(self) -> str:
+        return str(self.storage)
+
+    @property
+    def design(self) -> RawFile:
+        """The experiment design."""
+        return self._file(lambda layout: f"{layout.experiment}/{DESIGN_NAME}")
+
+    @property
+    def stimulus_info(self) -> RawFile:
+        """The table of all images with their COCO ids. A tree may lack it."""
+        return self._file(lambda layout: f"{layout.experiment}/{STIMULUS_INFO_NAME}")
+
+    @property
+    def images(self) -> RawFile:
+        """The images. If there are none, the file where they should be."""
+        files = [RawFile(self.storage, path, OFFICIAL.images[0]) for path in self.layout.images]
+        return next((file for file in files if file.exists()), files[0])
+
+    def betas_folder(self, subject: int) -> str:
+        """Return the folder of a subject's betas."""
+        return self.layout.betas.format(s=subject_name(subject))
+
+    def betas(self, subject: int, hemisphere: str, session: int) -> RawFile:
+        """Return the single-trial responses of one session (1-based) and hemisphere."""
+        name = f"{hemisphere}.betas_session{session:02d}.mgh"
+        return self._file(lambda layout: f"{layout.betas.format(s=subject_name(subject))}/{name}")
+
+    def ncsnr(self, subject: int, hemisphere: str) -> RawFile:
+        """Return the noise-ceiling signal-to-noise ratio."""
+        return self._file(lambda layout: f"{layout.betas.format(s=subject_name(subject))}/{hemisphere}.ncsnr.mgh")
+
+    def labels(self, atlas: str, hemisphere: str) -> RawFile:
+        """Return the labels of an atlas on fsaverage."""
+        return self._file(lambda layout: f"{layout.labels}/{hemisphere}.{atlas}.mgz")
+
+    def prepared_assembly(self, region: str) -> RawFile:
+        """Return the averages of a region that an earlier packaging left in the tree."""
+        return self._file(lambda layout: f"assemblies/Allen2022_surface.{region}.nc")
+
+    def extracted_images(self) -> dict[str, RawFile]:
+        """Return the image files that an earlier packaging extracted, by their names; the train folder goes first."""
+        paths = [f"{folder}/{name}" for folder in EXTRACTED_FOLDERS for name in self.storage.names(folder)]
+        return {Path(path).name: RawFile(self.storage, path, path) for path in reversed(paths)}
+
+    def sessions_present(self, subject: int) -> list[int]:
+        """Return the sessions (1-based) for which the betas of at least one hemisphere are there."""
+        names = self.storage.names(self.betas_folder(subject))
+        matches = (re.fullmatch(r"[lr]h\.betas_session(\d{2})\.mgh", name) for name in names)
+        return sorted({int(match[1]) for match in matches if match})
+
+    def _file(self, path_in: Callable[[Layout], str]) -> RawFile:
+        return RawFile(self.storage, path_in(self.layout), path_in(OFFICIAL))
+
+
+def open_tree(root: str | Path) -> NSDTree:
+    """Open an NSD tree; its layout is the one in which the experiment design lies.
+
+    Raises
+    ------
+    PackagingError
+        If neither layout has an experiment design.
+    """
+    storage = open_storage(root)
+    for layout in LAYOUTS.values():
+        tree = NSDTree(storage, layout)
+        if tree.design.exists():
+            return tree
+    paths = " or ".join(f"{layout.experiment}/{DESIGN_NAME} ({layout.name} layout)" for layout in LAYOUTS.values())
+    raise PackagingError(f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree?")
