@@ -2,92 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from ..errors import PackagingError
-from ..nsd.files import NSDTree, subject_name
-from ..nsd.regions import REGIONS, RegionMap
-from ..nsd.storage import Bucket
+from ..arrays import AnyArray, FloatArray, IntArray
+from ..errors import PackagingError, one_line
+from ..nsd.facts import subject_name
+from ..nsd.inspection import Plan
+from ..nsd.storage import Bucket, RawFile
 
 if TYPE_CHECKING:
     import xarray
 
 
-def prepared_path(region: str) -> str:
-    """Return the path of the prepared assembly of a region in an NSD tree."""
-    return f"assemblies/Allen2022_surface.{region}.nc"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedAverages:
-    """The averages of all shared images, by region: float32 of shape (n_images, n_neuroids of that region)."""
+    """The averages of all shared images: an assembly per region, and the images of its rows."""
 
     assemblies: dict[str, xarray.DataArray]
-    nsd_ids: np.ndarray
+    nsd_ids: IntArray
 
-    def of(self, subject: int, region: str, nsd_ids: np.ndarray) -> np.ndarray:
-        """Return the averages of some images, of shape (n_images, n_vertices of the subject's region)."""
+    def read(self, subject: int, region: str, nsd_ids: IntArray) -> FloatArray:
+        """Return the averages of some images, of shape (n_images, n_vertices of the subject's region); unitless."""
         assembly = self.assemblies[region]
         columns = np.flatnonzero(assembly["subject"].values == subject_name(subject))
         rows = np.searchsorted(self.nsd_ids, nsd_ids)
-        return assembly[:, columns[0] : columns[-1] + 1].values[rows]
+        averages: FloatArray = assembly[:, columns[0] : columns[-1] + 1].values[rows]
+        return averages
 
 
-def read_prepared_averages(
-    tree: NSDTree, region_map: RegionMap, subjects: Sequence[int], fewest: pd.Series
-) -> PreparedAverages:
-    """Open the prepared assemblies of all regions and check that they are of this tree.
+def read_prepared_averages(plan: Plan) -> PreparedAverages:
+    """Open the prepared assemblies of all regions, and check that they belong to the tree.
 
     Raises
     ------
     PackagingError
-        If one is missing, damaged, or its subjects, vertices or images disagree with the tree.
+        If one is missing or damaged, or its subjects, vertices or images disagree with the tree.
     """
-    assemblies = {region.name: _open_prepared(tree, region.name) for region in REGIONS}
-    for region, assembly in assemblies.items():
-        place = tree.storage.locate(prepared_path(region))
-        _compare(place, "nsd_id", assembly, fewest.index.to_numpy(), "as in the design")
-        _compare(place, "min_reps_across_subjects", assembly, fewest.to_numpy(), "as counted in the design")
-        members = region_map.members[region_map.members.region == region]
-        for name, own in (("vertex_index", members.vertex_index), ("hemisphere", members.hemisphere)):
-            _compare(place, name, assembly, np.tile(own.to_numpy(), len(subjects)), "as in the labels")
+    assemblies = {}
+    fewest, subjects = plan.fewest_repetitions, plan.recipe.subjects
+    for region in plan.recipe.regions:
+        file = plan.tree.prepared_assembly(region.name)
+        assembly = assemblies[region.name] = _open_prepared(file)
+        _compare(file, "nsd_id", assembly, fewest.index.to_numpy(), "as in the design")
+        _compare(file, "min_reps_across_subjects", assembly, fewest.to_numpy(), "as counted in the design")
+        members = plan.region_map.members
+        members = members[members["region"] == region.name]
+        for name in ("vertex_index", "hemisphere"):
+            _compare(file, name, assembly, np.tile(members[name].to_numpy(), len(subjects)), "as in the labels")
         names = np.repeat([subject_name(subject) for subject in subjects], len(members))
-        _compare(place, "subject", assembly, names, "as chosen")
+        _compare(file, "subject", assembly, names, "as chosen")
     return PreparedAverages(assemblies, fewest.index.to_numpy())
 
 
-def _open_prepared(tree: NSDTree, region: str) -> xarray.DataArray:
-    path = prepared_path(region)
-    import xarray  # here, because its import takes a second that a build from the betas need not spend
+def _open_prepared(file: RawFile) -> xarray.DataArray:
+    import xarray  # here, because its import takes a second that a build from the betas does not need
 
-    place = tree.storage.locate(path)
-    if not tree.storage.exists(path):
-        raise PackagingError(f"{place} is missing. Build without --from-region-assemblies, or bring all four regions.")
-    if isinstance(tree.storage, Bucket):
-        raise PackagingError(f"{place} lies in a bucket, but prepared assemblies are read from a folder only. Copy it.")
+    if not file.exists():
+        raise PackagingError(
+            f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."
+        )
+    if isinstance(file.storage, Bucket):
+        raise PackagingError(f"{file} is in a bucket, but prepared assemblies are read from a folder only. Copy it.")
     try:
-        assembly = xarray.open_dataarray(place)
+        assembly: xarray.DataArray = xarray.open_dataarray(str(file))
     except (OSError, ValueError) as error:
-        raise PackagingError(f"{place} cannot be read as an assembly ({error}). Prepare it again.") from error
+        raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
     if assembly.dims != ("presentation", "neuroid") or assembly.dtype != np.float32:
         raise PackagingError(
-            f"{place} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
+            f"{file} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
         )
     return assembly
 
 
-def _compare(place: str, name: str, assembly: xarray.DataArray, expected: np.ndarray, source: str) -> None:
+def _compare(file: RawFile, name: str, assembly: xarray.DataArray, expected: AnyArray, source: str) -> None:
     if name not in assembly.coords:
-        raise PackagingError(f"{place} lacks the coordinate {name}. Is it a prepared region assembly?")
-    found = assembly[name].values
-    if len(found) != len(expected):
-        raise PackagingError(f"{place} holds {len(found)} values of {name}, expected {len(expected)} {source}.")
-    differ = np.flatnonzero(found != expected)
-    if len(differ):
-        i = differ[0]
-        raise PackagingError(f"{place}: {name} number {i} is {found[i]}, expected {expected[i]} {source}.")
+        raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
+    actual = assembly[name].values
+    if len(actual) != len(expected):
+        raise PackagingError(f"{file} holds {len(actual)} values of {name}, expected {len(expected)} {source}.")
+    differing = np.flatnonzero(actual != expected)
+    if len(differing):
+        i = differing[0]
+        raise PackagingError(f"{file}: {name} number {i} is {actual[i]}, expected {expected[i]} {source}.")

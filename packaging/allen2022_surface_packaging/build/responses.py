@@ -1,36 +1,42 @@
-"""The arithmetic on responses: standardise sessions, average repetitions, standardise globally. Arrays in, arrays out."""
+"""The arithmetic of responses: standardise sessions, average repetitions, standardise over images. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-# Part of every cache key: raise it whenever a change here or in `sessions` could change a value.
+from ..arrays import BoolArray, DoubleArray, FloatArray, IntArray
+from ..nsd.facts import N_REPETITIONS
+
+# Part of the name of every cache entry: raise it whenever a change here or in `sessions` could change a value.
 METHOD_VERSION = 1
 
+AnyFloatArray = TypeVar("AnyFloatArray", FloatArray, DoubleArray)
 
-def standardise_session(blocks: Iterable[np.ndarray], *, vertices: np.ndarray, kept_trials: np.ndarray) -> np.ndarray:
+
+def standardise_session(blocks: Iterable[FloatArray], *, vertices: IntArray, kept_trials: IntArray) -> FloatArray:
     """Standardise each vertex over all trials of one session, and keep some of the trials.
 
-    One pass: sums and sums of squares are taken in double precision about the first trial, which costs no accuracy and
-    makes a constant vertex exactly constant.
+    The data is read in one pass. Sums and sums of squares are in double precision and relative to the first trial,
+    which costs no accuracy and makes a constant vertex exactly constant.
 
     Parameters
     ----------
     blocks : arrays of shape (n_trials_in_block, n_vertices)
         Single-trial response amplitudes in trial order, percent signal change, float32 of either byte order.
     vertices : array of shape (n_read_vertices,)
-        The vertices wanted.
+        The vertices to return.
     kept_trials : array of shape (n_kept_trials,)
-        The trials wanted, 0-based within the session, ascending.
+        The trials to return, 0-based within the session, ascending.
 
     Returns
     -------
     array of shape (n_kept_trials, n_read_vertices)
-        Unitless float32: mean 0 and population standard deviation 1 over *all* trials. A constant vertex is 0; a vertex
-        with any NaN trial is NaN throughout.
+        Unitless: mean 0 and population standard deviation 1 over *all* trials. A constant vertex is 0; a vertex with
+        any NaN or infinite trial is NaN throughout.
 
     References
     ----------
@@ -38,39 +44,64 @@ def standardise_session(blocks: Iterable[np.ndarray], *, vertices: np.ndarray, k
     """
     kept = np.empty((len(kept_trials), len(vertices)), dtype=np.float32)
     row_of_trial = {int(trial): row for row, trial in enumerate(kept_trials)}
-    gathered = np.empty(len(vertices), dtype=np.uint32)
-    responses = gathered.view(np.float32)
-    origin = np.zeros(len(vertices))
-    centred, total, total_of_squares = np.empty_like(origin), np.zeros_like(origin), np.zeros_like(origin)
-    n_trials = 0
-    with np.errstate(invalid="ignore"):  # NaN and infinite trials are expected, and make the vertex NaN
-        for block in blocks:
-            swap = not block.dtype.isnative
-            # Gathered as integers: numpy copies them untouched, and the few that are wanted are swapped afterwards.
-            for trial in block.view(np.uint32):
-                np.take(trial, vertices, out=gathered, mode="clip")
-                if swap:
-                    gathered.byteswap(inplace=True)
-                if n_trials == 0:
-                    origin[:] = responses
-                if n_trials in row_of_trial:
-                    kept[row_of_trial[n_trials]] = responses
-                np.subtract(responses, origin, out=centred)
-                total += centred
-                np.multiply(centred, centred, out=centred)
-                total_of_squares += centred
-                n_trials += 1
-        mean = total / n_trials
-        variance = np.maximum(total_of_squares / n_trials - mean**2, 0)
-        scale = 1 / _nonzero(np.sqrt(variance))
-        offset = origin + mean
+    sums = _Sums(len(vertices))
+    for trial, responses in enumerate(_gather(blocks, vertices)):
+        if trial in row_of_trial:
+            kept[row_of_trial[trial]] = responses
+        sums.add(responses)
+    mean, deviation = sums.mean_and_deviation()
+    scale = 1 / deviation
+    with np.errstate(invalid="ignore"):
         for row in kept:
-            row[:] = (row - offset) * scale
+            row[:] = (row - mean) * scale
     return kept
 
 
-def average_repetitions(responses: np.ndarray) -> np.ndarray:
-    """Average over the repetitions that are not NaN.
+def _gather(blocks: Iterable[FloatArray], vertices: IntArray) -> Iterable[FloatArray]:
+    """Yield the responses of some vertices in each trial, in native byte order; each is valid until the next."""
+    gathered = np.empty(len(vertices), dtype=np.uint32)
+    responses = gathered.view(np.float32)
+    for block in blocks:
+        swap = not block.dtype.isnative
+        # Gathered as integers: numpy copies them unchanged, and only the few that are needed are swapped afterwards.
+        for trial in block.view(np.uint32):
+            np.take(trial, vertices, out=gathered, mode="clip")
+            if swap:
+                gathered.byteswap(inplace=True)
+            yield responses
+
+
+class _Sums:
+    """Sums over trials, relative to the first trial, in double precision."""
+
+    def __init__(self, n_vertices: int) -> None:
+        self.n_trials = 0
+        self.origin = np.zeros(n_vertices)
+        self.centred = np.empty(n_vertices)
+        self.total = np.zeros(n_vertices)
+        self.total_of_squares = np.zeros(n_vertices)
+
+    def add(self, responses: FloatArray) -> None:
+        """Add the responses of one trial."""
+        if self.n_trials == 0:
+            self.origin[:] = responses
+        with np.errstate(invalid="ignore"):  # NaN and infinite trials are expected, and make the vertex NaN
+            np.subtract(responses, self.origin, out=self.centred)
+            self.total += self.centred
+            np.multiply(self.centred, self.centred, out=self.centred)
+            self.total_of_squares += self.centred
+        self.n_trials += 1
+
+    def mean_and_deviation(self) -> tuple[DoubleArray, DoubleArray]:
+        """Return mean and population standard deviation over trials; a deviation of 0 is replaced by 1."""
+        with np.errstate(invalid="ignore"):
+            mean = self.total / self.n_trials
+            variance = np.maximum(self.total_of_squares / self.n_trials - mean**2, 0)
+            return self.origin + mean, _nonzero(np.sqrt(variance))
+
+
+def average_repetitions(responses: FloatArray) -> FloatArray:
+    """Average over the repetitions that are not NaN, in double precision.
 
     Parameters
     ----------
@@ -79,7 +110,7 @@ def average_repetitions(responses: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of shape (n_images, n_vertices)
-        float32; NaN where every repetition is.
+        NaN where every repetition is NaN.
     """
     n_images, n_repetitions, n_vertices = responses.shape
     total, n_valid = np.zeros((n_images, n_vertices)), np.zeros((n_images, n_vertices))
@@ -91,18 +122,25 @@ def average_repetitions(responses: np.ndarray) -> np.ndarray:
         return np.divide(total, n_valid, out=total).astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GlobalStatistics:
     """Mean and standard deviation of each vertex over images, each of shape (n_vertices,), unitless."""
 
-    mean: np.ndarray
-    deviation: np.ndarray
+    mean: DoubleArray
+    deviation: DoubleArray
 
     @classmethod
-    def of(cls, averages: np.ndarray) -> GlobalStatistics:
-        """Take them over the images that are not NaN (`averages` has the shape (n_images, n_vertices)).
+    def of(cls, averages: FloatArray) -> GlobalStatistics:
+        """Compute them over the images that are not NaN, in double precision.
 
-        A zero deviation counts as 1; a vertex that is NaN for every image stays NaN.
+        Parameters
+        ----------
+        averages : array of shape (n_images, n_vertices)
+
+        Returns
+        -------
+        statistics
+            A deviation of 0 is replaced by 1. Both are NaN for a vertex that is NaN for every image.
         """
         valid = ~np.isnan(averages)
         n_valid = valid.sum(axis=0)
@@ -111,10 +149,51 @@ class GlobalStatistics:
             deviations = np.where(valid, averages - mean, 0)
             return cls(mean, _nonzero(np.sqrt((deviations**2).sum(axis=0) / n_valid)))
 
-    def standardise(self, responses: np.ndarray) -> np.ndarray:
-        """Standardise responses of shape (..., n_vertices); float32, NaN stays NaN."""
+    def standardise(self, responses: FloatArray) -> FloatArray:
+        """Standardise responses of shape (..., n_vertices); NaN stays NaN."""
         return ((responses - self.mean) / self.deviation).astype(np.float32)
 
 
-def _nonzero(deviation: np.ndarray) -> np.ndarray:
+def standardise_images(
+    averages: FloatArray, test_responses: FloatArray, *, train: IntArray, statistics_over: IntArray | None
+) -> dict[str, FloatArray]:
+    """Standardise the train averages and the test repetitions by the statistics of the averages.
+
+    Parameters
+    ----------
+    averages : array of shape (n_images, n_vertices)
+        Averages over repetitions of all complete images.
+    test_responses : array of shape (n_test_images, n_repetitions, n_vertices)
+        Of these, the first three repetitions are standardised.
+    train : array of shape (n_train_images,)
+        The rows of `averages` that are train images.
+    statistics_over : array of rows of `averages`, optional
+        The images over which the statistics are computed; all if None.
+
+    Returns
+    -------
+    dict with ``train``, of shape (n_train_images, n_vertices), and ``test``, of shape (n_test_images * 3, n_vertices)
+        Unitless; NaN stays NaN.
+    """
+    statistics = GlobalStatistics.of(averages if statistics_over is None else averages[statistics_over])
+    repetitions = test_responses[:, :N_REPETITIONS].reshape(-1, averages.shape[1])
+    return {"train": statistics.standardise(averages[train]), "test": statistics.standardise(repetitions)}
+
+
+def find_valid_vertices(responses: FloatArray) -> BoolArray:
+    """Return which vertices have no NaN in the first three repetitions.
+
+    Parameters
+    ----------
+    responses : array of shape (n_images, n_repetitions, n_vertices)
+
+    Returns
+    -------
+    array of shape (n_vertices,)
+    """
+    valid: BoolArray = ~np.isnan(responses[:, :N_REPETITIONS]).any(axis=(0, 1))
+    return valid
+
+
+def _nonzero(deviation: DoubleArray) -> DoubleArray:
     return np.where(deviation == 0, 1, deviation)
