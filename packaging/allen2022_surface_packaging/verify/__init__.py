@@ -1,1 +1,1 @@
-"""Checks of a finished release: against itself, against the raw files, against another release."""
+"""Checks of a finished release: against itself, against the raw files, and against another release."""

@@ -1,0 +1,193 @@
+"""What the raw files of NSD say about a release: its images, its split and its neuroids.
+
+This module repeats on purpose what the builder computes. A wrong builder must not confirm itself, so nothing here uses the
+builder's code: trials, split, regions and noise ceilings are computed again, and the published values are written down again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray
+
+from ..arrays import IntArray
+from ..nsd.tree import NSDTree
+from ..release import Manifest
+from .differences import first_difference
+from .raw import Design, read_design, read_surface
+
+# Subjects, regions and split of Brain-Score's published packaging of NSD (brainscore_vision, data/allen2022_fmri).
+PUBLISHED_SUBJECTS = {
+    "Allen2022_fmri_surface": (1, 2, 3, 4, 5, 6, 7, 8),
+    "Allen2022_fmri_surface_4subj": (1, 2, 5, 7),
+}
+PUBLISHED_REGIONS = (
+    ("V1", "Kastner2015", (1, 2)),
+    ("V2", "Kastner2015", (3, 4)),
+    ("V4", "Kastner2015", (7,)),
+    ("IT", "streams", (5,)),
+)
+SPLIT_SEED, TRAIN_FRACTION = 42, 0.8
+N_REPETITIONS = 3
+HEMISPHERES = ("lh", "rh")
+RAW_FILES_GIVE = "but the raw files give"
+
+
+class Trial(NamedTuple):
+    """One trial of a subject."""
+
+    session: int  # 1-based
+    number: int  # within the session, 0-based
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What the raw files say about a release, without its values and its pixels.
+
+    Attributes
+    ----------
+    trials : for each subject's name and the `nsd_id` of each complete image, the trials that showed the image, in order
+    splits : the `nsd_id` of the images of each split, ascending
+    neuroids : table of all possible neuroids, in the order of a release; its columns are the neuroid coordinates
+    """
+
+    tree: NSDTree
+    manifest: Manifest
+    trials: dict[str, dict[int, list[Trial]]]
+    splits: dict[str, list[int]]
+    neuroids: pd.DataFrame
+
+    @property
+    def images(self) -> list[int]:
+        """The `nsd_id` of all complete images, ascending."""
+        return sorted(self.splits["train"] + self.splits["test"])
+
+    def presentations(self, split: str) -> pd.DataFrame:
+        """Return the presentation coordinates of a split."""
+        n_repetitions = N_REPETITIONS if split == "test" else 1
+        nsd_ids = [nsd_id for nsd_id in self.splits[split] for _ in range(n_repetitions)]
+        table = pd.DataFrame({"stimulus_id": [f"nsd_{nsd_id:05d}" for nsd_id in nsd_ids], "nsd_id": nsd_ids})
+        if split == "test":
+            table["repetition"] = list(range(N_REPETITIONS)) * len(self.splits[split])
+        return table
+
+
+def read_expectation(tree: NSDTree, manifest: Manifest) -> Expectation:
+    """Read the design, the labels and the noise-ceiling SNR, and derive images, split and neuroids from them.
+
+    Raises
+    ------
+    PackagingError
+        If a raw file is missing.
+    """
+    design = read_design(tree.design)
+    trials = {
+        subject: _list_trials(design, subject, n_sessions, manifest.n_trials_per_session)
+        for subject, n_sessions in manifest.sessions.items()
+    }
+    complete = [
+        nsd_id
+        for nsd_id in (design.sharedix - 1).tolist()
+        if all(len(subject_trials.get(nsd_id, [])) >= N_REPETITIONS for subject_trials in trials.values())
+    ]
+    return Expectation(
+        tree=tree,
+        manifest=manifest,
+        trials={subject: {nsd_id: trials[subject][nsd_id] for nsd_id in complete} for subject in trials},
+        splits=_split(complete),
+        neuroids=_list_neuroids(tree, manifest),
+    )
+
+
+def find_published_problems(manifest: Manifest) -> list[str]:
+    """Compare a release that carries a published name with what was published under this name."""
+    if manifest.name not in PUBLISHED_SUBJECTS:
+        return []
+    recipe = manifest.recipe
+    regions = tuple((region.name, region.atlas, region.labels) for region in recipe.regions)
+    choices = (
+        ("subjects", recipe.subjects, PUBLISHED_SUBJECTS[manifest.name]),
+        ("regions", regions, PUBLISHED_REGIONS),
+        ("standardize_on", recipe.standardize_on, "all"),
+        ("nan_policy", recipe.nan_policy, "zero"),
+    )
+    return [
+        f"The recipe has {name} {actual}, but {manifest.name} was published with {expected}. Give the release another name."
+        for name, actual, expected in choices
+        if actual != expected
+    ]
+
+
+def find_coordinate_problems(expected: Expectation, split: str, assembly: xarray.DataArray) -> list[str]:
+    """Compare the coordinates of an assembly with what the raw files give."""
+    problems = _compare_coordinates(f"{split}: %s of presentation", assembly, expected.presentations(split))
+    neuroids = expected.neuroids
+    if expected.manifest.recipe.nan_policy == "drop":
+        ids = pd.Series(assembly["neuroid_id"].values)
+        unknown = ids[~ids.isin(neuroids["neuroid_id"])]
+        if len(unknown):
+            problem = f"{split}: the labels give no neuroid_id {unknown.iloc[0]} ({len(unknown):,} such ids in all)."
+            return [*problems, problem]
+        neuroids = neuroids[neuroids["neuroid_id"].isin(ids)]
+    return problems + _compare_coordinates(f"{split}: %s of neuroid", assembly, neuroids)
+
+
+def _compare_coordinates(title: str, assembly: xarray.DataArray, expected: pd.DataFrame) -> list[str]:
+    """Compare each coordinate with a column; its name replaces ``%s`` in the title."""
+    problems = []
+    for name, column in expected.items():
+        values = assembly[name].values
+        problems += first_difference(title % name, values, column.to_numpy(), source=RAW_FILES_GIVE, may_round=True)
+    return problems
+
+
+def _list_trials(design: Design, subject: str, n_sessions: int, n_trials_per_session: int) -> dict[int, list[Trial]]:
+    """List the trials of each image that a subject saw, in the order in which they were run."""
+    images = design.subjectim[int(subject[-2:]) - 1].tolist()
+    order = design.masterordering.tolist()
+    trials: dict[int, list[Trial]] = {}
+    for i in range(n_sessions * n_trials_per_session):
+        trial = Trial(session=i // n_trials_per_session + 1, number=i % n_trials_per_session)
+        trials.setdefault(images[order[i] - 1] - 1, []).append(trial)
+    return trials
+
+
+def _split(complete: list[int]) -> dict[str, list[int]]:
+    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(complete))  # noqa: NPY002, the published split
+    n_train = int(TRAIN_FRACTION * len(complete))
+    parts = {"train": shuffled[:n_train], "test": shuffled[n_train:]}
+    return {split: sorted(complete[row] for row in rows) for split, rows in parts.items()}
+
+
+def _list_neuroids(tree: NSDTree, manifest: Manifest) -> pd.DataFrame:
+    """List all possible neuroids, also those that the recipe drops."""
+    tables = []
+    atlases = {
+        (atlas, hemisphere): read_surface(tree.labels(atlas, hemisphere))
+        for atlas in manifest.recipe.atlases
+        for hemisphere in HEMISPHERES
+    }
+    for region in manifest.recipe.regions:
+        vertices = {h: np.flatnonzero(np.isin(atlases[region.atlas, h], region.labels)) for h in HEMISPHERES}
+        for subject in manifest.recipe.subjects:
+            table = pd.concat(_list_hemisphere(tree, subject, h, vertices[h]) for h in HEMISPHERES)
+            ids = zip(table["subject"], table["hemisphere"], range(len(table)), strict=True)
+            table["neuroid_id"] = [f"{name}_{h}_{region.name}_v{number:05d}" for name, h, number in ids]
+            table["region"] = region.name
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _list_hemisphere(tree: NSDTree, subject: int, hemisphere: str, vertices: IntArray) -> pd.DataFrame:
+    squared_snr = read_surface(tree.ncsnr(subject, hemisphere))[vertices].astype(np.float64) ** 2
+    return pd.DataFrame(
+        {
+            "subject": f"subj{subject:02d}",
+            "hemisphere": hemisphere,
+            "vertex_index": vertices,
+            "nc_testset": 100 * squared_snr / (squared_snr + 1 / N_REPETITIONS),
+        }
+    )

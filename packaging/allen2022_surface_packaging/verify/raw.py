@@ -1,0 +1,92 @@
+"""Raw files of NSD, read without the code with which the builder reads them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.io
+from nibabel.freesurfer.mghformat import MGHImage
+
+from ..arrays import AnyArray, DoubleArray, IntArray
+from ..errors import PackagingError
+from ..nsd.storage import Folder, RawFile
+
+COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
+
+
+@contextmanager
+def local_copy(file: RawFile) -> Iterator[Path]:
+    """Yield the path of a raw file on this machine, because nibabel reads nothing else. A file in a bucket is copied.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing.
+    """
+    if not file.exists():
+        raise PackagingError(f"{file} is missing, but the release was made from it. Download it again.")
+    if isinstance(file.storage, Folder):
+        yield Path(str(file))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy_path = Path(folder) / Path(file.path).name
+        with file.open() as source, copy_path.open("wb") as target:
+            shutil.copyfileobj(source, target, COPY_BYTES)
+        yield copy_path
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The experiment design in NSD's 1-based numbers.
+
+    Attributes
+    ----------
+    masterordering : array of shape (n_trials,)
+    subjectim : array of shape (n_subjects, n_images_per_subject)
+    sharedix : array of shape (n_shared_images,)
+    """
+
+    masterordering: IntArray
+    subjectim: IntArray
+    sharedix: IntArray
+
+
+def read_design(file: RawFile) -> Design:
+    """Read the experiment design."""
+    variables = scipy.io.loadmat(io.BytesIO(file.read()))
+    return Design(
+        masterordering=variables["masterordering"].astype(np.int64).ravel(),
+        subjectim=variables["subjectim"].astype(np.int64),
+        sharedix=variables["sharedix"].astype(np.int64).ravel(),
+    )
+
+
+def read_surface(file: RawFile) -> AnyArray:
+    """Read one value per vertex, of shape (n_vertices,)."""
+    with local_copy(file) as path:
+        return np.asarray(MGHImage.from_filename(path).dataobj).ravel()
+
+
+def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
+    """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change."""
+    with local_copy(file) as path:
+        # The file is mapped into memory, so that only the pages with these vertices are read.
+        responses: DoubleArray = (
+            np.asanyarray(MGHImage.from_filename(path).dataobj).T[:, 0, 0, :][:, vertices].astype(np.float64)
+        )
+    return responses
+
+
+def read_coco_ids(file: RawFile) -> pd.Series[int] | None:
+    """Read the COCO ids of all images, indexed by `nsd_id`; None if the file is missing."""
+    if not file.exists():
+        return None
+    return pd.read_csv(io.BytesIO(file.read())).set_index("nsdId")["cocoId"]
