@@ -1,6 +1,6 @@
-"""The brainio objects of a release, as they lie on S3: an assembly, a stimulus table and a ZIP of images for each split.
+"""The brainio objects of a release, as S3 holds them: an assembly, a stimulus table and a ZIP of images for each split.
 
-All three are the same bytes from the same release, on any day and under any hash seed.
+The same release gives the same bytes, on any day and under any hash seed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,20 @@ import csv
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from ..atomic import sha1_of
 from ..errors import PackagingError
-from ..release import SPLITS, assembly_file, read_manifest, sha1_of
+from ..release import SPLITS, Manifest, ReleaseFolder
 
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a ZIP can hold
+Kind: TypeAlias = Literal["assembly", "stimulus_csv", "stimulus_zip"]
+
+NAME_PARTS: dict[Kind, tuple[str, str]] = {
+    "assembly": ("assy", "nc"),
+    "stimulus_csv": ("stimulus", "csv"),
+    "stimulus_zip": ("stimulus", "zip"),
+}
+EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 REGULAR_FILE = 0o100644 << 16
 UNIX = 3
 
@@ -25,13 +34,12 @@ class BrainioObject:
     Attributes
     ----------
     identifier : of the dataset, such as "Allen2022_fmri_surface.train"
-    kind : "stimulus_csv", "stimulus_zip" or "assembly"
     name : of the object, without the prefix
     sha1 : of the file, in hexadecimal
     """
 
     identifier: str
-    kind: str
+    kind: Kind
     name: str
     path: Path
     size: int
@@ -39,54 +47,37 @@ class BrainioObject:
 
 
 def make_objects(release_path: Path, folder: Path) -> list[BrainioObject]:
-    """List the objects of a release, stimulus sets first; tables and ZIPs are written to `folder`.
+    """List the objects of a release, stimulus sets first. Tables and ZIPs are written to `folder`.
 
     Raises
     ------
     PackagingError
-        If the folder is not a release, or misses a file.
+        If `release_path` is not a release, or a file of it is missing.
     """
-    manifest = read_manifest(release_path)
-    name, files = manifest["name"], manifest["files"]
+    release = ReleaseFolder(release_path)
+    manifest = Manifest.read(release)
     stimuli, assemblies = [], []
     for split in SPLITS:
-        identifier = f"{name}.{split}"
-        table_path = folder / object_name(identifier, "stimulus_csv")
-        zip_path = folder / object_name(identifier, "stimulus_zip")
+        identifier = f"{manifest.name}.{split}"
         try:
-            image_names = write_stimulus_table(release_path / f"stimulus_metadata_{split}.csv", table_path)
-            write_stimulus_zip(release_path / f"stimuli_{split}", image_names, zip_path)
-            for kind, path in (("stimulus_csv", table_path), ("stimulus_zip", zip_path)):
-                stimuli.append(BrainioObject(identifier, kind, path.name, path, path.stat().st_size, sha1_of(path)))
-            path = release_path / assembly_file(name, split)
-            assemblies.append(
-                BrainioObject(
-                    identifier,
-                    "assembly",
-                    object_name(identifier, "assembly"),
-                    path,
-                    path.stat().st_size,
-                    files[path.name]["sha1"],
-                )
-            )
+            stimuli += _make_stimulus_objects(release, split, identifier, folder)
+            path = release.assembly_path(manifest.name, split)
+            sha1 = manifest.files[release.file_name(path)].sha1
         except (FileNotFoundError, KeyError) as error:
             missing = getattr(error, "filename", None) or error
-            raise PackagingError(f"{release_path} is not whole: {missing} is missing. Build it again.") from error
+            raise PackagingError(f"{release} is incomplete: {missing} is missing. Build it again.") from error
+        assemblies.append(_describe(identifier, "assembly", path, sha1))
     return stimuli + assemblies
 
 
-def object_name(identifier: str, kind: str) -> str:
-    """Return the name that brainio gives an object, which its loaders compose anew."""
-    prefix, suffix = {
-        "assembly": ("assy", "nc"),
-        "stimulus_csv": ("stimulus", "csv"),
-        "stimulus_zip": ("stimulus", "zip"),
-    }[kind]
+def object_name(identifier: str, kind: Kind) -> str:
+    """Return the name of an object under which brainio's loaders look for it."""
+    prefix, suffix = NAME_PARTS[kind]
     return f"{prefix}_{identifier.replace('.', '_')}.{suffix}"
 
 
 def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
-    """Write a release's stimulus table with brainio's `filename` after `stimulus_id`, the other columns in their order.
+    """Write a release's stimulus table with brainio's column `filename` after `stimulus_id`.
 
     Returns
     -------
@@ -108,13 +99,28 @@ def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
 
 
 def write_stimulus_zip(stimuli_path: Path, names: list[str], path: Path) -> None:
-    """Write a flat ZIP of images, in the order given, which says nothing of when and where it was made.
+    """Write a flat ZIP of images in the order of `names`, without times, owners or compression.
 
-    Images are compressed already, so they are stored as they are.
+    The images are compressed already.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
-            entry = zipfile.ZipInfo(name, EARLIEST)
+            entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX
             entry.external_attr = REGULAR_FILE
             archive.writestr(entry, (stimuli_path / name).read_bytes())
+
+
+def _make_stimulus_objects(release: ReleaseFolder, split: str, identifier: str, folder: Path) -> list[BrainioObject]:
+    table_path = folder / object_name(identifier, "stimulus_csv")
+    zip_path = folder / object_name(identifier, "stimulus_zip")
+    names = write_stimulus_table(release.stimulus_table_path(split), table_path)
+    write_stimulus_zip(release.stimuli_path(split), names, zip_path)
+    return [
+        _describe(identifier, "stimulus_csv", table_path, sha1_of(table_path)),
+        _describe(identifier, "stimulus_zip", zip_path, sha1_of(zip_path)),
+    ]
+
+
+def _describe(identifier: str, kind: Kind, path: Path, sha1: str) -> BrainioObject:
+    return BrainioObject(identifier, kind, object_name(identifier, kind), path, path.stat().st_size, sha1)
