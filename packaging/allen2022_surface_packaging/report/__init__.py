@@ -1,1 +1,1 @@
-"""A release as one HTML page."""
+"""The report: a release as one HTML page."""
