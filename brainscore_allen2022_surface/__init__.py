@@ -1,8 +1,9 @@
 """The Natural Scenes Dataset on the cortical surface (Allen et al. 2022), for Brain-Score.
 
-Responses of eight people to photographs, 7-Tesla fMRI betas on fsaverage in V1, V2, V4 and IT, z-scored, split into train
-(averaged over repetitions) and test (three repetitions apart). With `BRAINSCORE_ALLEN2022_SURFACE_DIR` set, the data comes
-from a release in that folder, else from the S3 objects in `artifacts.json`.
+The data are responses of eight subjects to photographs: 7-Tesla fMRI betas on fsaverage in V1, V2, V4 and IT, z-scored. The
+train split is averaged over repetitions; the test split holds three repetitions of each image. If the environment variable
+`BRAINSCORE_ALLEN2022_SURFACE_DIR` is set, the data is loaded from a release in that folder, or else from the S3 objects that
+`artifacts.json` lists.
 """
 
 try:
@@ -10,7 +11,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "brainscore_vision":
         raise
-    # Where releases are built there need be no Brain-Score to register with; the loaders work without.
+    # A machine that only builds releases may lack brainscore_vision. The loaders work without it.
     data_registry, stimulus_set_registry = {}, {}
 
 from .loaders import load_assembly, load_stimulus_set
@@ -27,9 +28,9 @@ BIBTEX = """@article{allen_massive_2022,
     doi = {10.1038/s41593-021-00962-x},
 }"""
 
-# Brain-Score finds a plugin by the text of these lines, so each identifier stands in one of its own.
+# Brain-Score finds a plugin by searching the text of this file, so each identifier has one line.
 # fmt: off
-# Eight subjects, 515 images: 412 train, 103 test
+# Eight subjects, 515 images: 412 for train, 103 for test
 data_registry['Allen2022_fmri_surface.train'] = lambda: load_assembly('Allen2022_fmri_surface', 'train')
 data_registry['Allen2022_fmri_surface.test'] = lambda: load_assembly('Allen2022_fmri_surface', 'test')
 data_registry['Allen2022_fmri_surface.V1.train'] = lambda: load_assembly('Allen2022_fmri_surface', 'train', region='V1')
@@ -43,7 +44,7 @@ data_registry['Allen2022_fmri_surface.IT.test'] = lambda: load_assembly('Allen20
 stimulus_set_registry['Allen2022_fmri_surface.train'] = lambda: load_stimulus_set('Allen2022_fmri_surface', 'train')
 stimulus_set_registry['Allen2022_fmri_surface.test'] = lambda: load_stimulus_set('Allen2022_fmri_surface', 'test')
 
-# Subjects 1, 2, 5 and 7, who finished all 40 sessions, 1000 images: 800 train, 200 test
+# Subjects 1, 2, 5 and 7, who completed all 40 sessions, 1000 images: 800 for train, 200 for test
 data_registry['Allen2022_fmri_surface_4subj.train'] = lambda: load_assembly('Allen2022_fmri_surface_4subj', 'train')
 data_registry['Allen2022_fmri_surface_4subj.test'] = lambda: load_assembly('Allen2022_fmri_surface_4subj', 'test')
 data_registry['Allen2022_fmri_surface_4subj.V1.train'] = lambda: load_assembly('Allen2022_fmri_surface_4subj', 'train', region='V1')

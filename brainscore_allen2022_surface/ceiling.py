@@ -1,45 +1,55 @@
-"""Ceilings: how well a model can do, given the noise of the responses."""
+"""Noise ceilings: how well the best possible model can predict noisy responses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from brainscore_core.metrics import Score
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly, walk_coords
+from numpy.typing import ArrayLike, NDArray
 
-N_SPLITS = 10  # as Brain-Score's cross-validation, and so the next
+N_SPLITS = 10  # as in Brain-Score's cross-validation, like the seed
 SEED = 1
+N_REPETITIONS = 3  # for which `nc_testset` is computed
 NEUROIDS_IN_MEMORY = 65_536  # of a lazy assembly
-NEUROIDS_AT_A_TIME = 2048  # the block fits a processor's cache, and memory stays that of the assembly
+NEUROIDS_AT_A_TIME = 2048  # a block fits into the cache of a processor, and needs little memory
+
+DoubleArray: TypeAlias = NDArray[np.float64]
+FloatingArray: TypeAlias = NDArray[np.floating[Any]]
+IntArray: TypeAlias = NDArray[np.int64]
+Half: TypeAlias = tuple[int, ...]  # the numbers of its repetitions
 
 
 def internal_consistency(assembly: NeuroidAssembly) -> Score:
-    """Correlate halves of the repetitions over images, as Brain-Score's `internal_consistency`, but all neuroids at once.
+    """Correlate halves of the repetitions over images, as Brain-Score's `internal_consistency`, but many neuroids at once.
 
-    Ten random halves, of which three repetitions have only three different ones: a repetition against the average of the
-    other two, corrected for two halves (Spearman-Brown).
+    The repetitions are split into two random halves ten times. Three repetitions have only three different splits: one
+    repetition and the average of the other two. The correlation of the halves is corrected for their length
+    (Spearman-Brown).
 
     Parameters
     ----------
     assembly : NeuroidAssembly of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        Every image with every repetition once; in memory or lazy, which is then read a chunk of neuroids at a time. A NaN
-        is left out of the average of its half.
+        Every image with every repetition once. A lazy assembly is read in chunks of neuroids. NaN values are left out of
+        the average of their half.
 
     Returns
     -------
     Score
-        Unitless: the median over neuroids, averaged over halves. Its attribute `error` is the standard error over halves,
-        `raw` the consistency of each, of shape (n_splits, n_neuroids), neuroids in the order of `neuroid_id`; NaN where a
-        half is constant over images, or NaN for any.
+        Unitless: the median over neuroids, averaged over splits. The attribute `error` is the standard error over splits.
+        The attribute `raw` holds the consistency of each neuroid in each split, of shape (n_splits, n_neuroids), with the
+        neuroids sorted by `neuroid_id`. It is NaN where a half is constant over images, or is NaN for any image.
 
     Raises
     ------
     ValueError
-        If the assembly has another shape, no repetitions, fewer than two images, or not every repetition of each.
+        If the assembly has another shape, has no coordinate `repetition`, has fewer than two images or repetitions, or lacks a
+        repetition of an image.
 
     References
     ----------
@@ -50,111 +60,118 @@ def internal_consistency(assembly: NeuroidAssembly) -> Score:
     splits = repetition_halves(rows.shape[1])
     consistencies = np.empty((len(splits), values.shape[1]), dtype=np.result_type(values.dtype, np.float32))
     for block, responses in _blocks(values, rows):
-        found = {halves: _consistency(responses, *halves) for halves in set(splits)}
-        for split, halves in enumerate(splits):
-            consistencies[split, block] = found[halves]
-
-    order = np.argsort(assembly["neuroid_id"].values, kind="stable")
-    coordinates = {
-        name: (dims, of_neuroids[order]) for name, dims, of_neuroids in walk_coords(assembly) if dims == ("neuroid",)
-    }
-    raw = Score(
-        consistencies[:, order], coords=coordinates | {"split": np.arange(len(splits))}, dims=("split", "neuroid")
-    )
-    medians = raw.median("neuroid")
-    score = Score(medians.mean("split"))
-    score.attrs[Score.RAW_VALUES_KEY] = raw
-    score.attrs["error"] = medians.std("split") / math.sqrt(len(splits))
-    return score
+        by_split = {halves: _consistency(responses, *halves) for halves in set(splits)}
+        for number, halves in enumerate(splits):
+            consistencies[number, block] = by_split[halves]
+    return _as_score(consistencies, assembly)
 
 
-def noise_ceiling(ncsnr: np.ndarray, n_repetitions: int = 3) -> np.ndarray:
-    """Return the noise ceiling of responses averaged over repetitions, in percent of explainable variance.
+def expected_consistency(nc_testset: ArrayLike) -> DoubleArray:
+    r"""Compute the `internal_consistency` to expect of neuroids with a given noise ceiling.
+
+    Let :math:`s` be the variance of the signal, in units of the variance of the noise of one repetition. The noise ceiling
+    of the average of three repetitions is :math:`100 s / (s + 1/3)`. One repetition has the variance :math:`s + 1`, the
+    average of the two others has :math:`s + 1/2`, and the two have the covariance :math:`s`. So their correlation is
+    :math:`r = s / \sqrt{(s + 1)(s + 1/2)}`, and the corrected correlation is :math:`2r / (1 + r)`.
 
     Parameters
     ----------
-    ncsnr : array
-        Noise-ceiling signal-to-noise ratio, unitless: signal over noise standard deviation. NaN stays NaN.
+    nc_testset : array of any shape
+        Noise ceiling of the average of three repetitions, in percent of the variance, from 0 to below 100.
 
-    Raises
-    ------
-    ValueError
-        If there is less than one repetition.
+    Returns
+    -------
+    array of the same shape
+        Unitless, from 0 to below 1. NaN stays NaN.
 
     References
     ----------
-    Allen et al. (2022), Methods, "Noise ceiling estimation"; NSD Data Manual, "ncsnr".
+    Allen et al. (2022), Nature Neuroscience, doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling estimation";
+    Spearman (1910), doi:10.1111/j.2044-8295.1910.tb00206.x, and Brown (1910), doi:10.1111/j.2044-8295.1910.tb00207.x, for
+    the correction, which Brain-Score applies.
     """
-    if n_repetitions < 1:
-        raise ValueError(f"n_repetitions must be at least 1, but got {n_repetitions}.")
-    signal = np.asarray(ncsnr, dtype=np.float64) ** 2
-    return 100 * signal / (signal + 1 / n_repetitions)
+    explained = np.asarray(nc_testset, dtype=np.float64) / 100
+    signal = explained / (1 - explained) / N_REPETITIONS
+    correlation = signal / np.sqrt((signal + 1) * (signal + 1 / 2))
+    return _correct_for_length(correlation)
 
 
-def repetition_halves(n_repetitions: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return the ten random halves of the repetitions; of an odd number the second half is the larger one.
+def repetition_halves(n_repetitions: int) -> list[tuple[Half, Half]]:
+    """Return the ten random splits of the repetitions into halves. The second half is larger if the number is odd.
 
-    They are those of scikit-learn's `ShuffleSplit(10, train_size=0.5, random_state=1)`, which a plain install lacks.
+    They equal those of scikit-learn's `ShuffleSplit(10, train_size=0.5, random_state=1)`. A plain install lacks scikit-learn.
     """
-    random = np.random.RandomState(SEED)  # noqa: NPY002, as scikit-learn draws
+    random = np.random.RandomState(SEED)  # noqa: NPY002, because scikit-learn uses this generator
     n_second = n_repetitions - n_repetitions // 2
-    halves = []
+    splits = []
     for _ in range(N_SPLITS):
         order = [int(repetition) for repetition in random.permutation(n_repetitions)]
-        halves.append((tuple(order[n_second:]), tuple(order[:n_second])))
-    return halves
+        splits.append((tuple(order[n_second:]), tuple(order[:n_second])))
+    return splits
 
 
 def _as_matrix(assembly: NeuroidAssembly) -> xr.Variable:
-    """Return the values as (presentation, neuroid), unread if they are."""
-    others = {dim: size for dim, size in assembly.sizes.items() if dim not in ("presentation", "neuroid")}
-    if len(assembly.dims) != len(others) + 2 or any(size != 1 for size in others.values()):
+    """Return the values with the dimensions presentation and neuroid. A lazy assembly stays lazy."""
+    extra_sizes = {dim: size for dim, size in assembly.sizes.items() if dim not in ("presentation", "neuroid")}
+    if len(assembly.dims) != len(extra_sizes) + 2 or any(size != 1 for size in extra_sizes.values()):
         raise ValueError(
             f"The assembly has the dimensions {dict(assembly.sizes)}, expected presentation, neuroid and at most one "
-            "time_bin. Select one."
+            "time_bin. Select one time_bin, as in assembly.isel(time_bin=0)."
         )
-    return assembly.variable.isel(dict.fromkeys(others, 0)).transpose("presentation", "neuroid")
+    matrix: xr.Variable = assembly.variable.isel(dict.fromkeys(extra_sizes, 0)).transpose("presentation", "neuroid")
+    return matrix
 
 
-def _presentation_rows(assembly: NeuroidAssembly) -> np.ndarray:
-    """Return where each repetition of each image is, of shape (n_images, n_repetitions)."""
+def _presentation_rows(assembly: NeuroidAssembly) -> IntArray:
+    """Return the row of each repetition of each image in the assembly, of shape (n_images, n_repetitions)."""
     columns = {name: values for name, dims, values in walk_coords(assembly) if dims == ("presentation",)}
     if "repetition" not in columns:
-        raise ValueError("The assembly has no coordinate repetition, so there are no halves. Take the test split.")
+        raise ValueError(
+            "The assembly has no coordinate repetition, so it cannot be split into halves. Load the test split."
+        )
     table = pd.DataFrame(columns)
-    # As Brain-Score does: presentations belong together where they agree in everything but the repetition.
+    # As in Brain-Score: presentations show the same image if all their coordinates but the repetition are equal.
     table["image"] = table.groupby([name for name in columns if name != "repetition"], dropna=False).ngroup()
     repetitions, table["number"] = np.unique(table["repetition"], return_inverse=True)
-    n_images = int(table["image"].max()) + 1
-    counts = np.zeros((n_images, len(repetitions)), dtype=int)
+    counts = np.zeros((int(table["image"].max()) + 1, len(repetitions)), dtype=np.int64)
     np.add.at(counts, (table["image"], table["number"]), 1)
-    if len(repetitions) < 2 or n_images < 2:
-        raise ValueError(f"The assembly has {len(repetitions)} repetitions of {n_images} images, expected 2 or more.")
-    if (counts != 1).any():
-        image, number = np.argwhere(counts != 1)[0]
-        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
-        raise ValueError(
-            f"Image {stimulus_id} has {counts[image, number]} presentations with repetition {repetitions[number]} and the "
-            "same coordinates, expected 1."
-        )
+    _refuse_incomplete(counts, table, repetitions)
     rows = np.empty_like(counts)
     rows[table["image"], table["number"]] = np.arange(len(table))
     return rows
 
 
-def _blocks(values: xr.Variable, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of neuroids, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
-    for start, stop in _reads(values):
-        read = values[:, start:stop].values
+def _refuse_incomplete(counts: IntArray, table: pd.DataFrame, repetitions: NDArray[Any]) -> None:
+    """Raise a ValueError unless there are several images, each with all of several repetitions once."""
+    n_images, n_repetitions = counts.shape
+    if n_repetitions < 2 or n_images < 2:
+        raise ValueError(
+            f"The assembly has {n_repetitions} repetitions of {n_images} images, expected 2 or more of each. "
+            "Select more presentations."
+        )
+    if (counts != 1).any():
+        image, number = np.argwhere(counts != 1)[0]
+        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
+        raise ValueError(
+            f"Image {stimulus_id} has {counts[image, number]} presentations with repetition {repetitions[number]} and the "
+            "same coordinates, expected 1. Select whole images."
+        )
+
+
+def _blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
+    """Yield blocks of neuroids: where they lie, and their values, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
+    for start, stop in _read_ranges(values):
+        responses = values[:, start:stop].values
         for first in range(start, stop, NEUROIDS_AT_A_TIME):
             block = slice(first, min(first + NEUROIDS_AT_A_TIME, stop))
-            yield block, read[:, block.start - start : block.stop - start][rows.T]
+            yield block, responses[:, block.start - start : block.stop - start][rows.T]
 
 
-def _reads(values: xr.Variable) -> Iterator[tuple[int, int]]:
-    """Yield where to start and stop reading: at the ends of dask's chunks, which are only ever read as a whole.
+def _read_ranges(values: xr.Variable) -> Iterator[tuple[int, int]]:
+    """Yield the first neuroid of each read, and the neuroid after its last.
 
-    A huge chunk is read more than once after all, or it would be in memory twice.
+    A read covers whole chunks, because dask reads a chunk only as a whole. A very large chunk is still read in several
+    parts, so that it does not lie in memory twice.
     """
     ends = np.cumsum(values.chunks[1]) if values.chunks else np.array([values.shape[1]])
     start = 0
@@ -167,28 +184,48 @@ def _reads(values: xr.Variable) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _consistency(responses: np.ndarray, first: tuple[int, ...], second: tuple[int, ...]) -> np.ndarray:
-    """Correlate the averages of two halves of the repetitions over images, and correct for two halves."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids, and those whose halves are opposite
-        one, other = _centre(_average(responses, first)), _centre(_average(responses, second))
-        scale = np.sqrt(np.einsum("ij,ij->j", one, one) * np.einsum("ij,ij->j", other, other))
-        correlation = np.clip(np.einsum("ij,ij->j", one, other) / scale, -1, 1)
-        return 2 * correlation / (1 + correlation)
+def _consistency(responses: FloatingArray, first_half: Half, second_half: Half) -> DoubleArray:
+    """Correlate the averages of two halves of the repetitions over images, and correct for their length."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids, and neuroids with opposite halves
+        first, second = _centre(_average(responses, first_half)), _centre(_average(responses, second_half))
+        scale = np.sqrt(np.einsum("ij,ij->j", first, first) * np.einsum("ij,ij->j", second, second))
+        return _correct_for_length(np.clip(np.einsum("ij,ij->j", first, second) / scale, -1, 1))
 
 
-def _average(responses: np.ndarray, repetitions: tuple[int, ...]) -> np.ndarray:
-    """Average the repetitions that are not NaN, in double precision; NaN where all are."""
-    if len(repetitions) == 1:
-        return responses[repetitions[0]].astype(np.float64)
-    total = responses[list(repetitions)].sum(axis=0, dtype=np.float64)
-    if not np.isnan(total).any():
-        return total / len(repetitions)
-    half = responses[list(repetitions)]
-    return np.nansum(half, axis=0, dtype=np.float64) / (~np.isnan(half)).sum(axis=0)
+def _correct_for_length(correlation: DoubleArray) -> DoubleArray:
+    """Apply the Spearman-Brown correction for halves."""
+    corrected: DoubleArray = 2 * correlation / (1 + correlation)
+    return corrected
 
 
-def _centre(averages: np.ndarray) -> np.ndarray:
-    """Take the mean over images away, and make what is constant NaN, whose rounded deviations would correlate."""
-    centred = averages - averages.mean(axis=0)
+def _average(responses: FloatingArray, half: Half) -> DoubleArray:
+    """Average the repetitions that are not NaN, in double precision. The average of NaN alone is NaN."""
+    if len(half) == 1:
+        return np.asarray(responses[half[0]], dtype=np.float64)
+    repetitions = responses[list(half)]
+    average: DoubleArray = repetitions.mean(axis=0, dtype=np.float64)
+    if np.isnan(average).any():
+        average = np.nansum(repetitions, axis=0, dtype=np.float64) / (~np.isnan(repetitions)).sum(axis=0)
+    return average
+
+
+def _centre(averages: DoubleArray) -> DoubleArray:
+    """Subtract the mean over images. Constant neuroids become NaN, because their rounding errors would correlate."""
+    centred: DoubleArray = averages - averages.mean(axis=0)
     centred[:, (averages == averages[0]).all(axis=0)] = np.nan
     return centred
+
+
+def _as_score(consistencies: FloatingArray, assembly: NeuroidAssembly) -> Score:
+    """Return the consistencies as the Score that Brain-Score would return."""
+    order = np.argsort(assembly["neuroid_id"].values, kind="stable")
+    coordinates: dict[str, Any] = {
+        name: (dims, values[order]) for name, dims, values in walk_coords(assembly) if dims == ("neuroid",)
+    }
+    coordinates["split"] = np.arange(len(consistencies))
+    raw = Score(consistencies[:, order], coords=coordinates, dims=("split", "neuroid"))
+    medians = raw.median("neuroid")
+    score = Score(medians.mean("split"))
+    score.attrs[Score.RAW_VALUES_KEY] = raw
+    score.attrs["error"] = medians.std("split") / math.sqrt(len(consistencies))
+    return score

@@ -1,10 +1,11 @@
-"""Stimulus sets and assemblies as Brain-Score wants them, from a release on disk or from S3."""
+"""Assemblies and stimulus sets as Brain-Score uses them."""
 
 from __future__ import annotations
 
 import os
 from ast import literal_eval
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import netCDF4
 import numpy as np
@@ -12,117 +13,138 @@ import pandas as pd
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS, NeuroidAssembly
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
+from numpy.typing import NDArray
 
-from .artifacts import fetch, fetch_folder, stored_objects
-from .releases import find_release, release_split
+from .cache import local_file, local_folder
+from .sources import DatasetFiles, Source, default_source, find_files
+
+StringArray: TypeAlias = NDArray[Any]  # of str, as objects or of a fixed width
 
 
-def load_assembly(name: str, split: str, region: str | None = None) -> NeuroidAssembly:
+def load_assembly(name: str, split: str, region: str | None = None, *, source: Source | None = None) -> NeuroidAssembly:
     """Load the responses of a split, with their stimulus set attached.
 
     Parameters
     ----------
-    name : "Allen2022_fmri_surface" or "Allen2022_fmri_surface_4subj"
+    name : "Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj", or the name of another release
     split : "train" or "test"
     region : "V1", "V2", "V4" or "IT", optional
-        Read this region only.
+        Only this region is read.
+    source : path, optional
+        A release, a folder of releases, or an artifacts file. By default, the source that the environment variables
+        ``BRAINSCORE_ALLEN2022_SURFACE_DIR`` and ``BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS`` name, or else the published data.
 
     Returns
     -------
     NeuroidAssembly of shape (n_presentations, n_neuroids, 1)
-        float32, unitless: z-scored per session and then per vertex over images; invalid vertices are 0. Read at once,
-        since Brain-Score's ceilings take minutes over what is read in time; with `BRAINIO_CHUNKS` set, lazy in such chunks.
+        float32, unitless: z-scored per session and then per vertex over images. Values that were NaN are 0. Loaded
+        eagerly, because Brain-Score's ceilings take minutes on lazy arrays. If ``BRAINIO_CHUNKS`` is set, the assembly is
+        lazy, with these chunks.
 
     Raises
     ------
-    FileNotFoundError, ConnectionError, ValueError
-        If the data is not there, cannot be had or is damaged; the message says what to do.
+    FileNotFoundError
+        If the source or a file in it does not exist, or the source does not hold the dataset.
+    ConnectionError
+        If a download fails.
+    ValueError
+        If a file is damaged, or the assembly has no such region.
     """
-    stimulus_set = load_stimulus_set(name, split)
-    assembly_path = _assembly_path(name, split)
-    chunks = os.environ.get(BRAINIO_CHUNKS)
-    array = xr.open_dataarray(assembly_path, chunks=literal_eval(chunks) if chunks else None)
-    if region is not None:
-        array = array.isel(neuroid=_region_slice(_read_regions(assembly_path), region))
-    if not chunks:
-        array.load().close()
-    assembly = NeuroidAssembly(_with_stimulus_columns(array, stimulus_set))
+    files = find_files(name, split, default_source() if source is None else source)
+    stimulus_set = _read_stimulus_set(files, f"{name}.{split}")
+    responses = _read_responses(local_file(files.assembly), region)
+    assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
     assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
     assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
     assembly.attrs["stimulus_set"] = stimulus_set
     return assembly
 
 
-def load_stimulus_set(name: str, split: str) -> StimulusSet:
-    """Load the images of a split: a row each, and their paths through `get_stimulus(stimulus_id)`.
+def load_stimulus_set(name: str, split: str, *, source: Source | None = None) -> StimulusSet:
+    """Load the stimulus set of a split. The assembly is not downloaded.
+
+    Parameters
+    ----------
+    name, split, source
+        As in `load_assembly`.
+
+    Returns
+    -------
+    StimulusSet
+        One row per image. `get_stimulus(stimulus_id)` returns the path of an image.
 
     Raises
     ------
     FileNotFoundError, ConnectionError, ValueError
-        If the data is not there, cannot be had or is damaged; the message says what to do.
+        As `load_assembly`.
     """
-    return _read_stimulus_set(*_stimulus_paths(name, split), identifier=f"{name}.{split}")
+    files = find_files(name, split, default_source() if source is None else source)
+    return _read_stimulus_set(files, f"{name}.{split}")
 
 
-def _assembly_path(name: str, split: str) -> Path:
-    release_path = find_release(name)
-    if release_path is not None:
-        return release_split(release_path, split).assembly_path
-    return fetch(stored_objects(f"{name}.{split}")["assembly"])
-
-
-def _stimulus_paths(name: str, split: str) -> tuple[Path, Path]:
-    """Return the stimulus table and the folder of its images."""
-    release_path = find_release(name)
-    if release_path is not None:
-        files = release_split(release_path, split)
-        return files.table_path, files.stimuli_path
-    stored = stored_objects(f"{name}.{split}")
-    return fetch(stored["stimulus_csv"]), fetch_folder(stored["stimulus_zip"])
-
-
-def _read_stimulus_set(table_path: Path, stimuli_path: Path, identifier: str) -> StimulusSet:
-    table = pd.read_csv(table_path)
-    if "filename" not in table:  # brainio's column; a release's own table has only the image's
+def _read_stimulus_set(files: DatasetFiles, identifier: str) -> StimulusSet:
+    table = pd.read_csv(local_file(files.stimulus_table))
+    folder = local_folder(files.stimuli)
+    if "filename" not in table:  # brainio needs this column; the table of a release has only image_file_name
         table.insert(1, "filename", table["image_file_name"])
-    paths = {row.stimulus_id: stimuli_path / row.filename for row in table.itertuples()}
-    missing = [path for path in paths.values() if not path.is_file()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} and {len(missing) - 1} more images of {identifier} are missing.")
+    image_paths = {
+        stimulus_id: folder / file_name
+        for stimulus_id, file_name in zip(table["stimulus_id"], table["filename"], strict=True)
+    }
+    missing_paths = [path for path in image_paths.values() if not path.is_file()]
+    if missing_paths:
+        raise FileNotFoundError(
+            f"{missing_paths[0]} and {len(missing_paths) - 1} more images of {identifier} are missing. "
+            "Build the release again, or upload it again."
+        )
     stimulus_set = StimulusSet(table)
     stimulus_set.identifier = identifier
-    stimulus_set.stimulus_paths = {stimulus_id: Path(path) for stimulus_id, path in paths.items()}
+    stimulus_set.stimulus_paths = image_paths
     return stimulus_set
 
 
-def _read_regions(path: Path) -> np.ndarray:
-    """Read the region of every neuroid, by netCDF4 itself: xarray would make a string of each, for half of the time."""
+def _read_responses(path: Path, region: str | None) -> xr.DataArray:
+    """Read an assembly or one region of it, eagerly unless ``BRAINIO_CHUNKS`` is set."""
+    chunks = os.environ.get(BRAINIO_CHUNKS)
+    responses: xr.DataArray = xr.open_dataarray(path, chunks=literal_eval(chunks) if chunks else None)
+    if region is not None:
+        responses = responses.isel(neuroid=_region_slice(_read_regions(path), region))
+    if not chunks:
+        responses.load().close()
+    return responses
+
+
+def _read_regions(path: Path) -> StringArray:
+    """Read the region of every neuroid. xarray would convert each string one by one, which takes twice as long."""
     with netCDF4.Dataset(path) as file:
         variable = file["region"]
         variable.set_auto_maskandscale(False)
         variable.set_auto_chartostring(False)
-        regions = variable[:]
-    if regions.ndim == 2:  # characters, as this project writes them; what was published has strings of any length
-        regions = np.ascontiguousarray(regions).view(f"S{regions.shape[1]}").ravel()
-        names, numbers = np.unique(regions, return_inverse=True)
-        regions = np.char.decode(names, "utf-8")[numbers]
-    return regions
+        regions: StringArray = variable[:]
+    if regions.ndim == 1:  # strings of variable length, as in the objects that Brain-Score published
+        return regions
+    # Arrays of characters, as in a release of this package.
+    encoded = np.ascontiguousarray(regions).view(f"S{regions.shape[1]}").ravel()
+    names, numbers = np.unique(encoded, return_inverse=True)
+    return np.char.decode(names, "utf-8")[numbers]
 
 
-def _region_slice(regions: np.ndarray, region: str) -> slice:
-    """Find a region, whose neuroids lie together, so that it can be read in one piece."""
-    members = np.flatnonzero(regions == region)
-    if not len(members):
-        raise ValueError(f"No neuroid of region {region} is there, only of {', '.join(sorted(set(regions)))}.")
-    found = slice(int(members[0]), int(members[-1]) + 1)
-    if found.stop - found.start != len(members):
-        raise ValueError(f"The neuroids of {region} do not lie together, as this format asks for.")
-    return found
+def _region_slice(regions: StringArray, region: str) -> slice:
+    """Return where the neuroids of a region lie. They are contiguous, so that one slice reads them all."""
+    rows = np.flatnonzero(regions == region)
+    if not len(rows):
+        raise ValueError(
+            f"The assembly has no neuroid of region {region}, only of {', '.join(sorted(set(regions)))}. Choose one of these."
+        )
+    region_slice = slice(int(rows[0]), int(rows[-1]) + 1)
+    if region_slice.stop - region_slice.start != len(rows):
+        raise ValueError(f"The neuroids of {region} are not contiguous. Build the release again.")
+    return region_slice
 
 
-def _with_stimulus_columns(array: xr.DataArray, stimulus_set: StimulusSet) -> xr.DataArray:
-    """Add the stimulus set's columns to the presentations, as Brain-Score does whenever it loads an assembly."""
-    rows = pd.DataFrame(stimulus_set).set_index("stimulus_id").loc[array["stimulus_id"].values]
-    return array.assign_coords(
-        {name: ("presentation", rows[name].to_numpy()) for name in rows if name not in array.coords}
-    )
+def _with_stimulus_columns(responses: xr.DataArray, stimulus_set: StimulusSet) -> xr.DataArray:
+    """Add the columns of the stimulus set to the presentations, as Brain-Score does whenever it loads an assembly."""
+    rows = pd.DataFrame(stimulus_set).set_index("stimulus_id").loc[responses["stimulus_id"].values]
+    columns = {column: ("presentation", rows[column].to_numpy()) for column in rows if column not in responses.coords}
+    with_columns: xr.DataArray = responses.assign_coords(columns)
+    return with_columns

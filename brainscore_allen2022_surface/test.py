@@ -1,3 +1,5 @@
+"""Tests of this plugin. Those marked `private_access` load the published data, the others need no data."""
+
 import json
 from pathlib import Path
 
@@ -28,29 +30,30 @@ REGION_IDENTIFIERS = [f"{name}.{region}.{split}" for name, split in DATASETS for
 
 
 def region_of_each_neuroid(name):
+    """Return the expected coordinate `region`."""
     n_subjects = len(SUBJECTS[name])
     return np.repeat(REGIONS, [n_subjects * N_NEUROIDS_PER_SUBJECT[region] for region in REGIONS])
 
 
 class TestRegistration:
-    """What can be told without the data."""
+    """The registration lines in `__init__.py` and the S3 objects in `artifacts.json`."""
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS + REGION_IDENTIFIERS)
-    def test_dataset_has_a_line_of_its_own(self, identifier):
+    def test_dataset_has_one_registration_line(self, identifier):
         lines = (FOLDER / "__init__.py").read_text(encoding="utf-8").splitlines()
         assert sum(line.startswith(f"data_registry['{identifier}'] = ") for line in lines) == 1
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_stimulus_set_has_a_line_of_its_own(self, identifier):
+    def test_stimulus_set_has_one_registration_line(self, identifier):
         lines = (FOLDER / "__init__.py").read_text(encoding="utf-8").splitlines()
         assert sum(line.startswith(f"stimulus_set_registry['{identifier}'] = ") for line in lines) == 1
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_stimulus_set_is_cacheable(self, identifier):
+    def test_stimulus_set_identifier_is_cacheable(self, identifier):
         assert_stimulus_identifier_is_cacheable(identifier)
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_objects_are_pinned(self, identifier):
+    def test_s3_objects_have_version_and_sha1(self, identifier):
         objects = json.loads((FOLDER / "artifacts.json").read_text(encoding="utf-8"))[identifier]
         assert set(objects) == {"assembly", "stimulus_csv", "stimulus_zip"}
         for stored in objects.values():
@@ -62,8 +65,10 @@ class TestRegistration:
 
 @pytest.mark.private_access
 class TestAssemblies:
+    """Shape, coordinates and values of the assemblies."""
+
     @pytest.mark.parametrize(("name", "split"), DATASETS)
-    def test_shape(self, name, split):
+    def test_shape_and_type_are_correct(self, name, split):
         assembly = load_dataset(f"{name}.{split}")
         n_presentations = N_IMAGES[name][split] * (N_REPETITIONS if split == "test" else 1)
         n_neuroids = len(SUBJECTS[name]) * sum(N_NEUROIDS_PER_SUBJECT.values())
@@ -72,20 +77,20 @@ class TestAssemblies:
         assert assembly.dtype == np.float32
 
     @pytest.mark.parametrize(("name", "split"), DATASETS)
-    def test_presentations(self, name, split):
+    def test_presentations_are_sorted_and_complete(self, name, split):
         assembly = load_dataset(f"{name}.{split}")
         nsd_ids = assembly["nsd_id"].values
         images = np.unique(nsd_ids)
-        repeats = N_REPETITIONS if split == "test" else 1
-        np.testing.assert_array_equal(nsd_ids, np.repeat(images, repeats))
+        n_repetitions = N_REPETITIONS if split == "test" else 1
+        np.testing.assert_array_equal(nsd_ids, np.repeat(images, n_repetitions))
         np.testing.assert_array_equal(assembly["stimulus_id"].values, [f"nsd_{nsd_id:05d}" for nsd_id in nsd_ids])
         if split == "test":
-            np.testing.assert_array_equal(assembly["repetition"].values, np.tile(range(repeats), len(images)))
+            np.testing.assert_array_equal(assembly["repetition"].values, np.tile(range(n_repetitions), len(images)))
         else:
             assert "repetition" not in assembly.indexes["presentation"].names
 
     @pytest.mark.parametrize("name", SUBJECTS)
-    def test_neuroids(self, name):
+    def test_neuroids_are_complete_and_equal_in_both_splits(self, name):
         train, test = (load_dataset(f"{name}.{split}") for split in SPLITS)
         for level in ("neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset"):
             np.testing.assert_array_equal(train[level].values, test[level].values)
@@ -100,7 +105,7 @@ class TestAssemblies:
         assert ((ceilings >= 0) & (ceilings <= 100) | np.isnan(ceilings)).all()
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_time_bin(self, identifier):
+    def test_time_bin_is_70_to_170_ms(self, identifier):
         assembly = load_dataset(identifier)
         assert assembly["time_bin_start"].values.tolist() == [70]
         assert assembly["time_bin_end"].values.tolist() == [170]
@@ -118,15 +123,15 @@ class TestAssemblies:
         assert not train & test
 
     @pytest.mark.parametrize("identifier", REGION_IDENTIFIERS)
-    def test_region_is_that_part_of_the_whole(self, identifier):
+    def test_region_equals_part_of_whole_assembly(self, identifier):
         name, region, split = identifier.split(".")
         whole = load_dataset(f"{name}.{split}")
         part = load_dataset(identifier)
-        members = whole["region"].values == region
-        np.testing.assert_array_equal(part.values, whole.values[:, members])
-        np.testing.assert_array_equal(part["neuroid_id"].values, whole["neuroid_id"].values[members])
+        in_region = whole["region"].values == region
+        np.testing.assert_array_equal(part.values, whole.values[:, in_region])
+        np.testing.assert_array_equal(part["neuroid_id"].values, whole["neuroid_id"].values[in_region])
 
-    def test_ceiling(self):
+    def test_internal_consistency_is_between_0_and_1(self):
         assembly = load_dataset("Allen2022_fmri_surface_4subj.V4.test").isel(time_bin=0)
         ceiling = load_ceiling("internal_consistency")(assembly)
         assert 0 < float(ceiling) < 1
@@ -134,8 +139,10 @@ class TestAssemblies:
 
 @pytest.mark.private_access
 class TestStimulusSets:
+    """The stimulus sets, by themselves and attached to the assemblies."""
+
     @pytest.mark.parametrize(("name", "split"), DATASETS)
-    def test_images(self, name, split):
+    def test_images_exist_for_every_row(self, name, split):
         stimulus_set = load_stimulus_set(f"{name}.{split}")
         assert stimulus_set.identifier == f"{name}.{split}"
         assert len(stimulus_set) == len(set(stimulus_set["stimulus_id"])) == N_IMAGES[name][split]
@@ -143,7 +150,7 @@ class TestStimulusSets:
         assert all(stimulus_set.get_stimulus(stimulus_id).is_file() for stimulus_id in stimulus_set["stimulus_id"])
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_is_attached_to_its_assembly(self, identifier):
+    def test_stimulus_set_is_attached_to_its_assembly(self, identifier):
         assembly = load_dataset(identifier)
         assert assembly.attrs["stimulus_set_identifier"] == identifier
         assert set(assembly.attrs["stimulus_set"]["stimulus_id"]) == set(assembly["stimulus_id"].values)

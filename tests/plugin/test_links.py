@@ -1,4 +1,4 @@
-"""`link` and `unlink` against a stand-in for an installed brainscore_vision, so that the real one stays as it is."""
+"""The commands `link` and `unlink`, on a stub of brainscore_vision, so that the installed package does not change."""
 
 import os
 import shutil
@@ -9,93 +9,93 @@ from pathlib import Path
 import pytest
 
 import brainscore_allen2022_surface as plugin
+from brainscore_allen2022_surface import links
 
-OWN = Path(plugin.__path__[0]).resolve()
+PLUGIN_PATH = Path(plugin.__path__[0]).resolve()
 
 
 @pytest.fixture
-def brainscore(tmp_path) -> Path:
+def site_path(tmp_path) -> Path:
+    """A folder for PYTHONPATH that holds a stub of brainscore_vision, with one other data plugin."""
     (tmp_path / "site" / "brainscore_vision" / "data" / "other").mkdir(parents=True)
     (tmp_path / "site" / "brainscore_vision" / "__init__.py").write_text("data_registry = stimulus_set_registry = {}")
     return tmp_path / "site"
 
 
-def run(site: Path, command: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(site)}
+@pytest.fixture
+def link_path(site_path) -> Path:
+    """Where `link` puts the link."""
+    return site_path / "brainscore_vision" / "data" / "allen2022_surface"
+
+
+def run(site_path: Path, command: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(site_path)}
     arguments = [sys.executable, "-m", "brainscore_allen2022_surface", command]
     return subprocess.run(arguments, capture_output=True, text=True, env=environment)
 
 
-def test_link_and_unlink_leave_nothing_behind(brainscore):
-    data = brainscore / "brainscore_vision" / "data"
-
-    assert "links to" in run(brainscore, "link").stdout
-    assert (data / "allen2022_surface").resolve() == OWN
-    assert "linked already" in run(brainscore, "link").stdout
-    assert "is removed" in run(brainscore, "unlink").stdout
-    assert [path.name for path in data.iterdir()] == ["other"]
-    result = run(brainscore, "unlink")
+def test_link_and_unlink_leave_nothing_behind(site_path, link_path):
+    assert "links to" in run(site_path, "link").stdout
+    assert link_path.resolve() == PLUGIN_PATH
+    assert "linked already" in run(site_path, "link").stdout
+    assert "is removed" in run(site_path, "unlink").stdout
+    assert [path.name for path in link_path.parent.iterdir()] == ["other"]
+    result = run(site_path, "unlink")
     assert result.returncode == 0
-    assert "is not there" in result.stdout
+    assert "does not exist" in result.stdout
 
 
-def test_a_copy_is_made_where_links_are_not_allowed(brainscore, monkeypatch):
-    from brainscore_allen2022_surface import links
-
+def test_plugin_is_copied_when_links_are_not_allowed(link_path, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError("links are not allowed here")
 
-    place = brainscore / "brainscore_vision" / "data" / "allen2022_surface"
-    monkeypatch.setattr(links, "_place", lambda: place)
+    monkeypatch.setattr(links, "_link_path", lambda: link_path)
     monkeypatch.setattr(Path, "symlink_to", refuse)
 
     assert "is a copy of" in links.link()
-    assert (place / "__init__.py").read_bytes() == (OWN / "__init__.py").read_bytes()
+    assert (link_path / "__init__.py").read_bytes() == (PLUGIN_PATH / "__init__.py").read_bytes()
     assert links.is_linked()
     assert "is a copy of" in links.link()
     assert "is removed" in links.unlink()
-    assert not place.exists()
+    assert not link_path.exists()
 
 
 @pytest.mark.parametrize("command", ["link", "unlink"])
-def test_what_somebody_else_put_there_stays(brainscore, command):
-    place = brainscore / "brainscore_vision" / "data" / "allen2022_surface"
-    place.mkdir()
-    (place / "__init__.py").write_text("somebody else's")
-    result = run(brainscore, command)
+def test_another_plugin_with_the_same_name_stays(site_path, link_path, command):
+    link_path.mkdir()
+    (link_path / "__init__.py").write_text("another plugin")
+    result = run(site_path, command)
 
     assert result.returncode == 1
     assert "is not this plugin" in result.stderr
-    assert (place / "__init__.py").read_text() == "somebody else's"
+    assert (link_path / "__init__.py").read_text() == "another plugin"
 
 
-def test_a_link_whose_target_is_gone_is_replaced_and_removed(brainscore, tmp_path):
-    place = brainscore / "brainscore_vision" / "data" / "allen2022_surface"
-    place.symlink_to(tmp_path / "gone")
+def test_link_without_target_is_replaced_and_removed(site_path, link_path, tmp_path):
+    link_path.symlink_to(tmp_path / "missing")
 
-    assert run(brainscore, "link").returncode == 0
-    assert place.resolve() == OWN
-    place.unlink()
-    place.symlink_to(tmp_path / "gone")
-    assert run(brainscore, "unlink").returncode == 0
-    assert not place.is_symlink()
-
-
-def test_a_link_to_another_copy_of_the_plugin_is_replaced_and_removed(brainscore, tmp_path):
-    other = shutil.copytree(OWN, tmp_path / "other_checkout")
-    place = brainscore / "brainscore_vision" / "data" / "allen2022_surface"
-    place.symlink_to(other)
-
-    assert run(brainscore, "link").returncode == 0
-    assert place.resolve() == OWN
-    place.unlink()
-    place.symlink_to(other)
-    assert run(brainscore, "unlink").returncode == 0
-    assert not place.is_symlink()
-    assert (other / "__init__.py").is_file()
+    assert run(site_path, "link").returncode == 0
+    assert link_path.resolve() == PLUGIN_PATH
+    link_path.unlink()
+    link_path.symlink_to(tmp_path / "missing")
+    assert run(site_path, "unlink").returncode == 0
+    assert not link_path.is_symlink()
 
 
-def test_without_brainscore_vision_the_error_says_what_to_install(tmp_path):
+def test_link_to_another_copy_of_the_plugin_is_replaced_and_removed(site_path, link_path, tmp_path):
+    copy_path = shutil.copytree(PLUGIN_PATH, tmp_path / "another_checkout")
+    link_path.symlink_to(copy_path)
+
+    assert run(site_path, "link").returncode == 0
+    assert link_path.resolve() == PLUGIN_PATH
+    link_path.unlink()
+    link_path.symlink_to(copy_path)
+    assert run(site_path, "unlink").returncode == 0
+    assert not link_path.is_symlink()
+    assert (copy_path / "__init__.py").is_file()
+
+
+def test_error_without_brainscore_vision_says_what_to_install(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['brainscore_vision'] = None")
     result = run(tmp_path, "link")
 

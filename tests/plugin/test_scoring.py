@@ -1,7 +1,8 @@
-"""Brain-Score's own benchmark classes on the loaded data, with models whose score is known beforehand.
+"""The benchmark classes of Brain-Score on the loaded data, with models whose score is known beforehand.
 
-The classes are put together as brainscore_vision's benchmarks of this dataset are: noise ceiling above 30 %, ridge with one alpha
-per subject, images of 8.4 degrees. The models need no torch: they look at the pixels, or throw dice.
+The benchmarks are set up like those of brainscore_vision for this dataset: neuroids with a noise ceiling above 30 %, ridge
+regression with one alpha per subject, images of 8.4 degrees. The models need no torch: one computes features from the
+pixels, the other draws random features.
 """
 
 import numpy as np
@@ -21,9 +22,8 @@ from brainscore_vision.model_interface import BrainModel
 from PIL import Image
 
 import brainscore_allen2022_surface  # noqa: F401  registers the datasets
-from allen2022_surface_packaging.demo import expected_consistency
 from allen2022_surface_packaging.nsd.simulation import image_latents
-from brainscore_allen2022_surface.ceiling import internal_consistency
+from brainscore_allen2022_surface.ceiling import expected_consistency, internal_consistency
 
 NAME = "Allen2022_fmri_surface"
 VISUAL_DEGREES = 8.4
@@ -32,7 +32,7 @@ N_FEATURES = 300
 
 
 class PopulationModel(BrainModel):
-    """A model of fixed random mixtures of what `describe` tells of an image."""
+    """A model whose neurons are fixed random mixtures of the features that `describe` computes from an image file."""
 
     def __init__(self, identifier, describe):
         self._identifier, self._describe = identifier, describe
@@ -46,7 +46,7 @@ class PopulationModel(BrainModel):
         return VISUAL_DEGREES
 
     def start_task(self, task, fitting_stimuli=None):
-        raise NotImplementedError("records only")
+        raise NotImplementedError("this model only records")
 
     def start_recording(self, recording_target, time_bins):
         self.recordings.append((recording_target, [time_bin.item() for time_bin in time_bins]))
@@ -69,21 +69,21 @@ class PopulationModel(BrainModel):
 
 
 def signal_model() -> PopulationModel:
-    """Make a model that sees all that the simulated vertices respond to."""
+    """Make a model whose features are those that the simulated vertices respond to."""
     return PopulationModel("signal", lambda path: image_latents(np.asarray(Image.open(path))))
 
 
 def random_model() -> PopulationModel:
-    """Make a model that knows of an image only which one it is."""
+    """Make a model whose features of an image are random."""
     return PopulationModel(
         "random", lambda path: np.random.default_rng(int(str(path)[-9:-4])).standard_normal(N_FEATURES)
     )
 
 
 @pytest.fixture(autouse=True)
-def of_the_release(release, monkeypatch):
+def load_from_release(release, monkeypatch):
     monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_DIR", str(release))
-    monkeypatch.setenv("RESULTCACHING_DISABLE", "1")  # ceilings would be kept by the benchmark's name
+    monkeypatch.setenv("RESULTCACHING_DISABLE", "1")  # otherwise ceilings are cached under the name of the benchmark
 
 
 def load(region, split):
@@ -126,41 +126,40 @@ def rsa_benchmark(region) -> RSABenchmark:
 
 
 @pytest.mark.parametrize("region", ["V1", "IT"])
-def test_ridge_scores_the_signal_at_its_ceiling_and_dice_at_nothing(region):
+def test_ridge_score_is_ceiling_for_signal_and_zero_for_random_model(region):
     benchmark = ridge_benchmark(region, internal_consistency)
     nc_testset = benchmark.test_assembly["nc_testset"].values
-    signal, dice = signal_model(), random_model()
+    signal, random = signal_model(), random_model()
 
-    score, by_chance = benchmark(signal), benchmark(dice)
+    score, random_score = benchmark(signal), benchmark(random)
 
-    # The correlation of a noiseless prediction with averages over three repetitions is the root of the noise ceiling
+    # A prediction without noise correlates with averages over three repetitions as the root of the noise ceiling.
     assert float(score.raw) == pytest.approx(np.median(np.sqrt(nc_testset / 100)), abs=0.05)
     assert float(score.ceiling) == pytest.approx(np.median(expected_consistency(nc_testset)), abs=0.05)
     assert float(score) == pytest.approx(1, abs=0.1)
-    assert abs(float(by_chance.raw)) < 0.15
-    assert float(by_chance) < 0.05
+    assert abs(float(random_score.raw)) < 0.15
+    assert float(random_score) < 0.05
     assert signal.recordings == [(region, [(70, 170)])] * 2  # train, then test
     assert sorted(score.raw.raw["subject"].values) == [f"subj{subject:02d}" for subject in range(1, 9)]
 
 
-def test_ridge_scores_the_same_under_brainscores_own_ceiling():
-    ceiling = load_metric("internal_consistency")(
-        load("V4", "test")
-    )  # once: the benchmark asks for it subject by subject
-    own = ridge_benchmark("V4", internal_consistency)(signal_model())
-
+def test_ridge_score_equals_that_with_the_ceiling_of_brainscore():
+    # Computed once, because the benchmark computes its ceiling again for every subject.
+    ceiling = load_metric("internal_consistency")(load("V4", "test"))
     expected = ridge_benchmark("V4", lambda assembly: ceiling)(signal_model())
 
-    assert float(own) == pytest.approx(float(expected), abs=1e-6)
-    assert float(own.ceiling) == pytest.approx(float(expected.ceiling), abs=1e-6)
+    actual = ridge_benchmark("V4", internal_consistency)(signal_model())
+
+    assert float(actual) == pytest.approx(float(expected), abs=1e-6)
+    assert float(actual.ceiling) == pytest.approx(float(expected.ceiling), abs=1e-6)
 
 
-def test_rsa_scores_the_signal_near_its_ceiling_and_dice_at_nothing():
+def test_rsa_score_is_ceiling_for_signal_and_zero_for_random_model():
     benchmark = rsa_benchmark("IT")
 
-    score, by_chance = benchmark(signal_model()), benchmark(random_model())
+    score, random_score = benchmark(signal_model()), benchmark(random_model())
 
     assert 0.85 < float(score) <= 1
     assert float(score.raw) == pytest.approx(score.ceiling.attrs["lower_bound_loo"], abs=0.05)
-    assert abs(float(by_chance)) < 0.05
+    assert abs(float(random_score)) < 0.05
     assert len(score.raw.attrs["subject_scores"]) == 8

@@ -1,0 +1,161 @@
+"""Both releases of the small tree, published to an S3 server (moto) on this machine::
+
+    s3://brain/benchmarks/Allen2022/surface/
+        assy_Allen2022_fmri_surface_train.nc               likewise test, and Allen2022_fmri_surface_4subj
+        stimulus_Allen2022_fmri_surface_train.csv
+        stimulus_Allen2022_fmri_surface_train.zip
+
+A test that asks for `s3` loads from there, into an empty cache. Its results are compared with those of the releases on disk.
+"""
+
+import contextlib
+import os
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pandas as pd
+import pytest
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
+
+from allen2022_surface_packaging.publish.upload import publish_release
+from brainscore_allen2022_surface.artifacts import StoredDataset, read_artifacts
+from brainscore_allen2022_surface.links import is_linked, link, unlink
+from brainscore_allen2022_surface.sources import ARTIFACTS_VARIABLE, RELEASE_VARIABLE
+
+BUCKET = "brain"
+PREFIX = "benchmarks/Allen2022/surface"
+
+
+@pytest.fixture
+def releases_path(release, four_subject_release, tmp_path) -> Path:
+    """A folder of both releases."""
+    folder = tmp_path / "releases"
+    folder.mkdir()
+    (folder / "a").symlink_to(release)
+    (folder / "b").symlink_to(four_subject_release)
+    return folder
+
+
+@pytest.fixture
+def load_locally(releases_path, monkeypatch) -> Callable[..., Any]:
+    """A function that calls another function while the environment names the releases on disk."""
+
+    def load(function, *arguments):
+        with monkeypatch.context() as context:
+            context.setenv(RELEASE_VARIABLE, str(releases_path))
+            return function(*arguments)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def brainscore() -> Iterator[Any]:
+    """brainscore_vision, with the plugin linked into it."""
+    import brainscore_vision
+
+    was_linked = is_linked()
+    link()
+    yield brainscore_vision
+    if not was_linked:
+        with contextlib.suppress(OSError):
+            unlink()
+
+
+@pytest.fixture(scope="module")
+def published(release, four_subject_release, moto_port, tmp_path_factory) -> Path:
+    """The artifacts file of both releases, which are published to a versioned bucket."""
+    path = tmp_path_factory.mktemp("artifacts") / "artifacts.json"
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_server(monkeypatch, moto_port)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        for folder in (release, four_subject_release):
+            publish_release(folder, f"{BUCKET}/{PREFIX}", artifacts_path=path)
+    return path
+
+
+@pytest.fixture
+def s3(published, moto_port, monkeypatch) -> Any:
+    """A client of the server. The test loads from the server into an empty cache."""
+    use_server(monkeypatch, moto_port)
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, str(published))
+    monkeypatch.setattr(
+        core_fetch, "_local_data_path", None
+    )  # brainscore_core keeps the first BRAINIO_HOME that it reads
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # boto3 keeps the first credentials that it reads
+    return boto3.client("s3", aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+def use_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def objects(published) -> StoredDataset:
+    """The S3 objects of the test split of eight subjects."""
+    return read_artifacts(published)["Allen2022_fmri_surface.test"]
+
+
+@pytest.fixture
+def cache_path(s3) -> Path:
+    return Path(os.environ["BRAINIO_HOME"])
+
+
+@pytest.fixture
+def downloads(s3, monkeypatch) -> list[str]:
+    """The keys that boto3 downloads during the test, in order."""
+    keys: list[str] = []
+    make_client = boto3.client
+
+    def make_observed_client(*arguments, **options):
+        client = make_client(*arguments, **options)
+        client.meta.events.register(
+            "before-parameter-build.s3.GetObject", lambda params, **_: keys.append(params["Key"])
+        )
+        return client
+
+    monkeypatch.setattr(boto3, "client", make_observed_client)
+    return keys
+
+
+@pytest.fixture(scope="session")
+def assert_same_assembly(assert_same_stimuli) -> Callable[..., None]:
+    """A function that compares values, coordinates and identifiers of two assemblies, and their stimulus sets."""
+
+    def compare(actual, expected):
+        # assert_identical takes NaN noise ceilings for equal
+        xr.testing.assert_identical(without_attributes(actual), without_attributes(expected))
+        for attribute in ("identifier", "stimulus_set_identifier"):
+            assert actual.attrs[attribute] == expected.attrs[attribute]
+        assert_same_stimuli(actual.attrs["stimulus_set"], expected.attrs["stimulus_set"])
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def assert_same_stimuli() -> Callable[..., None]:
+    """A function that compares identifiers, columns and image files of two stimulus sets."""
+
+    def compare(actual, expected):
+        assert actual.identifier == expected.identifier
+        pd.testing.assert_frame_equal(pd.DataFrame(actual), pd.DataFrame(expected))
+        for stimulus_id in expected.stimulus_id:
+            assert actual.get_stimulus(stimulus_id).read_bytes() == expected.get_stimulus(stimulus_id).read_bytes()
+
+    return compare
+
+
+def without_attributes(assembly: xr.DataArray) -> xr.DataArray:
+    return xr.DataArray(assembly.values, coords=assembly.coords, dims=assembly.dims)
