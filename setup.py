@@ -10,6 +10,8 @@ TEST = [
     "brainscore-brainio>=1.1",
     "moto[server]>=5.1",
     "mypy>=1.10",
+    "pandas-stubs<3",
+    "types-boto3[s3,sts]",
     "nbformat>=5.9",  # the published notebooks are run as a further check of the method
     "pytest>=8",
     "pytest-check>=2.3",  # imported by brainscore_core's plugin discovery
@@ -40,6 +42,7 @@ setup(
     package_data={
         "brainscore_allen2022_surface": ["artifacts.json", "py.typed"],
         "allen2022_surface_packaging": ["py.typed"],
+        "allen2022_surface_packaging.publish": ["templates/*"],
         "allen2022_surface_packaging.report": ["templates/*"],
     },
     install_requires=[
@@ -48,6 +51,7 @@ setup(
         "dask>=2024.5",
         "distributed>=2024.5",
         "h5py>=3.10",
+        "msgspec>=0.19",  # release.json and artifacts.json, read into typed records
         "netCDF4>=1.6.5",
         "nibabel>=5.2",
         "numpy<2",
