@@ -1,32 +1,34 @@
-"""Speed and memory against the peers, on the same files, in one run: ``make bench``, or ``make bench BENCH=--full``."""
+"""Compare speed and memory with those of the peers, on the same files: ``make bench``, or ``make bench BENCH=--full``."""
 
 from __future__ import annotations
 
-# Nothing but the standard library: the memory of a parent counts in the peak of its children.
+# Only the standard library, for the reason that `commands.py` gives.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-VERSIONS = ("numpy", "xarray", "netCDF4", "nibabel", "dask", "brainscore_core", "brainscore_vision")
+from commands import MEASUREMENTS_PATH, Cost, build, measure, run
+from results import Ceilings, Computing, Loading, Reading, Writing
+from table import HEADER, Row, describe_machine, format_seconds, speedup
+
 SUBJECT = 4
+N_COMPUTATIONS = 100  # of one session and hemisphere, shared by the workers
+NAME = "Allen2022_fmri_surface"
+TOLERANCE = 1e-5  # of ceilings from Brain-Score's
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the measured trees are."""
+    """How large the measured trees are, and how often each measurement is repeated."""
 
     n_sessions: int
     n_vertices: int
@@ -38,282 +40,235 @@ QUICK = Size(n_sessions=6, n_vertices=40_962, n_cold_sessions=6, n_repeats=2)
 FULL = Size(n_sessions=30, n_vertices=163_842, n_cold_sessions=3, n_repeats=2)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: the ratio or value measured, and whether it meets its target."""
-
-    work: str
-    own: str
-    peer: str
-    measured: float
-    unit: str
-    target: float | None
-    more_is_better: bool = False
-
-    def __str__(self) -> str:
-        if self.target is None:
-            return f"| {self.work} | {self.own} | {self.peer} | {self.measured:.2f}{self.unit} | – | – |"
-        met = self.measured >= self.target if self.more_is_better else self.measured <= self.target
-        sign = "≥" if self.more_is_better else "≤"
-        verdict = "met" if met else "**not met**"
-        return (
-            f"| {self.work} | {self.own} | {self.peer} | {self.measured:.2f}{self.unit} | "
-            f"{sign} {self.target:g}{self.unit} | {verdict} |"
-        )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a command cost: seconds on the clock, seconds of all cores, and the peak memory of one process, in bytes."""
-
-    seconds: float
-    core_seconds: float
-    memory: float
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="one full-size subject: 30 sessions of 163,842 vertices")
-    parser.add_argument("--directory", type=Path, help="work here (default: a temporary folder); needs 15 GB if --full")
-    parser.add_argument("--expdesign", type=Path, help="NSD's own nsd_expdesign.mat (default: a made one; --full only)")
+    parser.add_argument(
+        "--directory", type=Path, help="work in this folder (default: a temporary folder); --full needs 15 GB"
+    )
+    parser.add_argument(
+        "--expdesign", type=Path, help="NSD's nsd_expdesign.mat (default: a simulated design); only used with --full"
+    )
     options = parser.parse_args()
     size = FULL if options.full else QUICK
+    started = time.perf_counter()
+    print(f"{describe_machine()}\n\n{size}\n\n{HEADER}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="bench-") as folder:
-        print(machine(), flush=True)
-        print(f"\n{size}\n\n| work | own | peer | measured | target | |\n|---|---|---|---|---|---|", flush=True)
-        started = time.perf_counter()
-        for part in (raw_to_release, workers, cold_files, full_size_files, ceilings):
-            for row in part(Path(folder), size, options.expdesign if options.full else None):
-                print(row, flush=True)
+        for row in compare_all(Path(folder), size, options.expdesign if options.full else None):
+            print(row, flush=True)
     print(f"\nload average {os.getloadavg()[0]:.1f}; {time.perf_counter() - started:.0f} s in all")
 
 
-def machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    return (
-        f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, "
-        f"Python {platform.python_version()}; {packages}; load average {os.getloadavg()[0]:.1f} at the start"
-    )
-
-
-def run(*command: str | Path, environment: dict[str, str] | None = None) -> tuple[dict[str, Any], Cost]:
-    """Run a command; return what it printed as JSON, and what it cost."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=os.environ | {"PYTHONWARNINGS": "ignore"} | (environment or {}),
-        )
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            sys.exit(f"{' '.join(map(str, command))} failed:\n{errors.read().decode()[-3000:]}")
-    last = output.decode().strip().splitlines()[-1] if output.strip() else ""
-    return json.loads(last) if last.startswith("{") else {}, Cost(
-        seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-    )
-
-
-def measure(name: str, *arguments: Any, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    return run(HERE / "measurements.py", name, *map(str, arguments), environment=environment)[0]
+def compare_all(folder: Path, size: Size, expdesign_path: Path | None) -> Iterator[Row]:
+    """Yield the rows of the table, one comparison after the other."""
+    nsd_root = folder / "nsd"
+    # Each subject has the same number of sessions. With NSD's design only subjects 4 and 8 have no more than 30.
+    subjects = [SUBJECT, 8] if size is FULL else [SUBJECT, 8, 1, 2]
+    make_tree(nsd_root, subjects, size.n_sessions, size.n_vertices, expdesign_path=expdesign_path)
+    cost = yield from compare_builds(folder, size)
+    yield from compare_build_memory(folder, size, subjects, cost.memory)
+    yield from compare_workers(folder, size)
+    shutil.rmtree(nsd_root)
+    yield from compare_cold_files(folder, size)
+    yield from compare_full_size_files(folder, size.n_repeats)
+    yield from compare_ceilings()
 
 
 def make_tree(
-    root: Path, subjects: list[int], size: Size, n_real: int, n_sessions: int, expdesign: Path | None
+    nsd_root: Path,
+    subjects: Sequence[int],
+    n_sessions: int,
+    n_vertices: int,
+    *,
+    n_distinct: int = 1,
+    expdesign_path: Path | None = None,
 ) -> None:
-    code = (
-        f"import sys; sys.path.insert(0, {str(HERE)!r}); from pathlib import Path; from trees import make_tree; "
-        f"make_tree(Path({str(root)!r}), subjects={subjects}, n_sessions={n_sessions}, n_vertices={size.n_vertices}, "
-        f"n_real={n_real}, expdesign={f'Path({str(expdesign)!r})' if expdesign else None})"
-    )
-    run("-c", code)
+    """Make a tree of which `n_distinct` sessions are files, and the others are links to them."""
+    names = ",".join(map(str, subjects))
+    run(MEASUREMENTS_PATH, "make_tree", nsd_root, names, n_sessions, n_vertices, n_distinct, expdesign_path or "")
 
 
-def betas(root: Path, subject: int = SUBJECT) -> list[Path]:
-    return sorted((root / f"subj{subject:02d}/betas").glob("?h.betas_session*.mgh"), key=lambda path: path.name[-6:])
+def list_betas(nsd_root: Path) -> list[Path]:
+    """Return the betas files of the measured subject, session by session."""
+    paths = (nsd_root / f"subj{SUBJECT:02d}/betas").glob("?h.betas_session*.mgh")
+    return sorted(paths, key=lambda path: path.name[-6:])
 
 
-def build(root: Path, release: Path, subjects: list[int], *more: str) -> Cost:
-    """Build a release from nothing, and return what the whole command cost."""
-    shutil.rmtree(release, ignore_errors=True)
-    names = [str(subject) for subject in subjects]
-    command = ["-m", "allen2022_surface_packaging", "build", root, release, "--name", "bench", "--cache", "none"]
-    return run(*command, "--subjects", *names, *more)[1]
+def count_gigabytes(paths: Sequence[Path]) -> float:
+    return sum(path.stat().st_size for path in paths) / 1e9
 
 
-def raw_to_release(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
-    root, release = folder / "nsd", folder / "release"
-    # Four subjects of as many sessions each; of NSD's own only 4 and 8 have no more than 30.
-    subjects = [SUBJECT, 8, 1, 2] if size is QUICK else [SUBJECT, 8]
-    make_tree(root, subjects, size, 1, size.n_sessions, expdesign)
-    plain, costs = [], []
+def compare_builds(folder: Path, size: Size) -> Iterator[Row]:
+    """Compare builds of one subject with plain reads and with the notebooks; return what the last build took."""
+    nsd_root = folder / "nsd"
+    paths = list_betas(nsd_root)
+    readings, builds = [], []
     for _ in range(size.n_repeats):
-        plain.append(measure("plain_read", *betas(root)))
-        costs.append(build(root, release, [SUBJECT]))
-    own, memory = [cost.seconds for cost in costs], costs[-1].memory
-    _, peer = run(HERE / "measurements.py", "notebooks", root, str(SUBJECT), str(size.n_sessions), str(size.n_vertices))
-    gigabytes = sum(path.stat().st_size for path in betas(root)) / 1e9
-    work = f"raw betas to release, one subject, {size.n_sessions} sessions, {gigabytes:.1f} GB, warm"
-    times = f"{min(own):.2f} s"
-    reading = min(found["seconds"] for found in plain)
-    yield Row(
-        work, times, f"notebooks {peer.seconds:.1f} s", peer.seconds / min(own), " x faster", 12, more_is_better=True
-    )
-    yield Row("the same", times, f"plain read {reading:.2f} s", min(own) / reading, " x", 2)
-    core_seconds, reading = min(cost.core_seconds for cost in costs), min(found["core seconds"] for found in plain)
-    times = f"{core_seconds:.2f} s"
-    yield Row(
-        "core seconds of that, which other work on the machine changes less", times,
-        f"notebooks {peer.core_seconds:.1f} s", peer.core_seconds / core_seconds, " x fewer", None,
-    )  # fmt: skip
-    yield Row("the same", times, f"plain read {reading:.2f} s", core_seconds / reading, " x", None)
-    yield Row("peak memory of that", f"{memory / 1e9:.2f} GB", f"{peer.memory / 1e9:.2f} GB", memory / 1e9, " GB", 0.7)
-    for n_subjects in (2, 4):
-        if n_subjects <= len(subjects):
-            more = build(root, release, subjects[:n_subjects]).memory
-            yield Row(
-                f"peak memory, {n_subjects} subjects", f"{more / 1e9:.2f} GB", "", more / memory, " x of one", 1.1
-            )
+        readings.append(measure(Reading, "plain_read", *paths))
+        builds.append(build(nsd_root, folder / "release", [SUBJECT]))
+    _, notebooks = run(MEASUREMENTS_PATH, "notebooks", nsd_root, SUBJECT, size.n_sessions, size.n_vertices)
+
+    seconds, reading = min(cost.seconds for cost in builds), min(one.seconds for one in readings)
+    work = f"raw betas to release, one subject, {size.n_sessions} sessions, {count_gigabytes(paths):.1f} GB, warm"
+    yield speedup(work, seconds, "notebooks", notebooks.seconds, 12)
+    yield compare_with_plain_read("the same", seconds, reading, 2)
+
+    seconds, reading = min(cost.core_seconds for cost in builds), min(one.core_seconds for one in readings)
+    work = "core seconds of that, which other work on the machine changes less"
+    peer = f"notebooks {format_seconds(notebooks.core_seconds)}"
+    yield Row(work, format_seconds(seconds), peer, notebooks.core_seconds / seconds, " x fewer", None)
+    yield compare_with_plain_read("the same", seconds, reading, None)
+
+    memory = builds[-1].memory
+    peer = f"{notebooks.memory / 1e9:.2f} GB"
+    yield Row("peak memory of that", f"{memory / 1e9:.2f} GB", peer, memory / 1e9, " GB", 0.7)
+    return builds[-1]
+
+
+def compare_with_plain_read(work: str, seconds: float, reading: float, target: float | None) -> Row:
+    return Row(work, format_seconds(seconds), f"plain read {format_seconds(reading)}", seconds / reading, " x", target)
+
+
+def compare_build_memory(folder: Path, size: Size, subjects: Sequence[int], memory: float) -> Iterator[Row]:
+    """Compare the peak memory of a build, in bytes, with those of more subjects and of fewer sessions."""
+    for n_subjects in (2, 4)[: len(subjects) // 2]:
+        more = build(folder / "nsd", folder / "release", subjects[:n_subjects]).memory
+        yield Row(f"peak memory, {n_subjects} subjects", f"{more / 1e9:.2f} GB", "", more / memory, " x of one", 1.1)
     if size.n_sessions > 10:
-        other = folder / "fewer"
-        make_tree(other, [SUBJECT], size, 1, size.n_sessions // 2, None)
-        fewer = build(other, release, [SUBJECT]).memory
+        short_root = folder / "nsd_short"
+        make_tree(short_root, [SUBJECT], size.n_sessions // 2, size.n_vertices)
+        fewer = build(short_root, folder / "release", [SUBJECT]).memory
         yield Row("peak memory, half the sessions", f"{fewer / 1e9:.2f} GB", "", memory / fewer, " x of it", 1.1)
-        shutil.rmtree(other)
+        shutil.rmtree(short_root)
 
 
-def _start(processes: list[subprocess.Popen[str]]) -> list[str]:
+def compare_workers(folder: Path, size: Size) -> Iterator[Row]:
+    """Compare one worker with two: computing alone, each worker on one core, and the whole build."""
+    nsd_root = folder / "nsd"
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) == 2:
+        pairs = [(compute_on(cores[:1], nsd_root), compute_on(cores, nsd_root)) for _ in range(size.n_repeats)]
+        alone, together = zip(*pairs, strict=True)
+        work = "two workers on two cores, CPU-bound part"
+        yield speedup(work, min(map(clock_seconds, together)), "one on one core", min(map(clock_seconds, alone)), 1.7)
+        work = "two workers on two cores, core seconds of each"
+        yield speedup(work, min(map(core_seconds, together)), "one on one core", min(map(core_seconds, alone)), None)
+    costs: dict[int, Cost] = {
+        n: build(nsd_root, folder / "release", [SUBJECT], "--workers", str(n)) for n in (1, 2)
+    }
+    yield speedup("the whole build, --workers 2", costs[2].seconds, "--workers 1", costs[1].seconds, None)
+
+
+def compute_on(cores: Sequence[int], nsd_root: Path) -> list[Computing]:
+    """Standardise one hemisphere many times, with one process per core. They start together, with betas in memory."""
+    n_each = N_COMPUTATIONS // len(cores)
+    processes = []
+    for core in cores:
+        command = [sys.executable, MEASUREMENTS_PATH, "compute", nsd_root, SUBJECT, core, n_each]
+        processes.append(
+            subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    return [process.communicate()[0] for process in processes]
+    return [Computing(**json.loads(process.communicate()[0])) for process in processes]
 
 
-def workers(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
-    root = folder / "nsd"
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    n_repeats = 100
-
-    def together(n_workers: int) -> tuple[float, float]:
-        share = n_repeats // n_workers
-        command = [sys.executable, HERE / "measurements.py", "compute", root, SUBJECT]
-        processes = [
-            subprocess.Popen(
-                [*map(str, [*command, core, share])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-            for core in cores[:n_workers]
-        ]
-        for process in processes:  # start together, when each has its betas in memory
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        found = [json.loads(output) for output in _start(processes)]
-        seconds = max(one["ended"] for one in found) - min(one["started"] for one in found)
-        return seconds, max(one["core seconds"] for one in found)
-
-    if len(cores) == 2:
-        pairs = [(together(1), together(2)) for _ in range(size.n_repeats)]
-        for i, what in enumerate(("CPU-bound part", "core seconds of each")):
-            one, two = (min(found[i] for found in many) for many in zip(*pairs, strict=True))
-            yield Row(
-                f"two workers on two cores, {what}", f"{two:.2f} s", f"one on one core {one:.2f} s", one / two,
-                " x faster", None if i else 1.7, more_is_better=True,
-            )  # fmt: skip
-    times = {}
-    for n_workers in (1, 2):
-        times[n_workers] = build(root, folder / "release", [SUBJECT], "--workers", str(n_workers)).seconds
-    yield Row(
-        "the whole build, --workers 2", f"{times[2]:.2f} s", f"--workers 1 {times[1]:.2f} s", times[1] / times[2],
-        " x faster", None,
-    )  # fmt: skip
-    shutil.rmtree(root)
+def clock_seconds(computations: Sequence[Computing]) -> float:
+    """Return the time from the first start to the last end."""
+    return max(one.ended for one in computations) - min(one.started for one in computations)
 
 
-def cold_files(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
-    root = folder / "cold"
-    make_tree(root, [SUBJECT], size, size.n_cold_sessions, size.n_cold_sessions, None)
-    paths = betas(root)
-
-    def forget() -> None:
-        for path in paths:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-    plain, own = [], []
-    for i in range(size.n_repeats):
-        forget()
-        plain.append(measure("plain_read", *paths)["seconds"])
-        forget()
-        own.append(measure("sessions", root, SUBJECT, 1, folder / f"cold_cache{i}")["seconds"])
-    gigabytes = sum(path.stat().st_size for path in paths) / 1e9
-    work = f"cold files, {len(paths) // 2} sessions, {gigabytes:.1f} GB: read and standardised"
-    yield Row(work, f"{min(own):.2f} s", f"plain read {min(plain):.2f} s", min(own) / min(plain), " x", 1.25)
-    shutil.rmtree(root)
+def core_seconds(computations: Sequence[Computing]) -> float:
+    """Return the core seconds of the process that took most."""
+    return max(one.core_seconds for one in computations)
 
 
-def full_size_files(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
-    """Write and load assemblies of NSD's own size, which takes seconds in either mode."""
-    root, release, home = folder / "labels", folder / "full", folder / "brainio"
+def compare_cold_files(folder: Path, size: Size) -> Iterator[Row]:
+    """Compare standardising sessions with plain reads, of files that are not in memory."""
+    nsd_root = folder / "cold"
+    n_sessions = size.n_cold_sessions
+    make_tree(nsd_root, [SUBJECT], n_sessions, size.n_vertices, n_distinct=n_sessions)
+    paths = list_betas(nsd_root)
+    readings, sessions = [], []
+    for number in range(size.n_repeats):
+        drop_from_memory(paths)
+        readings.append(measure(Reading, "plain_read", *paths))
+        drop_from_memory(paths)
+        sessions.append(measure(Reading, "prepare_sessions", nsd_root, SUBJECT, folder / f"cold_cache{number}"))
+    work = f"cold files, {n_sessions} sessions, {count_gigabytes(paths):.1f} GB: read and standardised"
+    seconds, reading = min(one.seconds for one in sessions), min(one.seconds for one in readings)
+    yield compare_with_plain_read(work, seconds, reading, 1.25)
+    shutil.rmtree(nsd_root)
+
+
+def drop_from_memory(paths: Sequence[Path]) -> None:
+    """Make the kernel forget the contents of files, so that the next read comes from the disk."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def compare_full_size_files(folder: Path, n_repeats: int) -> Iterator[Row]:
+    """Write and load assemblies of the size that NSD gives, which takes about two minutes in either mode."""
+    nsd_root, home = folder / "labels", folder / "brainio"
     home.mkdir()
-    code = (
-        f"from pathlib import Path; from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree; "
-        f"simulate_tree(Path({str(root)!r}), Recipe(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=163842, image_size=8))"
-    )
-    run("-c", code)
-    own = [measure("write_own", root, folder / "own.nc") for _ in range(size.n_repeats)]
-    core = measure("write_core", root, home)
-    fastest = min(one["seconds"] for one in own)
-    peer = core["train"]
-    yield Row(
-        "writing the train assembly, 412 x 221,160", f"{fastest:.2f} s", f"write_netcdf {peer['seconds']:.1f} s",
-        peer["seconds"] / fastest, " x faster", 20, more_is_better=True,
-    )  # fmt: skip
-    yield Row(
-        "size of that", f"{own[0]['bytes'] / 1e6:.1f} MB", f"{peer['bytes'] / 1e6:.1f} MB",
-        own[0]["bytes"] / peer["bytes"], " x", 1.03,
-    )  # fmt: skip
-    measure("write_release", root, release)
-    environment = {"BRAINSCORE_ALLEN2022_SURFACE_DIR": str(release), "BRAINIO_HOME": str(home)}
-    for identifier, split, region, target in (
-        ("Allen2022_fmri_surface.train", "train", "", 3),
-        ("Allen2022_fmri_surface.V4.test", "test", "V4", 20),
-    ):
-        ours, theirs = [], []
-        for _ in range(size.n_repeats):
-            ours.append(measure("load_own", identifier, environment=environment))
-            theirs.append(measure("load_core", core[split]["sha1"], split, release, region, environment=environment))
-        assert abs(ours[0]["sum"] - theirs[0]["sum"]) < 1e-3 and ours[0]["shape"] == theirs[0]["shape"]
-        one, other = (min(found["seconds"] for found in many) for many in (ours, theirs))
-        yield Row(
-            f"loading {identifier}", f"{one:.3f} s", f"load_assembly_from_s3 {other:.2f} s", other / one, " x faster",
-            target, more_is_better=True,
-        )  # fmt: skip
+    run(MEASUREMENTS_PATH, "make_labels", nsd_root)
+    core = {split: measure(Writing, "write_with_core", nsd_root, home, split) for split in ("train", "test")}
+    yield from compare_writing(nsd_root, folder / "train.nc", core["train"], n_repeats)
+    run(MEASUREMENTS_PATH, "write_release", nsd_root, folder / "full")
+    yield from compare_loading(folder / "full", home, core, n_repeats)
+
+
+def compare_writing(nsd_root: Path, path: Path, core: Writing, n_repeats: int) -> Iterator[Row]:
+    """Compare writing the train assembly with `write_netcdf` of brainscore_core."""
+    writings = [measure(Writing, "write_train", nsd_root, path) for _ in range(n_repeats)]
+    seconds, size = min(writing.seconds for writing in writings), writings[0].size
+    yield speedup("writing the train assembly, 412 x 221,160", seconds, "write_netcdf", core.seconds, 20)
+    yield Row("size of that", f"{size / 1e6:.1f} MB", f"{core.size / 1e6:.1f} MB", size / core.size, " x", 1.03)
+
+
+def compare_loading(release_path: Path, home: Path, core: dict[str, Writing], n_repeats: int) -> Iterator[Row]:
+    """Compare loading a whole assembly, and one region of it, with `load_assembly_from_s3` of brainscore_core."""
+    environment = {"BRAINSCORE_ALLEN2022_SURFACE_DIR": str(release_path), "BRAINIO_HOME": str(home)}
+    for split, region, target in (("train", "", 3), ("test", "V4", 20)):
+        identifier = f"{NAME}.{region}.{split}" if region else f"{NAME}.{split}"
+        loadings, core_loadings = [], []
+        for _ in range(n_repeats):
+            loadings.append(measure(Loading, "load_identifier", identifier, environment=environment))
+            arguments = (core[split].sha1, split, region)
+            core_loadings.append(measure(Loading, "load_with_core", *arguments, environment=environment))
+        require_same(loadings[0], core_loadings[0])
+        seconds, core_seconds = (min(one.seconds for one in many) for many in (loadings, core_loadings))
+        yield speedup(f"loading {identifier}", seconds, "load_assembly_from_s3", core_seconds, target)
         if region:
-            one, other = (max(found["more memory"] for found in many) for many in (ours, theirs))
-            yield Row(
-                "memory of that", f"{one / 1e6:.0f} MB", f"{other / 1e6:.0f} MB", one / other, " x", 0.1
-            )  # fmt: skip
+            memory, peer = (max(one.memory for one in many) for many in (loadings, core_loadings))
+            yield Row("memory of that", f"{memory / 1e6:.0f} MB", f"{peer / 1e6:.0f} MB", memory / peer, " x", 0.1)
 
 
-def ceilings(folder: Path, size: Size, expdesign: Path | None) -> Iterator[Row]:
-    found, _ = run(HERE / "ceilings.py")
-    own, peer = f"{1000 * found['own_seconds']:.1f} ms", f"load_ceiling {found['peer_seconds']:.1f} s"
-    work = f"split-half ceilings, {found['n_neuroids']:,} neuroids"
-    yield Row(work, own, peer, found["times_faster"], " x faster", 300, more_is_better=True)
-    memory = found["assemblies_in_memory"]
+def require_same(loading: Loading, core_loading: Loading) -> None:
+    """End the benchmark if two loaders give different assemblies."""
+    if loading.shape != core_loading.shape or abs(loading.total - core_loading.total) > 1e-3:
+        sys.exit(f"The two loaders give different assemblies: {loading} and {core_loading}.")
+
+
+def compare_ceilings() -> Iterator[Row]:
+    """Compare split-half ceilings with Brain-Score's."""
+    line, _ = run(Path(__file__).parent / "ceilings.py")
+    ceilings = Ceilings(**json.loads(line))
+    if not ceilings.largest_difference < TOLERANCE:
+        sys.exit(f"The ceilings differ from Brain-Score's by {ceilings.largest_difference}, expected below {TOLERANCE}.")
+    work = f"split-half ceilings, {ceilings.n_neuroids:,} neuroids"
+    yield speedup(work, ceilings.seconds, "load_ceiling", ceilings.peer_seconds, 300)
     work = "memory for the ceilings of all 221,168 neuroids"
-    yield Row(work, f"{found['own_seconds_of_all']:.2f} s", "", memory, " x the assembly", 2)
+    seconds = format_seconds(ceilings.all_neuroids_seconds)
+    yield Row(work, seconds, "", ceilings.all_neuroids_memory, " x the assembly", 2)
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a process that crashes must not fill the disk
     main()

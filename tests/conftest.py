@@ -1,4 +1,4 @@
-"""Every test works on a synthetic NSD tree, written with NSD's literal file names::
+"""Every test works on a synthetic NSD tree, with NSD's literal file names::
 
     nsd/                                                                   the official layout
         nsddata/experiments/nsd/nsd_expdesign.mat                          masterordering, subjectim, sharedix
@@ -10,14 +10,16 @@
             lh.ncsnr.mgh            rh.ncsnr.mgh
         nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5                       imgBrick
 
-Subjects 1, 2, 5 and 7 have four sessions, the others three, as 40 and 30 in NSD. In every hemisphere a vertex is always
-NaN, one in every other session, one in a single trial of session 1, and one is constant.
+Subjects 1, 2, 5 and 7 have four sessions, and the others have three, in proportion to 40 and 30 in NSD. Every hemisphere
+has four broken vertices: one is NaN in all trials, one is NaN in every second session, one is NaN in a single trial of
+session 1, and one is constant.
 """
 
 import logging
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,52 +27,65 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.files import SUBJECTS
-from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
-
-SMALL = Recipe()
+from allen2022_surface_packaging.nsd.simulation import simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe
 
 
 @pytest.fixture(scope="session")
 def nsd_tree(tmp_path_factory) -> Path:
-    """A small synthetic NSD tree of eight subjects, to be read only."""
+    """A small synthetic NSD tree of eight subjects. Tests only read it."""
     root = tmp_path_factory.mktemp("raw") / "nsd"
-    simulate_tree(root, SMALL)
+    simulate_tree(root)
     return root
 
 
 @pytest.fixture(scope="session")
 def release(nsd_tree, tmp_path_factory) -> Path:
-    """The release of all eight subjects of the small tree, to be read only."""
+    """The release of all eight subjects of the small tree. Tests only read it."""
     path = tmp_path_factory.mktemp("releases") / "eight"
-    build_release(nsd_tree, path, subjects=SUBJECTS)
+    build_release(nsd_tree, path, make_recipe())
     return path
 
 
 @pytest.fixture(scope="session")
 def four_subject_release(nsd_tree, tmp_path_factory) -> Path:
-    """The release of subjects 1, 2, 5 and 7 of the small tree, to be read only."""
+    """The release of subjects 1, 2, 5 and 7 of the small tree. Tests only read it."""
     path = tmp_path_factory.mktemp("releases") / "four"
-    build_release(nsd_tree, path, subjects=(1, 2, 5, 7))
+    build_release(nsd_tree, path, make_recipe((1, 2, 5, 7)))
     return path
 
 
 @pytest.fixture
-def own_tree(nsd_tree, tmp_path) -> Path:
-    """A copy of the small tree that a test may break."""
+def tree_copy(nsd_tree, tmp_path) -> Path:
+    """A copy of the small tree that a test may change."""
     return Path(shutil.copytree(nsd_tree, tmp_path / "nsd"))
 
 
 @pytest.fixture
-def own_release(release, tmp_path) -> Path:
-    """A copy of the release that a test may break."""
+def release_copy(release, tmp_path) -> Path:
+    """A copy of the release of eight subjects that a test may change."""
     return Path(shutil.copytree(release, tmp_path / "release"))
 
 
-@pytest.fixture(scope="module")
-def moto_port():
-    """The port of an S3 server of moto's on this machine, empty at first."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+@pytest.fixture
+def own_tree(tree_copy) -> Path:
+    """The earlier name of `tree_copy`."""
+    return tree_copy
+
+
+@pytest.fixture
+def own_release(release_copy) -> Path:
+    """The earlier name of `release_copy`."""
+    return release_copy
+
+
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    """The port of the one S3 server (moto) of the test run.
+
+    All modules share it, and a test may reset it. A fixture that fills it therefore has module scope at most.
+    """
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it logs a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()[1]
@@ -83,8 +98,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_this_machine(monkeypatch, tmp_path_factory):
-    """Keep credentials, HOME, caches and the network (other than this machine's own) away from every test."""
+def isolated_environment(monkeypatch, tmp_path_factory) -> None:
+    """Hide credentials, HOME and caches of this machine from every test, and block connections to other machines."""
     home = tmp_path_factory.mktemp("home")
     for name in [name for name in os.environ if name.startswith(("AWS_", "BRAINIO", "BRAINSCORE", "RESULTCACHING"))]:
         monkeypatch.delenv(name)
@@ -95,9 +110,9 @@ def nothing_of_this_machine(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("BS_INSTALL_DEPENDENCIES", "no")
     connect = socket.socket.connect
 
-    def connect_here_only(self, address):
+    def connect_to_this_machine_only(self, address):
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"a test tried to reach {address[0]}")
         return connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", connect_here_only)
+    monkeypatch.setattr(socket.socket, "connect", connect_to_this_machine_only)

@@ -1,11 +1,10 @@
-"""Whatever is wrong with the input: one line that names the file, says what was found and what to do, and nothing left behind."""
+"""Invalid input of every kind. The message is one line that names the file and says what to do, and no file is left."""
 
 import gzip
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -14,8 +13,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from allen2022_surface_packaging.cli import main
-from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from support import run_cli
 
 BETAS = "nsddata_betas/ppdata/subj02/fsaverage/betas_fithrf_GLMdenoise_RR"
 LABELS = "nsddata/freesurfer/fsaverage/label"
@@ -23,33 +22,13 @@ DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
 IMAGES = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 
 
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line in this process, which is a second faster than in another."""
-
-    def run_command(*arguments) -> Result:
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Result(leaving.value.code or 0, captured.out, captured.err)
-
-    return run_command
-
-
-def assert_fails(result: Result, *words: str) -> None:
+def assert_fails(result, *patterns: str) -> None:
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith("allen2022-surface: ")]
     assert len(lines) == 1, result.stderr
-    for word in words:
-        assert re.search(word, lines[0]), f"{word!r} is not in {lines[0]!r}"
+    for pattern in patterns:
+        assert re.search(pattern, lines[0]), f"{pattern!r} does not match {lines[0]!r}"
 
 
 def rewrite_design(tree: Path, **changes) -> None:
@@ -72,21 +51,22 @@ def cut_in_half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def out_of_range(tree: Path, name: str) -> None:
+def set_an_id_to_zero(tree: Path, name: str) -> None:
     values = read_design(tree)[name].copy()
     values.flat[5] = 0
     rewrite_design(tree, **{name: values})
 
 
-def unseen_images(tree: Path) -> None:
-    """Show every image once: no image is complete."""
+def show_each_image_once(tree: Path) -> None:
+    """Show every image once, so that no image is complete."""
     design = read_design(tree)
     n = design["masterordering"].size
     ids = np.arange(1, n + 1)
     rewrite_design(tree, masterordering=ids[None].astype(np.uint16), subjectim=np.tile(ids, (8, 1)).astype(np.int32))
 
 
-def one_complete_image(tree: Path) -> None:
+def show_one_image_three_times(tree: Path) -> None:
+    """Show one image three times and the others once, so that one image is complete."""
     design = read_design(tree)
     order = np.arange(1, design["masterordering"].size + 1)
     order[:3] = design["sharedix"].min()
@@ -94,14 +74,14 @@ def one_complete_image(tree: Path) -> None:
     rewrite_design(tree, masterordering=order[None].astype(np.uint16), subjectim=ids.astype(np.int32))
 
 
-def fewer_images(tree: Path) -> None:
+def keep_20_images(tree: Path) -> None:
     with h5py.File(tree / IMAGES, "r+") as file:
-        few = file["imgBrick"][:20]
+        first_images = file["imgBrick"][:20]
         del file["imgBrick"]
-        file["imgBrick"] = few
+        file["imgBrick"] = first_images
 
 
-def not_mgz(path: Path) -> None:
+def write_mgz_without_header(path: Path) -> None:
     path.write_bytes(gzip.compress(b"not a header"))
 
 
@@ -115,13 +95,13 @@ FAULTS = {
         ["nsd_expdesign.mat", "lacks the variable sharedix"],
     ),
     "masterordering out of range": (
-        lambda t: out_of_range(t, "masterordering"),
+        lambda t: set_an_id_to_zero(t, "masterordering"),
         ["masterordering holds 0 to", "1 to 400"],
     ),
-    "subjectim out of range": (lambda t: out_of_range(t, "subjectim"), ["subjectim holds 0 to"]),
-    "sharedix out of range": (lambda t: out_of_range(t, "sharedix"), ["sharedix holds 0 to"]),
-    "no complete image": (unseen_images, ["No image was seen 3 times"]),
-    "one complete image": (one_complete_image, ["1 image was seen 3 times", "at least 2"]),
+    "subjectim out of range": (lambda t: set_an_id_to_zero(t, "subjectim"), ["subjectim holds 0 to"]),
+    "sharedix out of range": (lambda t: set_an_id_to_zero(t, "sharedix"), ["sharedix holds 0 to"]),
+    "no complete image": (show_each_image_once, ["No image was seen 3 times"]),
+    "one complete image": (show_one_image_three_times, ["1 image was seen 3 times", "at least 2"]),
     "session missing": (
         lambda t: [(t / BETAS / f"{h}.betas_session02.mgh").unlink() for h in ("lh", "rh")],
         ["subj02", "session02.mgh is missing"],
@@ -134,7 +114,7 @@ FAULTS = {
     "ncsnr missing": (lambda t: (t / BETAS / "lh.ncsnr.mgh").unlink(), ["subj02.*lh.ncsnr.mgh is missing"]),
     "labels missing": (lambda t: (t / LABELS / "lh.streams.mgz").unlink(), ["lh.streams.mgz is missing"]),
     "labels damaged": (
-        lambda t: not_mgz(t / LABELS / "rh.Kastner2015.mgz"),
+        lambda t: write_mgz_without_header(t / LABELS / "rh.Kastner2015.mgz"),
         ["rh.Kastner2015.mgz cannot be read as MGH"],
     ),
     "labels not gzip": (
@@ -158,7 +138,7 @@ FAULTS = {
         ["rh.betas_session01.mgh is cut short", "bytes"],
     ),
     "betas not MGH": (
-        lambda t: (t / BETAS / "rh.betas_session01.mgh").write_bytes(b"nothing of the kind" * 100),
+        lambda t: (t / BETAS / "rh.betas_session01.mgh").write_bytes(b"some other content" * 100),
         ["rh.betas_session01.mgh is not an MGH file"],
     ),
     "betas empty": (
@@ -171,41 +151,41 @@ FAULTS = {
     ),
     "images missing": (lambda t: (t / IMAGES).unlink(), ["nsd_stimuli.hdf5 is missing"]),
     "images not HDF5": (lambda t: (t / IMAGES).write_text("no"), ["nsd_stimuli.hdf5 holds no HDF5 dataset imgBrick"]),
-    "image outside imgBrick": (fewer_images, ["imgBrick holds 20 images", "asks for image"]),
+    "image outside imgBrick": (keep_20_images, ["imgBrick holds 20 images", "asks for image"]),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_of_the_tree_is_one_line_and_leaves_nothing(run, own_tree, tmp_path, fault):
-    break_tree, words = FAULTS[fault]
-    break_tree(own_tree)
-    before = {path: path.stat().st_mtime_ns for path in own_tree.rglob("*")}
+def test_build_fails_in_one_line_when_the_tree_is_invalid(tree_copy, tmp_path, fault):
+    break_tree, patterns = FAULTS[fault]
+    break_tree(tree_copy)
+    before = {path: path.stat().st_mtime_ns for path in tree_copy.rglob("*")}
 
-    assert_fails(run("build", own_tree, tmp_path / "out" / "release"), *words)
+    assert_fails(run_cli("build", tree_copy, tmp_path / "out" / "release"), *patterns)
 
     assert not list(tmp_path.glob("out/*"))
-    assert {path: path.stat().st_mtime_ns for path in own_tree.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tree_copy.rglob("*")} == before
 
 
 @pytest.mark.parametrize("fault", ["session missing", "betas cut short", "image outside imgBrick", "labels damaged"])
-def test_check_finds_the_same_fault(run, own_tree, fault):
-    break_tree, words = FAULTS[fault]
-    break_tree(own_tree)
+def test_check_finds_the_same_fault_as_build(tree_copy, fault):
+    break_tree, patterns = FAULTS[fault]
+    break_tree(tree_copy)
 
-    result = run("check", own_tree)
+    result = run_cli("check", tree_copy)
     assert result.returncode == 1
-    for word in words:
-        assert re.search(word, result.stdout)
+    for pattern in patterns:
+        assert re.search(pattern, result.stdout)
 
 
-def test_check_lists_every_problem_and_not_just_the_first(run, own_tree):
-    (own_tree / BETAS / "rh.betas_session02.mgh").unlink()
-    (own_tree / LABELS / "lh.streams.mgz").unlink()
-    (own_tree / LABELS / "rh.Kastner2015.mgz").write_text("no")
-    (own_tree / IMAGES).write_text("no")
-    cut_in_half(own_tree / BETAS / "lh.betas_session01.mgh")
+def test_check_lists_every_problem_of_a_tree(tree_copy):
+    (tree_copy / BETAS / "rh.betas_session02.mgh").unlink()
+    (tree_copy / LABELS / "lh.streams.mgz").unlink()
+    (tree_copy / LABELS / "rh.Kastner2015.mgz").write_text("no")
+    (tree_copy / IMAGES).write_text("no")
+    cut_in_half(tree_copy / BETAS / "lh.betas_session01.mgh")
 
-    result = run("check", own_tree)
+    result = run_cli("check", tree_copy)
     assert_fails(result, r"\d problems in")
     names = ("rh.betas_session02.mgh", "lh.streams.mgz", "rh.Kastner2015.mgz", "lh.betas_session01.mgh")
     for name in names:
@@ -214,16 +194,15 @@ def test_check_lists_every_problem_and_not_just_the_first(run, own_tree):
     assert len(problems) == len(set(problems)) == len(names)
 
 
-def test_check_finds_both_files_of_a_missing_pair(run, own_tree):
+def test_check_finds_both_files_of_a_missing_pair(tree_copy):
     for hemisphere in ("lh", "rh"):
-        (own_tree / BETAS / f"{hemisphere}.ncsnr.mgh").unlink()
+        (tree_copy / BETAS / f"{hemisphere}.ncsnr.mgh").unlink()
 
-    result = run("check", own_tree)
-    assert_fails(result, "2 problems in")
+    assert_fails(run_cli("check", tree_copy), "2 problems in")
 
 
-def test_check_prints_a_row_per_subject(run, nsd_tree):
-    result = run("check", nsd_tree)
+def test_check_prints_a_row_per_subject(nsd_tree):
+    result = run_cli("check", nsd_tree)
 
     assert result.returncode == 0
     for subject, sessions in zip(range(1, 9), (4, 4, 3, 3, 4, 3, 4, 3), strict=True):
@@ -233,27 +212,26 @@ def test_check_prints_a_row_per_subject(run, nsd_tree):
     assert "no problems found" in result.stdout
 
 
-@pytest.mark.parametrize("root", ["nowhere", "empty"])
-def test_a_missing_or_empty_tree_is_refused(run, tmp_path, root):
+@pytest.mark.parametrize("root", ["missing_tree", "empty"])
+def test_build_refuses_a_missing_or_empty_tree(tmp_path, root):
     (tmp_path / "empty").mkdir()
 
-    assert_fails(run("build", tmp_path / root, tmp_path / "release"), root, "NSD")
+    assert_fails(run_cli("build", tmp_path / root, tmp_path / "release"), root, "NSD")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
-def test_with_nsds_own_design_every_session_must_be_there(run, tmp_path, nsd_sized_design):
-    """A tree of two sessions that claims to be NSD itself."""
-    simulate_tree(tmp_path / "nsd", Recipe(subjects=(4,), n_sessions=2, n_trials=750, n_vertices=40, image_size=8))
-    shutil.copyfile(nsd_sized_design, tmp_path / "nsd" / DESIGN)
+def test_every_session_is_required_when_the_design_is_full_size(tmp_path, full_size_design):
+    """The tree has two sessions, but its design is as large as NSD's."""
+    simulate_tree(tmp_path / "nsd", TreeSize(subjects=(4,), n_sessions=2, n_trials=750, n_vertices=40, image_size=8))
+    shutil.copyfile(full_size_design, tmp_path / "nsd" / DESIGN)
 
-    result = run("build", tmp_path / "nsd", tmp_path / "release", "--subjects", 4, "--name", "one")
-    assert_fails(
-        result, "subj04.*session03.mgh is missing", "57 problems in all"
-    )  # 28 sessions of two hemispheres, and the images
+    result = run_cli("build", tmp_path / "nsd", tmp_path / "release", "--subjects", 4, "--name", "one")
+    # 28 sessions of two hemispheres, and the images
+    assert_fails(result, "subj04.*session03.mgh is missing", "57 problems in all")
 
 
 @pytest.fixture
-def nsd_sized_design(tmp_path, rng) -> Path:
+def full_size_design(tmp_path, rng) -> Path:
     order = rng.permutation(np.repeat(np.arange(1, 10_001), 3))
     ids = rng.permutation(73_000) + 1
     shared = np.sort(ids[:1000])
@@ -263,15 +241,15 @@ def nsd_sized_design(tmp_path, rng) -> Path:
     return tmp_path / "design.mat"
 
 
-def test_no_space_left_is_one_line_and_leaves_nothing(run, nsd_tree, tmp_path):
-    """On a real file system that is too small, where this machine allows to make one."""
+def test_build_fails_in_one_line_when_the_disk_is_full(nsd_tree, tmp_path):
+    """The disk is a small file system in memory. Not every machine allows to mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a small file system is not allowed here")
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True)
+    if mount.returncode:
+        pytest.skip("this machine does not allow to mount a small file system")
     try:
-        result = run("build", nsd_tree, disk / "release", "--cache", tmp_path / "cache")
+        result = run_cli("build", nsd_tree, disk / "release", "--cache", tmp_path / "cache")
         assert_fails(result, "[Nn]o space left", "[Mm]ake room")
         assert not list(disk.iterdir())
     finally:
@@ -292,8 +270,11 @@ def test_no_space_left_is_one_line_and_leaves_nothing(run, nsd_tree, tmp_path):
         [],
     ],
 )
-def test_wrong_usage_ends_with_status_2(run, arguments):
-    result = run(*arguments)
+def test_wrong_usage_ends_with_exit_status_2(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+
+    result = run_cli(*arguments)
 
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())

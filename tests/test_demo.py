@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_demo_ends_with_the_ceilings_that_were_simulated(tmp_path):
+def test_demo_measures_the_simulated_ceilings(tmp_path):
     command = [sys.executable, "-m", "allen2022_surface_packaging", "demo", str(tmp_path / "demo")]
     result = subprocess.run(command, capture_output=True, text=True)
 
@@ -22,7 +22,7 @@ def test_the_demo_ends_with_the_ceilings_that_were_simulated(tmp_path):
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["artifacts.json", "nsd", "release"]
 
 
-def test_without_brainscore_vision_the_demo_says_what_to_install(tmp_path):
+def test_demo_says_what_to_install_when_brainscore_vision_is_missing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['brainscore_vision'] = None")
     command = [sys.executable, "-m", "allen2022_surface_packaging", "demo"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

@@ -1,26 +1,32 @@
-"""Releases against the plain reference of `reference.py`, whole files at a time."""
+"""Releases are compared as whole files, and with the plain reference of `reference.py`."""
 
-import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
 import xarray
 from PIL import Image
+from support import hashes
 
 import reference
-from allen2022_surface_packaging.build.pipeline import Method, build_release
+from allen2022_surface_packaging.build import sessions
+from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.files import SUBJECTS
-from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
-from allen2022_surface_packaging.release import sha1_of
+from allen2022_surface_packaging.nsd import inspection
+from allen2022_surface_packaging.nsd.facts import SUBJECTS
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 
 NEUROID_COORDINATES = ["neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset"]
+TWO_SUBJECTS = make_recipe((3, 8), name="Two")
 
 
 def open_split(release: Path, split: str) -> xarray.DataArray:
@@ -28,7 +34,7 @@ def open_split(release: Path, split: str) -> xarray.DataArray:
     return xarray.open_dataarray(path).load()
 
 
-def assert_is_reference(release: Path, expected: dict) -> None:
+def assert_equals_reference(release: Path, expected: dict) -> None:
     for split in ("train", "test"):
         assembly = open_split(release, split)
         assert assembly.dtype == np.float32
@@ -36,18 +42,11 @@ def assert_is_reference(release: Path, expected: dict) -> None:
         n_repetitions = 3 if split == "test" else 1
         assert assembly["nsd_id"].values.tolist() == list(np.repeat(expected[f"{split}_ids"], n_repetitions))
         neuroids = list(zip(*(assembly[name].values.tolist() for name in NEUROID_COORDINATES), strict=True))
-        assert [row[:5] for row in neuroids] == [row[:5] for row in expected["neuroids"]]
-        assert [row[5] for row in neuroids] == [row[5] for row in expected["neuroids"]]
+        assert neuroids == expected["neuroids"]
 
 
-def hashes(release: Path) -> dict[str, str]:
-    return {str(path.relative_to(release)): sha1_of(path) for path in sorted(release.rglob("*")) if path.is_file()}
-
-
-def test_a_release_holds_what_the_design_lists(release):
-    manifest = json.loads((release / "release.json").read_text())
-
-    assert manifest["name"] == "Allen2022_fmri_surface"
+def test_release_holds_the_files_that_the_design_lists(release):
+    assert Manifest.read(ReleaseFolder(release)).name == "Allen2022_fmri_surface"
     assert {path.name for path in release.iterdir()} == {
         "Allen2022_fmri_surface_train.nc",
         "Allen2022_fmri_surface_test.nc",
@@ -60,103 +59,112 @@ def test_a_release_holds_what_the_design_lists(release):
     }
 
 
-def test_eight_subjects_agree_with_the_reference(nsd_tree, release):
+def test_release_of_eight_subjects_equals_the_reference(nsd_tree, release):
     expected = reference.reference_release(nsd_tree, SUBJECTS)
 
-    assert_is_reference(release, expected)
-    counts = json.loads((release / "release.json").read_text())["nan_counts"]
-    for split in ("train", "test"):
-        assert sum(c[split] for regions in counts.values() for c in regions.values()) == expected["n_nan"][split] > 0
+    assert_equals_reference(release, expected)
+    counts = [c for regions in Manifest.read(ReleaseFolder(release)).nan_counts.values() for c in regions.values()]
+    n_nan = {"train": sum(c.train for c in counts), "test": sum(c.test for c in counts)}
+    assert n_nan == expected["n_nan"]
+    assert min(n_nan.values()) > 0
 
 
-def test_four_subjects_agree_with_the_reference(nsd_tree, four_subject_release):
-    assert_is_reference(four_subject_release, reference.reference_release(nsd_tree, (1, 2, 5, 7)))
+def test_release_of_four_subjects_equals_the_reference(nsd_tree, four_subject_release):
+    assert_equals_reference(four_subject_release, reference.reference_release(nsd_tree, (1, 2, 5, 7)))
 
 
-def test_a_choice_of_its_own_agrees_with_the_reference(nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "r", subjects=(8, 3), name="Two")
+def test_release_of_any_two_subjects_equals_the_reference(nsd_tree, tmp_path):
+    build_release(nsd_tree, tmp_path / "r", make_recipe((8, 3), name="Two"))
 
-    assert_is_reference(tmp_path / "r", reference.reference_release(nsd_tree, (3, 8)))
-
-
-def test_global_statistics_of_the_train_images_alone_agree_with_the_reference(nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "r", subjects=(3, 8), name="Two", method=Method(standardize_on="train"))
-
-    assert_is_reference(tmp_path / "r", reference.reference_release(nsd_tree, (3, 8), standardize_on="train"))
+    assert_equals_reference(tmp_path / "r", reference.reference_release(nsd_tree, (3, 8)))
 
 
-def test_vertices_with_nan_can_be_dropped(nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "r", subjects=(3, 8), name="Two", method=Method(nan_policy="drop"))
+def test_release_standardised_on_train_images_equals_the_reference(nsd_tree, tmp_path):
+    build_release(nsd_tree, tmp_path / "r", make_recipe((3, 8), name="Two", standardize_on="train"))
+
+    assert_equals_reference(tmp_path / "r", reference.reference_release(nsd_tree, (3, 8), standardize_on="train"))
+
+
+def test_vertices_with_nan_are_dropped_when_asked(nsd_tree, tmp_path):
+    build_release(nsd_tree, tmp_path / "r", make_recipe((3, 8), name="Two", nan_policy="drop"))
 
     expected = reference.reference_release(nsd_tree, (3, 8), drop=True)
     assert expected["n_nan"] == {"train": 0, "test": 0}
-    assert_is_reference(tmp_path / "r", expected)
+    assert_equals_reference(tmp_path / "r", expected)
 
 
-def test_broken_vertices_are_handled_as_the_method_says(nsd_tree, release):
-    """Of every kind there is one per hemisphere; the tree is read to find which."""
+def test_broken_vertices_are_zero_in_the_release(nsd_tree, release):
+    """Each hemisphere has one vertex of each kind. The betas show which."""
     test = open_split(release, "test")
     kinds = set()
     for subject in (1, 4):
         for hemisphere in ("lh", "rh"):
             files = reference.session_files(nsd_tree, subject, hemisphere)
-            betas = [np.asarray(reference.nibabel.load(path).dataobj)[:, 0, 0, :] for path in files]
-            own = (test["subject"].values == f"subj{subject:02d}") & (test["hemisphere"].values == hemisphere)
-            always = np.flatnonzero(np.all([np.isnan(b).all(axis=1) for b in betas], axis=0))
+            betas = [np.asarray(nibabel.load(path).dataobj)[:, 0, 0, :] for path in files]
+            in_hemisphere = (test["subject"].values == f"subj{subject:02d}") & (test["hemisphere"].values == hemisphere)
+            always_nan = np.flatnonzero(np.all([np.isnan(b).all(axis=1) for b in betas], axis=0))
             constant = np.flatnonzero(np.all([np.ptp(b, axis=1) == 0 for b in betas], axis=0))
-            for kind, vertices in (("always NaN", always), ("constant", constant)):
-                columns = own & np.isin(test["vertex_index"].values, vertices)
+            for kind, vertices in (("always NaN", always_nan), ("constant", constant)):
+                columns = in_hemisphere & np.isin(test["vertex_index"].values, vertices)
                 if columns.any():
                     kinds.add(kind)
                     assert (test.values[:, columns] == 0).all()
     assert kinds == {"always NaN", "constant"}
 
 
-def test_v4_and_it_both_keep_the_vertices_that_they_share(release):
+def test_v4_and_it_both_keep_their_shared_vertices(release):
     train = open_split(release, "train")
-    own = train.isel(neuroid=(train["subject"] == "subj01") & (train["hemisphere"] == "lh"))
-    v4, it = (own.isel(neuroid=own["region"] == region) for region in ("V4", "IT"))
-    shared = sorted(set(v4["vertex_index"].values) & set(it["vertex_index"].values))
+    hemisphere = train.isel(neuroid=(train["subject"] == "subj01") & (train["hemisphere"] == "lh"))
+    v4, it = (hemisphere.isel(neuroid=hemisphere["region"] == region) for region in ("V4", "IT"))
+    shared_vertices = sorted(set(v4["vertex_index"].values) & set(it["vertex_index"].values))
 
-    assert shared
-    for vertex in shared:
-        one, other = (part.isel(neuroid=part["vertex_index"] == vertex).values for part in (v4, it))
-        np.testing.assert_array_equal(one, other)
+    assert shared_vertices
+    for vertex in shared_vertices:
+        v4_values, it_values = (region.isel(neuroid=region["vertex_index"] == vertex).values for region in (v4, it))
+        np.testing.assert_array_equal(v4_values, it_values)
 
 
-def test_the_flat_layout_gives_the_same_bytes(release, tmp_path):
-    simulate_tree(tmp_path / "flat", Recipe(layout="flat"))
-    build_release(tmp_path / "flat", tmp_path / "release", subjects=SUBJECTS)
+def test_flat_layout_gives_the_same_bytes(release, tmp_path):
+    simulate_tree(tmp_path / "flat", TreeSize(layout="flat"))
+    build_release(tmp_path / "flat", tmp_path / "release", make_recipe())
 
     assert hashes(tmp_path / "release") == hashes(release)
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_every_run_gives_the_same_bytes_under_any_hash_seed(nsd_tree, release, tmp_path, hash_seed):
-    command = [
-        sys.executable,
-        "-m",
-        "allen2022_surface_packaging",
-        "build",
-        nsd_tree,
-        tmp_path / "r",
-        "--cache",
-        "none",
-    ]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": hash_seed})
+def test_bytes_are_the_same_under_any_hash_seed(nsd_tree, release, tmp_path, hash_seed):
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "build", nsd_tree, tmp_path / "r"]
+    subprocess.run([*command, "--cache", "none"], check=True, env=os.environ | {"PYTHONHASHSEED": hash_seed})
 
     assert hashes(tmp_path / "r") == hashes(release)
 
 
 def test_sessions_without_a_needed_trial_are_not_read(release):
-    manifest = json.loads((release / "release.json").read_text())
-    betas = [path for path in manifest["inputs"] if "betas_session" in path]
+    betas = [path for path in Manifest.read(ReleaseFolder(release)).inputs if "betas_session" in path]
 
-    assert len(betas) == 2 * 3 * 8  # of subjects 1, 2, 5 and 7 the fourth session holds no complete image
+    assert len(betas) == 2 * 3 * 8  # the fourth session of subjects 1, 2, 5 and 7 shows no complete image
     assert not [path for path in betas if "session04" in path]
 
 
-def test_images_are_the_pixels_of_imgbrick(nsd_tree, release):
+def test_each_betas_header_is_read_once_per_step(nsd_tree, tmp_path, monkeypatch):
+    """Once by the inspection, and once more when the session is standardised."""
+    counts = {inspection: Counter(), sessions: Counter()}
+    for module, n_reads in counts.items():
+        read_betas_shape = module.read_betas_shape
+
+        def count_and_read(file, read_betas_shape=read_betas_shape, n_reads=n_reads):
+            n_reads[str(file)] += 1
+            return read_betas_shape(file)
+
+        monkeypatch.setattr(module, "read_betas_shape", count_and_read)
+
+    build_release(nsd_tree, tmp_path / "r", TWO_SUBJECTS)
+
+    assert len(counts[inspection]) == len(counts[sessions]) == 2 * 2 * 3
+    assert set(counts[inspection].values()) == set(counts[sessions].values()) == {1}
+
+
+def test_images_equal_the_pixels_of_imgbrick(nsd_tree, release):
     with h5py.File(nsd_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5") as file:
         for split in ("train", "test"):
             for row in pd.read_csv(release / f"stimulus_metadata_{split}.csv").itertuples():
@@ -164,91 +172,92 @@ def test_images_are_the_pixels_of_imgbrick(nsd_tree, release):
                 np.testing.assert_array_equal(image, file["imgBrick"][row.nsd_id])
 
 
-def test_tables_list_images_with_their_coco_ids(nsd_tree, release):
-    info = pd.read_csv(nsd_tree / "nsddata/experiments/nsd/nsd_stim_info_merged.csv").set_index("nsdId")
+def test_tables_list_the_images_with_coco_ids(nsd_tree, release):
+    stimulus_info = pd.read_csv(nsd_tree / "nsddata/experiments/nsd/nsd_stim_info_merged.csv").set_index("nsdId")
     table = pd.read_csv(release / "stimulus_metadata_test.csv")
 
     assert list(table) == ["stimulus_id", "nsd_id", "image_file_name", "coco_id"]
-    assert table.coco_id.tolist() == info.cocoId[table.nsd_id].tolist()
+    assert table.coco_id.tolist() == stimulus_info.cocoId[table.nsd_id].tolist()
     split = pd.read_csv(release / "train_test_split.csv")
     assert split.nsd_id.is_monotonic_increasing
     assert split.nsd_id[split.split == "test"].tolist() == table.nsd_id.tolist()
 
 
-def test_without_every_coco_id_the_column_is_left_out(own_tree, tmp_path):
-    path = own_tree / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+def test_coco_column_is_left_out_when_an_id_is_missing(tree_copy, tmp_path):
+    path = tree_copy / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
     pd.read_csv(path, index_col=0).iloc[5:].to_csv(path)
-    build_release(own_tree, tmp_path / "r", subjects=(3, 8), name="Two")
+    build_release(tree_copy, tmp_path / "r", TWO_SUBJECTS)
 
     for split in ("train", "test"):
         table = pd.read_csv(tmp_path / "r" / f"stimulus_metadata_{split}.csv")
         assert list(table) == ["stimulus_id", "nsd_id", "image_file_name"]
 
 
-def test_jpeg_images_are_written_when_asked_for(nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "r", subjects=(3, 8), name="Two", image_format="jpg")
+def test_images_are_jpeg_when_asked(nsd_tree, tmp_path):
+    build_release(nsd_tree, tmp_path / "r", TWO_SUBJECTS, image_format="jpg")
 
     names = pd.read_csv(tmp_path / "r" / "stimulus_metadata_test.csv").image_file_name
     assert Image.open(tmp_path / "r" / "stimuli_test" / names[0]).format == "JPEG"
+    assert Manifest.read(ReleaseFolder(tmp_path / "r")).image_format == "jpg"
 
 
 @pytest.fixture
-def tree_with_extracted_images(own_tree, release):
-    """A tree with the JPEG images that the published packaging leaves behind, and no `imgBrick`."""
+def tree_with_extracted_images(tree_copy, release):
+    """A tree with the JPEG images that the published packaging leaves, and without `imgBrick`."""
     for split in ("train", "test"):
-        folder = own_tree / "brainscore" / f"stimuli_{split}"
+        folder = tree_copy / "brainscore" / f"stimuli_{split}"
         folder.mkdir(parents=True)
         for path in (release / f"stimuli_{split}").iterdir():
             Image.open(path).save(folder / f"stimulus_{path.stem}.jpg", quality=95)
-    (own_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
-    return own_tree
+    (tree_copy / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
+    return tree_copy
 
 
-def test_extracted_images_are_reused_when_all_are_there(tree_with_extracted_images, tmp_path):
-    build_release(tree_with_extracted_images, tmp_path / "r", subjects=SUBJECTS)
+def test_extracted_images_are_copied_when_all_are_present(tree_with_extracted_images, tmp_path):
+    build_release(tree_with_extracted_images, tmp_path / "r", make_recipe())
 
     for split in ("train", "test"):
         for row in pd.read_csv(tmp_path / "r" / f"stimulus_metadata_{split}.csv").itertuples():
             copied = tmp_path / "r" / f"stimuli_{split}" / row.image_file_name
             source = tree_with_extracted_images / "brainscore" / f"stimuli_{split}" / f"stimulus_{copied.name}"
             assert copied.read_bytes() == source.read_bytes()
+    assert Manifest.read(ReleaseFolder(tmp_path / "r")).image_format == "jpg"
 
 
-def test_one_extracted_image_missing_means_extracting_all(tree_with_extracted_images, tmp_path):
+def test_imgbrick_is_needed_when_one_extracted_image_is_missing(tree_with_extracted_images, tmp_path):
     next((tree_with_extracted_images / "brainscore/stimuli_test").iterdir()).unlink()
 
     with pytest.raises(PackagingError, match="nsd_stimuli.hdf5 is missing"):
-        build_release(tree_with_extracted_images, tmp_path / "r", subjects=SUBJECTS)
+        build_release(tree_with_extracted_images, tmp_path / "r", make_recipe())
 
 
-def test_a_release_is_replaced_only_when_asked_to(nsd_tree, own_release):
-    (own_release / "train_test_split.csv").write_text("mine")
+def test_release_is_replaced_only_when_asked(nsd_tree, release_copy):
+    (release_copy / "train_test_split.csv").write_text("mine")
     with pytest.raises(PackagingError, match="exists already"):
-        build_release(nsd_tree, own_release, subjects=SUBJECTS)
-    assert (own_release / "train_test_split.csv").read_text() == "mine"
+        build_release(nsd_tree, release_copy, make_recipe())
+    assert (release_copy / "train_test_split.csv").read_text() == "mine"
 
-    build_release(nsd_tree, own_release, subjects=SUBJECTS, overwrite=True)
-    assert (own_release / "train_test_split.csv").read_text() != "mine"
+    build_release(nsd_tree, release_copy, make_recipe(), overwrite=True)
+    assert (release_copy / "train_test_split.csv").read_text() != "mine"
 
 
-def test_only_a_release_is_ever_overwritten(nsd_tree, tmp_path):
+def test_folder_is_never_overwritten_unless_it_is_a_release(nsd_tree, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
 
     with pytest.raises(PackagingError, match="is not a release"):
-        build_release(nsd_tree, tmp_path, subjects=SUBJECTS, overwrite=True)
+        build_release(nsd_tree, tmp_path, make_recipe(), overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
-    ("choice", "message"),
+    ("choices", "message"),
     [
         ({"subjects": (1, 2)}, "needs a --name"),
-        ({"subjects": SUBJECTS, "method": Method(nan_policy="drop")}, "needs a --name"),
+        ({"subjects": SUBJECTS, "nan_policy": "drop"}, "needs a --name"),
         ({"subjects": (1, 2), "name": "Allen2022_fmri_surface"}, "belongs to another choice"),
         ({"subjects": (1, 2), "name": "../up"}, "letters, digits and underscores"),
     ],
 )
-def test_a_choice_that_is_not_brainscores_needs_a_name_of_its_own(nsd_tree, tmp_path, choice, message):
+def test_unpublished_choices_are_refused_without_a_new_name(choices, message):
     with pytest.raises(ValueError, match=message):
-        build_release(nsd_tree, tmp_path / "r", **choice)
-    assert not (tmp_path / "r").exists()
+        make_recipe(**choices)

@@ -1,4 +1,4 @@
-"""Prepared region assemblies, made here by the plain reference as an earlier packaging would have left them."""
+"""Builds from prepared region assemblies. The plain reference writes the assemblies, as an earlier packaging does."""
 
 import shutil
 from pathlib import Path
@@ -8,9 +8,10 @@ import pytest
 import xarray
 
 import reference
-from allen2022_surface_packaging.build.pipeline import Method, build_release
+from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.files import SUBJECTS
+from allen2022_surface_packaging.nsd.facts import SUBJECTS
+from allen2022_surface_packaging.recipe import make_recipe
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +26,28 @@ def open_values(release: Path, split: str) -> np.ndarray:
     return xarray.open_dataarray(path).values
 
 
-@pytest.mark.parametrize("method", [Method(), Method(standardize_on="train"), Method(nan_policy="drop")])
-def test_prepared_averages_give_the_same_values_as_the_betas(nsd_tree, prepared_tree, tmp_path, method):
-    name = None if method == Method() else "Other"
-    for root, folder, prepared in ((nsd_tree, "raw", False), (prepared_tree, "prepared", True)):
-        build_release(
-            root, tmp_path / folder, subjects=SUBJECTS, method=method, name=name, from_region_assemblies=prepared
-        )
+@pytest.mark.parametrize(
+    "choices", [{}, {"name": "Other", "standardize_on": "train"}, {"name": "Other", "nan_policy": "drop"}]
+)
+def test_prepared_averages_give_the_same_values_as_betas(nsd_tree, prepared_tree, tmp_path, choices):
+    recipe = make_recipe(**choices)
+    build_release(nsd_tree, tmp_path / "raw", recipe)
+    build_release(prepared_tree, tmp_path / "prepared", recipe, from_region_assemblies=True)
 
     for split in ("train", "test"):
         raw, prepared = (open_values(tmp_path / folder, split) for folder in ("raw", "prepared"))
         np.testing.assert_allclose(prepared, raw, rtol=0, atol=1e-5)
 
 
-def test_train_and_statistics_come_from_the_prepared_averages(prepared_tree, tmp_path):
-    """Doubled and shifted averages are standardised back to the same train half, but not to the same test half."""
+def test_train_and_statistics_come_from_prepared_averages(prepared_tree, tmp_path):
+    """Doubled and shifted averages give the same train half again, but another test half."""
     root = Path(shutil.copytree(prepared_tree, tmp_path / "nsd"))
-    build_release(root, tmp_path / "before", subjects=SUBJECTS, from_region_assemblies=True)
+    build_release(root, tmp_path / "before", make_recipe(), from_region_assemblies=True)
     for path in (root / "assemblies").iterdir():
         assembly = xarray.open_dataarray(path).load()
         assembly.close()
         (2 * assembly + 1).to_netcdf(path)
-    build_release(root, tmp_path / "after", subjects=SUBJECTS, from_region_assemblies=True)
+    build_release(root, tmp_path / "after", make_recipe(), from_region_assemblies=True)
 
     before, after = (open_values(tmp_path / folder, "train") for folder in ("before", "after"))
     np.testing.assert_allclose(after, before, atol=1e-5)
@@ -74,7 +75,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_prepared_averages_that_disagree_with_the_tree_are_refused(prepared_tree, tmp_path, fault):
+def test_prepared_averages_are_refused_when_they_contradict_the_tree(prepared_tree, tmp_path, fault):
     change, message = FAULTS[fault]
     folder = Path(shutil.copytree(prepared_tree / "assemblies", tmp_path / "nsd" / "assemblies"))
     for entry in prepared_tree.iterdir():
@@ -85,14 +86,14 @@ def test_prepared_averages_that_disagree_with_the_tree_are_refused(prepared_tree
     (folder / "Allen2022_surface.V2.nc").unlink()
     changed = change(assembly)
     if changed is not None:
-        changed.encoding = {}  # or it would still name the coordinate that is gone
+        changed.encoding = {}  # otherwise it still names the removed coordinate
         changed.to_netcdf(folder / "Allen2022_surface.V2.nc")
 
     with pytest.raises(PackagingError, match=message):
-        build_release(tmp_path / "nsd", tmp_path / "release", subjects=SUBJECTS, from_region_assemblies=True)
+        build_release(tmp_path / "nsd", tmp_path / "release", make_recipe(), from_region_assemblies=True)
     assert not (tmp_path / "release").exists()
 
 
-def test_prepared_averages_of_eight_subjects_do_not_serve_four(prepared_tree, tmp_path):
+def test_prepared_averages_of_eight_subjects_are_refused_for_four(prepared_tree, tmp_path):
     with pytest.raises(PackagingError, match="expected .* as (in the labels|counted in the design|chosen)"):
-        build_release(prepared_tree, tmp_path / "r", subjects=(1, 2, 5, 7), from_region_assemblies=True)
+        build_release(prepared_tree, tmp_path / "r", make_recipe((1, 2, 5, 7)), from_region_assemblies=True)

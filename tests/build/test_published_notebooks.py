@@ -1,4 +1,4 @@
-"""The published procedure itself: notebooks 02 and 03 inside brainscore_vision, run on the same tree."""
+"""Releases compared with the published procedure: notebooks 02 and 03 of brainscore_vision, run on the same tree."""
 
 import ast
 import contextlib
@@ -16,18 +16,19 @@ import scipy.io
 import xarray
 
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.files import SUBJECTS
-from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
+from allen2022_surface_packaging.nsd.facts import SUBJECTS
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe
 
 matplotlib.use("Agg")
 
 NOTEBOOKS = "data/allen2022_fmri/data_packaging/notebooks/surface"
-N_SHARED = 1000  # written into the notebooks as a number
+N_SHARED = 1000  # a literal number in the notebooks
 N_SESSIONS, N_TRIALS = 5, 801  # 1335 images, of which three quarters, 1001, are shared: one is dropped below
 
 
 def run_notebook(name: str, **settings) -> None:
-    """Run the code of a notebook, with its settings replaced wherever it makes them."""
+    """Run the code of a notebook. Every assignment to a name in `settings` gets the value from there."""
     path = Path(find_spec("brainscore_vision").origin).parent / NOTEBOOKS / f"{name}.ipynb"
     namespace: dict = {"__name__": "notebook"}
 
@@ -48,10 +49,10 @@ def run_notebook(name: str, **settings) -> None:
 
 @pytest.fixture(scope="module")
 def flat_tree(tmp_path_factory) -> Path:
-    """A flat tree with 1000 shared images, as the notebooks take for granted."""
+    """A flat tree with 1000 shared images, which the notebooks assume."""
     root = tmp_path_factory.mktemp("flat") / "nsd"
-    recipe = Recipe(n_sessions=N_SESSIONS, n_trials=N_TRIALS, n_vertices=120, image_size=8, layout="flat")
-    simulate_tree(root, recipe)
+    size = TreeSize(n_sessions=N_SESSIONS, n_trials=N_TRIALS, n_vertices=120, image_size=8, layout="flat")
+    simulate_tree(root, size)
     path = root / "metadata/nsd_expdesign.mat"
     design = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
     design["sharedix"] = design["sharedix"][:, :N_SHARED]
@@ -61,9 +62,9 @@ def flat_tree(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # means of nothing but NaN, in the notebooks
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the notebooks take means of nothing but NaN
 @pytest.mark.parametrize("subjects", [SUBJECTS, (1, 2, 5, 7)])
-def test_every_value_is_the_published_procedures(flat_tree, tmp_path, subjects):
+def test_every_value_equals_the_published_procedure(flat_tree, tmp_path, subjects):
     sessions = {s: len(list((flat_tree / f"subj{s:02d}/betas").glob("lh.betas_session*.mgh"))) for s in SUBJECTS}
     root = tmp_path / "nsd"
     root.mkdir()
@@ -78,20 +79,24 @@ def test_every_value_is_the_published_procedures(flat_tree, tmp_path, subjects):
     }
     run_notebook("02_surface_data_preparation", **settings)
     run_notebook("03_surface_packaging_prep", **settings)
-    build_release(flat_tree, tmp_path / "release", subjects=subjects)
-    build_release(root, tmp_path / "prepared", subjects=subjects, from_region_assemblies=True)
+    build_release(flat_tree, tmp_path / "release", make_recipe(subjects))
+    build_release(root, tmp_path / "prepared", make_recipe(subjects), from_region_assemblies=True)
 
     published = root / "brainscore_surface"
     for release in (tmp_path / "release", tmp_path / "prepared"):
-        for split in ("train", "test"):
-            theirs = xarray.open_dataarray(published / f"Allen2022_fmri_surface_{split}.nc")
-            (path,) = release.glob(f"*_{split}.nc")
-            ours = xarray.open_dataarray(path)
-            assert ours.dims == theirs.dims
-            assert set(ours.coords) == set(theirs.coords)
-            for name, values in theirs.coords.items():
-                np.testing.assert_array_equal(ours[name].values, values.values, err_msg=name)
-            np.testing.assert_allclose(ours.values, theirs.values, rtol=0, atol=1e-5)
-        ours, theirs = (pd.read_csv(folder / "train_test_split.csv") for folder in (release, published))
-        pd.testing.assert_frame_equal(ours, theirs)
+        assert_equals_published(release, published)
     shutil.rmtree(published)
+
+
+def assert_equals_published(release: Path, published: Path) -> None:
+    for split in ("train", "test"):
+        expected = xarray.open_dataarray(published / f"Allen2022_fmri_surface_{split}.nc")
+        (path,) = release.glob(f"*_{split}.nc")
+        actual = xarray.open_dataarray(path)
+        assert actual.dims == expected.dims
+        assert set(actual.coords) == set(expected.coords)
+        for name, values in expected.coords.items():
+            np.testing.assert_array_equal(actual[name].values, values.values, err_msg=name)
+        np.testing.assert_allclose(actual.values, expected.values, rtol=0, atol=1e-5)
+    actual_split, expected_split = (pd.read_csv(folder / "train_test_split.csv") for folder in (release, published))
+    pd.testing.assert_frame_equal(actual_split, expected_split)

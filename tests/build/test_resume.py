@@ -1,4 +1,4 @@
-"""A build that is killed at any moment and started again ends in the same bytes."""
+"""A build that is killed at any moment and started again gives the same bytes."""
 
 import os
 import random
@@ -9,24 +9,19 @@ import sys
 import time
 
 import pytest
+from support import hashes
 
-from allen2022_surface_packaging.release import sha1_of
-
-# How often a build is killed; set higher, such as 50, to try more than a test run has time for.
+# How often a build is killed. Set it higher, such as 50, for a longer test.
 N_KILLS = int(os.environ.get("ALLEN2022_SURFACE_KILLS", "8"))
 
 
-def hashes(release):
-    return {str(path.relative_to(release)): sha1_of(path) for path in sorted(release.rglob("*")) if path.is_file()}
-
-
-def n_entries(cache):
+def count_entries(cache):
     return len(list(cache.glob("*.sha1")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 15 * N_KILLS)
-def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(nsd_tree, release, tmp_path):
+def test_killed_build_gives_the_same_bytes_when_resumed(nsd_tree, release, tmp_path):
     rng = random.Random(N_KILLS)
     target, cache = tmp_path / "release", tmp_path / "allen2022_surface_cache"
     command = [sys.executable, "-m", "allen2022_surface_packaging", "build", str(nsd_tree), str(target)]
@@ -34,15 +29,15 @@ def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(nsd_tree, re
     subprocess.run(command, check=True, capture_output=True)
     duration = time.monotonic() - started
     assert hashes(target) == hashes(release)
-    n_needed = n_entries(cache)
+    n_needed = count_entries(cache)
 
     n_killed_while_writing = 0
     for kill in range(N_KILLS):
         shutil.rmtree(target, ignore_errors=True)
-        if n_entries(cache) >= n_needed:  # what is left is soon repeated, so start over
+        if count_entries(cache) >= n_needed:  # too little work is left for a kill, so start over
             shutil.rmtree(cache)
-        # Every other kill waits for some sessions to be finished, the rest come at any moment at all.
-        n_awaited = min(n_needed, n_entries(cache) + rng.randint(1, 6)) if kill % 2 == 0 else n_needed + 1
+        # Every second kill waits until some sessions are finished. The others come at a random moment.
+        n_awaited = min(n_needed, count_entries(cache) + rng.randint(1, 6)) if kill % 2 == 0 else n_needed + 1
         seconds = rng.uniform(0, 1.2) * duration if kill % 2 else 60
         build = subprocess.Popen(
             [*command, "--workers", rng.choice("112")],
@@ -50,14 +45,14 @@ def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(nsd_tree, re
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        ends = time.monotonic() + seconds
-        while build.poll() is None and n_entries(cache) < n_awaited and time.monotonic() < ends:
+        deadline = time.monotonic() + seconds
+        while build.poll() is None and count_entries(cache) < n_awaited and time.monotonic() < deadline:
             time.sleep(0.002)
         if build.poll() is None:
-            os.killpg(build.pid, signal.SIGKILL)  # its workers too
+            os.killpg(build.pid, signal.SIGKILL)  # with its workers
             build.wait()
             n_killed_while_writing += (tmp_path / ".release.partial").exists()
-        if target.exists():  # whole or not at all, whenever the kill came
+        if target.exists():  # a release is whole or absent, whenever the kill came
             assert hashes(target) == hashes(release)
 
     shutil.rmtree(target, ignore_errors=True)

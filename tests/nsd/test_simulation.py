@@ -8,14 +8,16 @@ from PIL import Image
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.simulation import Recipe, image_latents, simulate_tree
+from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify.soundness import verify_release
 
 BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
 REGION_SIZES = {"V1": (2153, 2123), "V2": (1643, 1748), "V4": (410, 504)}
+KASTNER_LABELS = {"V1": (1, 2), "V2": (3, 4), "V4": (7,)}
 
 
-def test_betas_have_nsds_own_header_type_and_size(nsd_tree):
+def test_betas_have_the_header_type_and_size_of_nsd(nsd_tree):
     path = nsd_tree / BETAS / "lh.betas_session01.mgh"
     with path.open("rb") as file:
         header = MGHHeader.from_fileobj(file)
@@ -27,7 +29,7 @@ def test_betas_have_nsds_own_header_type_and_size(nsd_tree):
     np.testing.assert_array_equal(first_trial, np.asarray(nibabel.load(path).dataobj)[:, 0, 0, 0])
 
 
-def test_the_design_has_nsds_integer_types_and_id_bases(nsd_tree):
+def test_design_has_the_integer_types_and_id_bases_of_nsd(nsd_tree):
     design = scipy.io.loadmat(nsd_tree / "nsddata/experiments/nsd/nsd_expdesign.mat")
 
     types = {name: (design[name].dtype, design[name].shape) for name in ("masterordering", "subjectim", "sharedix")}
@@ -40,9 +42,9 @@ def test_the_design_has_nsds_integer_types_and_id_bases(nsd_tree):
     np.testing.assert_array_equal(design["subjectim"][:, :300], np.tile(design["sharedix"], (8, 1)))
 
 
-def test_the_ncsnr_written_is_the_true_one(tmp_path):
-    """Signal and noise are told apart by repetitions, as NSD's own ncsnr is estimated, over enough trials to be sure."""
-    simulate_tree(tmp_path / "nsd", Recipe(subjects=(1,), n_sessions=1, n_trials=9000, n_vertices=60, image_size=8))
+def test_written_ncsnr_agrees_with_the_simulated_responses(tmp_path):
+    """Repetitions separate signal from noise, as in NSD's estimate of ncsnr, over enough trials to be certain."""
+    simulate_tree(tmp_path / "nsd", TreeSize(subjects=(1,), n_sessions=1, n_trials=9000, n_vertices=60, image_size=8))
     design = scipy.io.loadmat(tmp_path / "nsd/nsddata/experiments/nsd/nsd_expdesign.mat")
     betas = np.asarray(nibabel.load(tmp_path / "nsd" / BETAS / "lh.betas_session01.mgh").dataobj)[:, 0, 0, :].T
     order = np.argsort(design["masterordering"].ravel(), kind="stable")
@@ -51,28 +53,24 @@ def test_the_ncsnr_written_is_the_true_one(tmp_path):
     with np.errstate(invalid="ignore", divide="ignore"):
         signal_to_noise = (repetitions.var(axis=(0, 1)) - noise) / noise  # of variances; its standard error is 0.02
     written = nibabel.load(tmp_path / "nsd" / BETAS / "lh.ncsnr.mgh").get_fdata().ravel()
-    sound = np.isfinite(signal_to_noise)
+    valid = np.isfinite(signal_to_noise)
 
-    assert sound.sum() >= 56
-    np.testing.assert_allclose(signal_to_noise[sound], written[sound] ** 2, rtol=0.1, atol=0.08)
+    assert valid.sum() >= 56
+    np.testing.assert_allclose(signal_to_noise[valid], written[valid] ** 2, rtol=0.1, atol=0.08)
 
 
-def test_sessions_have_offsets_and_gains_of_their_own(nsd_tree):
-    means, deviations = zip(
-        *(
-            (np.nanmedian(betas.mean(axis=-1)), np.nanmedian(betas.std(axis=-1)))
-            for betas in (
-                np.asarray(nibabel.load(nsd_tree / BETAS / f"lh.betas_session{s:02d}.mgh").dataobj)
-                for s in (1, 2, 3, 4)
-            )
-        ),
-        strict=True,
-    )
+def test_sessions_differ_in_offset_and_gain(nsd_tree):
+    means, deviations = [], []
+    for session in (1, 2, 3, 4):
+        betas = np.asarray(nibabel.load(nsd_tree / BETAS / f"lh.betas_session{session:02d}.mgh").dataobj)
+        means.append(np.nanmedian(betas.mean(axis=-1)))
+        deviations.append(np.nanmedian(betas.std(axis=-1)))
+
     assert np.std(means) > 0.005
     assert max(deviations) / min(deviations) > 1.05
 
 
-def test_latents_can_be_read_back_from_the_images(release):
+def test_latents_can_be_computed_from_the_images(release):
     paths = sorted((release / "stimuli_train").iterdir())
     latents = np.array([image_latents(np.asarray(Image.open(path))) for path in paths])
 
@@ -80,45 +78,47 @@ def test_latents_can_be_read_back_from_the_images(release):
     np.testing.assert_allclose(np.corrcoef(latents.T), np.eye(6), atol=0.35)
 
 
-def test_the_same_seed_gives_the_same_tree_and_another_another(tmp_path):
-    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
-        recipe = Recipe(subjects=(2,), n_sessions=1, n_trials=30, n_vertices=60, image_size=8, seed=seed)
-        simulate_tree(tmp_path / name, recipe)
-    files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*betas_session*")]
+def test_trees_are_equal_when_their_seeds_are_equal(tmp_path):
+    for name, seed in (("first", 3), ("same_seed", 3), ("other_seed", 4)):
+        size = TreeSize(subjects=(2,), n_sessions=1, n_trials=30, n_vertices=60, image_size=8, seed=seed)
+        simulate_tree(tmp_path / name, size)
+    files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*betas_session*")]
 
     assert len(files) == 2
     for file in files:
-        contents = [(tmp_path / name / file).read_bytes() for name in ("one", "same", "other")]
-        assert contents[0] == contents[1] != contents[2]
+        first, same_seed, other_seed = (
+            (tmp_path / name / file).read_bytes() for name in ("first", "same_seed", "other_seed")
+        )
+        assert first == same_seed != other_seed
 
 
-def test_full_size_has_nsds_own_region_sizes(tmp_path):
-    recipe = Recipe(subjects=(4,), n_sessions=1, n_trials=30, n_vertices=163_842, image_size=8)
-    simulate_tree(tmp_path / "nsd", recipe)
-    build_release(tmp_path / "nsd", tmp_path / "release", subjects=(4,), name="One")
+def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
+    size = TreeSize(subjects=(4,), n_sessions=1, n_trials=30, n_vertices=163_842, image_size=8)
+    simulate_tree(tmp_path / "nsd", size)
+    build_release(tmp_path / "nsd", tmp_path / "release", make_recipe((4,), name="One"))
 
     labels = tmp_path / "nsd/nsddata/freesurfer/fsaverage/label"
     for i, hemisphere in enumerate(("lh", "rh")):
         kastner = np.asarray(nibabel.load(labels / f"{hemisphere}.Kastner2015.mgz").dataobj).ravel()
-        found = [np.isin(kastner, own).sum() for own in ((1, 2), (3, 4), (7,))]
-        assert found == [sizes[i] for sizes in REGION_SIZES.values()]
+        n_vertices = {region: np.isin(kastner, numbers).sum() for region, numbers in KASTNER_LABELS.items()}
+        assert n_vertices == {region: sizes[i] for region, sizes in REGION_SIZES.items()}
     assert verify_release(tmp_path / "release") == []
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("size", "message"),
     [
-        (Recipe(n_sessions=1, n_trials=301), "expected a multiple of 3"),
-        (Recipe(n_vertices=10), "--vertices 10 is too few"),
+        (TreeSize(n_sessions=1, n_trials=301), "expected a multiple of 3"),
+        (TreeSize(n_vertices=10), "--vertices 10 is too few"),
     ],
 )
-def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path, recipe, message):
+def test_tree_of_an_impossible_size_is_refused(tmp_path, size, message):
     with pytest.raises(PackagingError, match=message):
-        simulate_tree(tmp_path / "nsd", recipe)
+        simulate_tree(tmp_path / "nsd", size)
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_simulated_over_anything(tmp_path, capsys):
+def test_simulation_is_refused_when_the_folder_holds_files(tmp_path, capsys):
     (tmp_path / "mine").write_text("mine")
 
     with pytest.raises(SystemExit, match="1"):

@@ -1,0 +1,125 @@
+"""Headless Chromium, which the tests drive over the DevTools protocol."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import websocket
+from report.reading import decode
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    *("--remote-debugging-port=0", "--remote-allow-origins=*"),
+)
+START_SECONDS = 60
+
+
+class Tab:
+    """A page of headless Chromium."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = websocket.create_connection(address, timeout=60)
+        self.events: list[dict] = []
+        self.n_calls = 0
+
+    def call(self, method: str, **parameters):
+        self.n_calls += 1
+        self.socket.send(json.dumps({"id": self.n_calls, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.n_calls:
+            self.events.append(answer)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def wait_for(self, method: str) -> None:
+        while not any(event["method"] == method for event in self.events):
+            self.events.append(json.loads(self.socket.recv()))
+
+    def evaluate(self, expression: str):
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open(self, path: Path, *, width: int, scheme: str = "light") -> None:
+        self.events.clear()
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call("Page.navigate", url=path.as_uri())
+        self.wait_for("Page.loadEventFired")
+        # `problems` reports a picture that cannot be decoded.
+        self.evaluate("Promise.allSettled([...document.images].map(image => image.decode())).then(() => 0)")
+
+    def screenshot(self, clip: dict[str, float]) -> np.ndarray:
+        result = self.call("Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True)
+        return decode("base64," + result["data"])
+
+    def problems(self, width: int) -> list[str]:
+        """List the errors, requests, missing pictures and sideways scrolling of the page."""
+        problems = []
+        for event in self.events:
+            if event["method"] in ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown"):
+                problems.append(f"console: {json.dumps(event['params'])[:300]}")
+            if event["method"] == "Network.requestWillBeSent":
+                url = event["params"]["request"]["url"]
+                if not url.startswith(("file:", "data:")):
+                    problems.append(f"network: {url}")
+        missing = self.evaluate("[...document.images].filter(image => !image.naturalWidth).map(image => image.alt)")
+        problems += [f"picture: {alt}" for alt in missing]
+        # Not compared with innerWidth, which on a phone grows with content that is too wide.
+        widest = self.evaluate("document.documentElement.scrollWidth")
+        if widest > width:
+            problems.append(f"scrolls sideways: {widest} > {width}")
+        return problems
+
+
+@contextmanager
+def open_chromium(profile_path: Path) -> Iterator[Tab]:
+    """Start Chromium with a new profile, and yield its only tab. The test is skipped if no Chromium is installed."""
+    log_path = profile_path.with_name("chromium.log")
+    with log_path.open("w") as log:
+        command = [_find_chromium(), *SWITCHES, f"--user-data-dir={profile_path}", "about:blank"]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        tab = Tab(_tab_address(_wait_for_port(profile_path, process, log_path)))
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            tab.call(f"{domain}.enable")
+        yield tab
+        tab.socket.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _find_chromium() -> str:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        message = "no Chromium is installed, so no browser opens the report (apt-get install chromium)"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return program
+
+
+def _wait_for_port(profile_path: Path, process: subprocess.Popen, log_path: Path) -> str:
+    port_path = profile_path / "DevToolsActivePort"
+    deadline = time.monotonic() + START_SECONDS
+    while not (port_path.exists() and port_path.read_text().count("\n")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"Chromium did not start: {log_path.read_text()[-2000:]}")
+        time.sleep(0.05)
+    return port_path.read_text().split()[0]
+
+
+def _tab_address(port: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+        (address,) = [tab["webSocketDebuggerUrl"] for tab in json.load(answer) if tab["type"] == "page"]
+    return address

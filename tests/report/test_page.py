@@ -1,0 +1,188 @@
+"""The report as a file: its facts, its bytes, and the releases that it refuses."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from hashlib import sha1
+from pathlib import Path
+
+import netCDF4
+import pandas as pd
+import pytest
+import xarray as xr
+from report.reading import REGION_NAMES, SPLITS, Page, agrees, number, size_text, split_half_ceiling
+
+from allen2022_surface_packaging.cli import main
+from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder, record_files
+from allen2022_surface_packaging.report.page import write_report
+from allen2022_surface_packaging.verify.soundness import verify_release
+
+
+def test_fact_sheet_and_tiles_equal_the_numbers_of_the_release(page, truth, reported):
+    manifest = json.loads((reported / "release.json").read_text())
+    table = pd.read_csv(reported / "train_test_split.csv")
+    counts = truth.region.value_counts()
+    sizes = {path.name: path.stat().st_size for path in reported.rglob("*") if path.is_file()}
+    size = sum(sizes.values()) - sizes["release.json"] - sizes["report.html"]
+
+    assert page.fact("Name") == manifest["name"] == "Allen2022_fmri_surface"
+    assert page.fact("In Brain-Score") == "Allen2022_fmri_surface.train, Allen2022_fmri_surface.test"
+    assert page.fact("Subjects") == ", ".join(sorted(truth.subject.unique()))
+    assert page.fact("Images") == ", ".join(f"{(table.split == split).sum()} {split}" for split in SPLITS)
+    assert page.fact("Neuroids") == ", ".join(f"{region} {counts[region]:,}" for region in REGION_NAMES)
+    assert page.fact("Surface") == "fsaverage, 642 vertices per hemisphere"
+    for split in SPLITS:
+        with xr.open_dataarray(reported / f"Allen2022_fmri_surface_{split}.nc") as assembly:
+            shape = " × ".join(f"{n:,}" for n in assembly.shape)
+            assert page.fact(f"{split.capitalize()} assembly") == f"{shape} {assembly.dtype}"
+            assert page.fact("Time bin").startswith(
+                f"{assembly.time_bin_start.item()} to {assembly.time_bin_end.item()} ms"
+            )
+    assert page.fact("Size") == f"{size_text(size)} in {len(sizes) - 2} files"
+    tiles = re.search(
+        r"(\S+)subjects\s+(\S+)images\s+(\S+)neuroids\s+(\S+) %median noise ceiling\s+(\S+)split-half", page.text
+    ).groups()
+    assert [number(tile) for tile in tiles[:3]] == [8, len(table), len(truth)]
+    assert agrees(tiles[3], truth.nc_testset.median(), 1)
+    assert agrees(tiles[4], split_half_ceiling(truth), 3)
+
+
+def test_origin_of_the_release_is_as_in_the_manifest(page, reported):
+    manifest = Manifest.read(ReleaseFolder(reported))
+    options = {row[0]: row[1] for row in page.rows("option-table")}
+    *rows, total = page.rows("input-table")
+
+    assert options == {
+        "standardize_on": manifest.recipe.standardize_on,
+        "nan_policy": manifest.recipe.nan_policy,
+        "image_format": manifest.image_format,
+        "from_region_assemblies": str(manifest.from_region_assemblies),
+    }
+    assert all(meaning for *_, meaning in page.rows("option-table"))
+    assert dict(page.rows("version-table")) == manifest.versions
+    for text, n, size in rows:
+        pattern = re.escape(text).replace(r"\*h", "[lr]h").replace(r"\*", r"\d+")
+        sizes = [size for path, size in manifest.inputs.items() if re.fullmatch(pattern, path)]
+        assert (number(n), size) == (len(sizes), size_text(sum(sizes)))
+    assert sum(number(row[1]) for row in rows) == number(total[1]) == len(manifest.inputs)
+    assert total[2] == size_text(sum(manifest.inputs.values()))
+    files = page.rows("file-table")
+    assert {row[0] for row in files} == {path.name for path in reported.iterdir() if path.is_file()} - {"report.html"}
+    for name, size, digest in files:
+        content = (reported / name).read_bytes()
+        assert (size, digest) == (size_text(len(content)), sha1(content).hexdigest())
+
+
+def test_page_shows_the_regions_of_the_recipe(release_copy):
+    folder = ReleaseFolder(release_copy)
+    manifest = Manifest.read(folder)
+    for split in SPLITS:
+        with netCDF4.Dataset(folder.assembly_path(manifest.name, split), "a") as file:
+            file["region"].set_auto_chartostring(False)
+            characters = file["region"][:]
+            characters[(characters == [b"V", b"4"]).all(axis=1)] = [b"L", b"O"]
+            file["region"][:] = characters
+    v1, v2, v4, it = manifest.recipe.regions
+    recipe = replace(manifest.recipe, regions=(v1, v2, replace(v4, name="LO"), it))
+    nan_counts = {
+        subject: {{"V4": "LO"}.get(name, name): count for name, count in regions.items()}
+        for subject, regions in manifest.nan_counts.items()
+    }
+    replace(manifest, recipe=recipe, nan_counts=nan_counts, files=record_files(folder)).write(folder)
+
+    page = Page(write_report(release_copy))
+
+    assert {row[0] for row in page.rows("region-table")} == {"V1", "V2", "LO", "IT"}
+    assert page.alts("noise ceilings in LO, one row per subject")
+    assert "V1, V2, LO and IT" in page.text
+    assert "V4" not in page.text
+
+
+def test_report_has_the_same_bytes_in_any_process(reported, tmp_path):
+    copy = Path(shutil.copytree(reported, tmp_path / "elsewhere"))
+    (copy / "report.html").unlink()
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\nsavefig.dpi: 40\n")
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "MATPLOTLIBRC": str(tmp_path)}
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "report", str(copy)]
+
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    assert (copy / "report.html").read_bytes() == (reported / "report.html").read_bytes()
+
+
+def test_release_with_a_report_is_still_sound(reported):
+    assert verify_release(reported) == []
+
+
+def test_page_requests_nothing_from_other_files_or_machines(reported, full_size):
+    for path in (reported, full_size):
+        text = (path / "report.html").read_text(encoding="utf-8")
+        page = Page(path / "report.html")
+        assert all(picture["src"].startswith("data:image/") for picture in page.pictures)
+        assert set(page.links) - {link for link in page.links if link.startswith(("#", "data:"))} == {
+            "https://doi.org/10.1038/s41593-021-00962-x",
+            "https://naturalscenesdataset.org",
+        }
+        assert not re.search(r"@import|url\(|<script|<iframe", text)
+        assert len(text.encode()) < 15e6
+
+
+def test_command_line_prints_the_path_of_the_report(release_copy, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["report", str(release_copy)])
+
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"The report is in {release_copy / 'report.html'}\n"
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib", "nilearn"])
+def test_command_line_names_a_missing_package_and_how_to_install_it(package, release_copy, monkeypatch, capsys):
+    for name in [
+        name for name in sys.modules if name.startswith((f"{package}.", "allen2022_surface_packaging.report"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(SystemExit) as leaving:
+        main(["report", str(release_copy)])
+
+    error = capsys.readouterr().err
+    assert leaving.value.code == 1
+    assert error.count("\n") == 1
+    assert f"needs {package}" in error
+    assert "pip install 'brainscore_allen2022_surface[report]'" in error
+
+
+def test_folder_that_is_no_release_is_refused(tmp_path):
+    with pytest.raises(PackagingError, match="is not a release: it holds no release.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Allen2022_fmri_surface_test.nc", "stimulus_metadata_train.csv", "stimuli_test"])
+def test_incomplete_release_is_refused(release_copy, name):
+    path = release_copy / name
+    path = min(path.iterdir()) if path.is_dir() else path
+
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        PackagingError, match=rf"{path.name} has [\d,]+ bytes, but release.json lists it with [\d,]+ bytes"
+    ):
+        write_report(release_copy)
+
+    path.unlink()
+    with pytest.raises(PackagingError, match=rf"{path.name} is missing, but release.json lists it with"):
+        write_report(release_copy)
+    assert not (release_copy / "report.html").exists()
+
+
+def test_damaged_release_is_refused_with_the_command_that_says_why(release_copy):
+    path = release_copy / "Allen2022_fmri_surface_test.nc"
+    path.write_bytes(bytes(path.stat().st_size))
+
+    with pytest.raises(PackagingError, match=r"cannot be read \(.*`allen2022-surface verify .*` says what is wrong"):
+        write_report(release_copy)
