@@ -65,8 +65,9 @@ def compare_all(folder: Path, size: Size, expdesign_path: Path | None) -> Iterat
     # Each subject has the same number of sessions. With NSD's design only subjects 4 and 8 have no more than 30.
     subjects = [SUBJECT, 8] if size is FULL else [SUBJECT, 8, 1, 2]
     make_tree(nsd_root, subjects, size.n_sessions, size.n_vertices, expdesign_path=expdesign_path)
-    cost = yield from compare_builds(folder, size)
-    yield from compare_build_memory(folder, size, subjects, cost.memory)
+    readings, builds = measure_builds(folder, size.n_repeats)
+    yield from compare_builds(nsd_root, size, readings, builds)
+    yield from compare_build_memory(folder, size, subjects, builds[-1].memory)
     yield from compare_workers(folder, size)
     shutil.rmtree(nsd_root)
     yield from compare_cold_files(folder, size)
@@ -98,40 +99,46 @@ def count_gigabytes(paths: Sequence[Path]) -> float:
     return sum(path.stat().st_size for path in paths) / 1e9
 
 
-def compare_builds(folder: Path, size: Size) -> Iterator[Row]:
-    """Compare builds of one subject with plain reads and with the notebooks; return what the last build took."""
-    nsd_root = folder / "nsd"
-    paths = list_betas(nsd_root)
+def measure_builds(folder: Path, n_repeats: int) -> tuple[list[Reading], list[Cost]]:
+    """Read the betas of one subject and build its release, in turns."""
     readings, builds = [], []
-    for _ in range(size.n_repeats):
-        readings.append(measure(Reading, "plain_read", *paths))
-        builds.append(build(nsd_root, folder / "release", [SUBJECT]))
+    for _ in range(n_repeats):
+        readings.append(measure(Reading, "plain_read", *list_betas(folder / "nsd")))
+        builds.append(build(folder / "nsd", folder / "release", [SUBJECT]))
+    return readings, builds
+
+
+def compare_builds(nsd_root: Path, size: Size, readings: Sequence[Reading], builds: Sequence[Cost]) -> Iterator[Row]:
+    """Compare builds of one subject with the notebooks and with plain reads."""
     _, notebooks = run(MEASUREMENTS_PATH, "notebooks", nsd_root, SUBJECT, size.n_sessions, size.n_vertices)
 
-    seconds, reading = min(cost.seconds for cost in builds), min(one.seconds for one in readings)
-    work = f"raw betas to release, one subject, {size.n_sessions} sessions, {count_gigabytes(paths):.1f} GB, warm"
+    seconds = min(cost.seconds for cost in builds)
+    reading_seconds = min(reading.seconds for reading in readings)
+    n_gb = count_gigabytes(list_betas(nsd_root))
+    work = f"raw betas to release, one subject, {size.n_sessions} sessions, {n_gb:.1f} GB, warm"
     yield speedup(work, seconds, "notebooks", notebooks.seconds, 12)
-    yield compare_with_plain_read("the same", seconds, reading, 2)
+    yield compare_with_plain_read("the same", seconds, reading_seconds, 2)
 
-    seconds, reading = min(cost.core_seconds for cost in builds), min(one.core_seconds for one in readings)
+    seconds = min(cost.core_seconds for cost in builds)
+    reading_seconds = min(reading.core_seconds for reading in readings)
     work = "core seconds of that, which other work on the machine changes less"
     peer = f"notebooks {format_seconds(notebooks.core_seconds)}"
     yield Row(work, format_seconds(seconds), peer, notebooks.core_seconds / seconds, " x fewer", None)
-    yield compare_with_plain_read("the same", seconds, reading, None)
+    yield compare_with_plain_read("the same", seconds, reading_seconds, None)
 
     memory = builds[-1].memory
     peer = f"{notebooks.memory / 1e9:.2f} GB"
     yield Row("peak memory of that", f"{memory / 1e9:.2f} GB", peer, memory / 1e9, " GB", 0.7)
-    return builds[-1]
 
 
-def compare_with_plain_read(work: str, seconds: float, reading: float, target: float | None) -> Row:
-    return Row(work, format_seconds(seconds), f"plain read {format_seconds(reading)}", seconds / reading, " x", target)
+def compare_with_plain_read(work: str, seconds: float, reading_seconds: float, target: float | None) -> Row:
+    peer = f"plain read {format_seconds(reading_seconds)}"
+    return Row(work, format_seconds(seconds), peer, seconds / reading_seconds, " x", target)
 
 
 def compare_build_memory(folder: Path, size: Size, subjects: Sequence[int], memory: float) -> Iterator[Row]:
     """Compare the peak memory of a build, in bytes, with those of more subjects and of fewer sessions."""
-    for n_subjects in (2, 4)[: len(subjects) // 2]:
+    for n_subjects in range(2, len(subjects) + 1, 2):
         more = build(folder / "nsd", folder / "release", subjects[:n_subjects]).memory
         yield Row(f"peak memory, {n_subjects} subjects", f"{more / 1e9:.2f} GB", "", more / memory, " x of one", 1.1)
     if size.n_sessions > 10:
@@ -153,9 +160,7 @@ def compare_workers(folder: Path, size: Size) -> Iterator[Row]:
         yield speedup(work, min(map(clock_seconds, together)), "one on one core", min(map(clock_seconds, alone)), 1.7)
         work = "two workers on two cores, core seconds of each"
         yield speedup(work, min(map(core_seconds, together)), "one on one core", min(map(core_seconds, alone)), None)
-    costs: dict[int, Cost] = {
-        n: build(nsd_root, folder / "release", [SUBJECT], "--workers", str(n)) for n in (1, 2)
-    }
+    costs: dict[int, Cost] = {n: build(nsd_root, folder / "release", [SUBJECT], "--workers", str(n)) for n in (1, 2)}
     yield speedup("the whole build, --workers 2", costs[2].seconds, "--workers 1", costs[1].seconds, None)
 
 
@@ -179,12 +184,12 @@ def compute_on(cores: Sequence[int], nsd_root: Path) -> list[Computing]:
 
 def clock_seconds(computations: Sequence[Computing]) -> float:
     """Return the time from the first start to the last end."""
-    return max(one.ended for one in computations) - min(one.started for one in computations)
+    return max(each.ended for each in computations) - min(each.started for each in computations)
 
 
 def core_seconds(computations: Sequence[Computing]) -> float:
     """Return the core seconds of the process that took most."""
-    return max(one.core_seconds for one in computations)
+    return max(each.core_seconds for each in computations)
 
 
 def compare_cold_files(folder: Path, size: Size) -> Iterator[Row]:
@@ -200,8 +205,8 @@ def compare_cold_files(folder: Path, size: Size) -> Iterator[Row]:
         drop_from_memory(paths)
         sessions.append(measure(Reading, "prepare_sessions", nsd_root, SUBJECT, folder / f"cold_cache{number}"))
     work = f"cold files, {n_sessions} sessions, {count_gigabytes(paths):.1f} GB: read and standardised"
-    seconds, reading = min(one.seconds for one in sessions), min(one.seconds for one in readings)
-    yield compare_with_plain_read(work, seconds, reading, 1.25)
+    seconds = min(session.seconds for session in sessions)
+    yield compare_with_plain_read(work, seconds, min(reading.seconds for reading in readings), 1.25)
     shutil.rmtree(nsd_root)
 
 
@@ -243,10 +248,12 @@ def compare_loading(release_path: Path, home: Path, core: dict[str, Writing], n_
             arguments = (core[split].sha1, split, region)
             core_loadings.append(measure(Loading, "load_with_core", *arguments, environment=environment))
         require_same(loadings[0], core_loadings[0])
-        seconds, core_seconds = (min(one.seconds for one in many) for many in (loadings, core_loadings))
-        yield speedup(f"loading {identifier}", seconds, "load_assembly_from_s3", core_seconds, target)
+        seconds = min(loading.seconds for loading in loadings)
+        peer_seconds = min(loading.seconds for loading in core_loadings)
+        yield speedup(f"loading {identifier}", seconds, "load_assembly_from_s3", peer_seconds, target)
         if region:
-            memory, peer = (max(one.memory for one in many) for many in (loadings, core_loadings))
+            memory = max(loading.memory for loading in loadings)
+            peer = max(loading.memory for loading in core_loadings)
             yield Row("memory of that", f"{memory / 1e6:.0f} MB", f"{peer / 1e6:.0f} MB", memory / peer, " x", 0.1)
 
 
@@ -261,7 +268,9 @@ def compare_ceilings() -> Iterator[Row]:
     line, _ = run(Path(__file__).parent / "ceilings.py")
     ceilings = Ceilings(**json.loads(line))
     if not ceilings.largest_difference < TOLERANCE:
-        sys.exit(f"The ceilings differ from Brain-Score's by {ceilings.largest_difference}, expected below {TOLERANCE}.")
+        sys.exit(
+            f"The ceilings differ from Brain-Score's by {ceilings.largest_difference}, expected below {TOLERANCE}."
+        )
     work = f"split-half ceilings, {ceilings.n_neuroids:,} neuroids"
     yield speedup(work, ceilings.seconds, "load_ceiling", ceilings.peer_seconds, 300)
     work = "memory for the ceilings of all 221,168 neuroids"

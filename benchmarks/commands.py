@@ -66,6 +66,6 @@ def measure(
 def build(nsd_root: Path, release_path: Path, subjects: Sequence[int], *options: str) -> Cost:
     """Build a release without a cache, and return what the whole command took."""
     shutil.rmtree(release_path, ignore_errors=True)
-    command = ["-m", "allen2022_surface_packaging", "build", nsd_root, release_path, "--name", "bench"]
-    _, cost = run(*command, "--cache", "none", *options, "--subjects", *subjects)
-    return cost
+    command = ("-m", "allen2022_surface_packaging", "build")
+    choices = ("--name", "bench", "--cache", "none", *options)
+    return run(*command, nsd_root, release_path, *choices, "--subjects", *subjects)[1]

@@ -1,207 +1,260 @@
-"""One measurement a process: ``python measurements.py NAME ARGUMENTS`` prints what it found as JSON."""
+"""One measurement per process: ``python measurements.py NAME ARGUMENTS`` prints the result as JSON.
+
+Each function imports what it needs itself, so that the peak memory of one measurement includes no library of another.
+"""
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import io
 import json
 import os
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-warnings.simplefilter("ignore")
+from results import Computing, Loading, Reading, Writing
+
+if TYPE_CHECKING:
+    from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+NAME = "Allen2022_fmri_surface"
+NOTEBOOKS = ("02_surface_data_preparation", "03_surface_packaging_prep")
+BUFFER_BYTES = 2 * 2**20
 
 
-def plain_read(*paths: str) -> dict[str, Any]:
+def plain_read(*paths: str) -> Reading:
     """Read files from first to last into one buffer, and do nothing with them."""
-    buffer, n_bytes = memoryview(bytearray(2 * 2**20)), 0
+    buffer = memoryview(bytearray(BUFFER_BYTES))
     started, core_started = time.perf_counter(), time.process_time()
     for path in paths:
-        with Path(path).open("rb", buffering=0) as file:
-            while n := file.readinto(buffer):  # type: ignore[attr-defined]
-                n_bytes += n
+        with io.FileIO(path) as file:
+            while file.readinto(buffer):
+                pass
     core_seconds = time.process_time() - core_started
-    return {"seconds": time.perf_counter() - started, "core seconds": core_seconds, "bytes": n_bytes}
+    return Reading(time.perf_counter() - started, core_seconds)
 
 
-def sessions(root: str, subject: str, n_workers: str, cache: str) -> dict[str, Any]:
-    """Standardise every session of a subject: read, compute, and keep."""
-    from allen2022_surface_packaging.build.pipeline import ResponseReader
-    from allen2022_surface_packaging.build.sessions import prepare_sessions
-    from allen2022_surface_packaging.verify.soundness import inspect_tree
+def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
+    """Read and standardise every session of a subject, and keep the results in a cache."""
+    from allen2022_surface_packaging.build.sessions import SessionCache
+    from allen2022_surface_packaging.nsd.inspection import inspect_tree
+    from allen2022_surface_packaging.nsd.tree import open_tree
+    from allen2022_surface_packaging.recipe import make_recipe
 
-    inspection, problems = inspect_tree(root, [int(subject)])
-    assert inspection is not None and not problems, problems
-    reader = ResponseReader(inspection, Path(cache), inspection.design.sharedix - 1)
-    started = time.perf_counter()
-    prepare_sessions(reader.sessions, inspection.region_map.vertices, Path(cache), n_workers=int(n_workers))
-    return {"seconds": time.perf_counter() - started, "sessions": len(reader.sessions)}
+    plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
+    started, core_started = time.perf_counter(), time.process_time()
+    SessionCache(plan, Path(cache_path)).prepare()
+    core_seconds = time.process_time() - core_started
+    return Reading(time.perf_counter() - started, core_seconds)
 
 
-def compute(root: str, subject: str, core: str, n_repeats: str) -> dict[str, Any]:
-    """Standardise one hemisphere that is in memory already, again and again, on one core."""
+def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Computing:
+    """Standardise one hemisphere of a session, which is in memory, many times on one core.
+
+    It starts when a line arrives on the standard input, so that several processes can start together.
+    """
     os.sched_setaffinity(0, {int(core)})
     import numpy as np
 
     from allen2022_surface_packaging.build.responses import standardise_session
-    from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, open_tree, read_betas_shape
+    from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, read_betas_shape
     from allen2022_surface_packaging.nsd.regions import read_regions
+    from allen2022_surface_packaging.nsd.tree import open_tree
+    from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
 
-    tree = open_tree(root)
-    path = tree.betas_path(int(subject), "lh", 1)
-    n_vertices, n_trials = read_betas_shape(tree, path)
-    betas = np.fromfile(Path(root) / path, ">f4", n_vertices * n_trials, offset=MGH_DATA_OFFSET)
-    betas = betas.reshape(n_trials, n_vertices)
-    vertices = read_regions(tree).vertices["lh"]
+    tree = open_tree(nsd_root)
+    file = tree.betas(int(subject), "lh", 1)
+    shape = read_betas_shape(file)
+    betas = np.fromfile(str(file), ">f4", shape.n_vertices * shape.n_trials, offset=MGH_DATA_OFFSET)
+    betas = betas.reshape(shape.n_trials, shape.n_vertices)
+    vertices = read_regions(tree, PUBLISHED_REGIONS).vertices["lh"]
+    kept_trials = np.arange(0, shape.n_trials, 8)
     print("ready", flush=True)
     sys.stdin.readline()
     started, core_started = time.time(), time.process_time()
-    for _ in range(int(n_repeats)):
-        standardise_session([betas], vertices=vertices, kept_trials=np.arange(0, n_trials, 8))
-    return {"started": started, "ended": time.time(), "core seconds": time.process_time() - core_started}
+    for _ in range(int(n_computations)):
+        standardise_session([betas], vertices=vertices, kept_trials=kept_trials)
+    return Computing(started, time.time(), time.process_time() - core_started)
 
 
-def notebooks(root: str, subjects: str, n_sessions: str, n_vertices: str) -> dict[str, Any]:
-    """Run the code of the published notebooks 02 and 03, their settings replaced as they are made."""
-    import ast
-    import contextlib
-    import io
-    from importlib.util import find_spec
-
+def notebooks(nsd_root: str, subject: str, n_sessions: str, n_vertices: str) -> None:
+    """Run the code of the published notebooks 02 and 03 on a reduced tree."""
     import nbformat
 
     os.environ["MPLBACKEND"] = "Agg"
     settings = {
-        "NSD_ROOT": Path(root),
-        "SUBJECT_LIST": [int(subject) for subject in subjects.split(",")],
+        "NSD_ROOT": Path(nsd_root),
+        "SUBJECT_LIST": [int(subject)],
         "ALL_SESSIONS": dict.fromkeys(range(1, 9), int(n_sessions)),
         "N_FSAVG_VERTICES": int(n_vertices),
     }
+    for name in NOTEBOOKS:
+        namespace = {"__name__": "notebook", "SETTINGS": settings}
+        for cell in nbformat.read(_notebook_path(name), as_version=4).cells:
+            if cell.cell_type == "code":
+                code = ast.fix_missing_locations(_Settings(settings).visit(ast.parse(cell.source)))
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    exec(compile(code, name, "exec"), namespace)
 
-    class Settings(ast.NodeTransformer):
-        def visit_Assign(self, node: ast.Assign) -> ast.Assign:
-            target = node.targets[0]
-            if isinstance(target, ast.Name) and target.id in settings:
-                node.value = ast.Subscript(ast.Name("SETTINGS", ast.Load()), ast.Constant(target.id), ast.Load())
-            return node
+
+class _Settings(ast.NodeTransformer):
+    """Replaces what the notebooks assign to a setting with ``SETTINGS[name]``."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign:
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and target.id in self.settings:
+            node.value = ast.Subscript(ast.Name("SETTINGS", ast.Load()), ast.Constant(target.id), ast.Load())
+        return node
+
+
+def _notebook_path(name: str) -> Path:
+    from importlib.util import find_spec
 
     spec = find_spec("brainscore_vision")
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "data/allen2022_fmri/data_packaging/notebooks/surface"
-    seconds = []
-    for name in ("02_surface_data_preparation", "03_surface_packaging_prep"):
-        started = time.perf_counter()
-        namespace = {"__name__": "notebook", "SETTINGS": settings}
-        for cell in nbformat.read(folder / f"{name}.ipynb", as_version=4).cells:
-            if cell.cell_type == "code":
-                code = ast.fix_missing_locations(Settings().visit(ast.parse(cell.source)))
-                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    exec(compile(code, name, "exec"), namespace)
-        seconds.append(time.perf_counter() - started)
-    return {"seconds": sum(seconds), "of each": seconds}
+    return folder / f"{name}.ipynb"
 
 
-def write_own(root: str, target: str) -> dict[str, Any]:
-    """Write the train assembly of eight subjects, and hash it."""
-    from trees import neuroids_of, values_of, write_assembly
+def make_tree(
+    nsd_root: str, subjects: str, n_sessions: str, n_vertices: str, n_distinct: str, expdesign_path: str
+) -> None:
+    """Make a tree, most of whose betas files are links; see `trees`. Without a design, `expdesign_path` is empty."""
+    import trees
 
-    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
-    from allen2022_surface_packaging.release import sha1_of
+    trees.make_tree(
+        Path(nsd_root),
+        subjects=[int(subject) for subject in subjects.split(",")],
+        n_sessions=int(n_sessions),
+        n_vertices=int(n_vertices),
+        n_distinct=int(n_distinct),
+        expdesign_path=Path(expdesign_path) if expdesign_path else None,
+    )
 
-    neuroids, blocks = neuroids_of(open_tree(root), list(SUBJECTS))
-    values = values_of("train", len(neuroids))
+
+def make_labels(nsd_root: str) -> None:
+    """Make a tree of NSD's number of vertices, whose labels are all that is used."""
+    from allen2022_surface_packaging.nsd.facts import N_VERTICES_OF_FSAVERAGE
+    from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+
+    size = TreeSize(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=N_VERTICES_OF_FSAVERAGE, image_size=8)
+    simulate_tree(Path(nsd_root), size)
+
+
+def write_train(nsd_root: str, path: str) -> Writing:
+    """Write the train assembly of eight subjects with this package, and hash it."""
+    import trees
+
+    from allen2022_surface_packaging.atomic import sha1_of
+    from allen2022_surface_packaging.nsd.tree import open_tree
+
+    table = trees.list_all_neuroids(open_tree(nsd_root))
+    values = trees.random_values("train", len(table.neuroids))
     started = time.perf_counter()
-    write_assembly(Path(target), "train", values, neuroids, blocks)
-    sha1_of(Path(target))
-    return {"seconds": time.perf_counter() - started, "bytes": Path(target).stat().st_size}
+    trees.write_assembly(Path(path), "train", values, table)
+    sha1 = sha1_of(Path(path))
+    return Writing(time.perf_counter() - started, Path(path).stat().st_size, sha1)
 
 
-def write_core(root: str, home: str) -> dict[str, Any]:
-    """Write the same with brainscore_core, which hashes it too, to where its loader keeps what it fetched."""
-    from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+def write_with_core(nsd_root: str, home: str, split: str) -> Writing:
+    """Write the same values with brainscore_core, which also hashes the file, into the cache that its loader reads."""
+    import trees
     from brainscore_core.supported_data_standards.brainio.packaging import write_netcdf
-    from trees import N_IMAGES_OF_SPLIT, neuroids_of, nsd_ids, values_of
 
-    from allen2022_surface_packaging.build.assembly import NEUROID_COORDINATES, TIME_BIN, presentations
-    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
+    from allen2022_surface_packaging.nsd.tree import open_tree
 
-    neuroids, _ = neuroids_of(open_tree(root), list(SUBJECTS))
-    found: dict[str, Any] = {}
-    for split in N_IMAGES_OF_SPLIT:
-        table = presentations(split, nsd_ids(split))
-        coordinates = {name: ("presentation", table[name].to_numpy()) for name in table}
-        coordinates |= {name: ("neuroid", neuroids[name].to_numpy()) for name in NEUROID_COORDINATES}
-        coordinates |= {name: ("time_bin", values) for name, values in TIME_BIN.items()}
-        values = values_of(split, len(neuroids))[:, :, None]
-        assembly = NeuroidAssembly(values, coords=coordinates, dims=["presentation", "neuroid", "time_bin"])
-        partial = Path(home) / f"{split}.nc"
-        started = time.perf_counter()
-        sha1 = write_netcdf(assembly, str(partial))
-        found[split] = {"seconds": time.perf_counter() - started, "bytes": partial.stat().st_size, "sha1": sha1}
-        (Path(home) / sha1).mkdir()
-        partial.rename(Path(home) / sha1 / f"assy_bench_{split}.nc")
-    return found
+    assembly = trees.make_core_assembly(split, trees.list_all_neuroids(open_tree(nsd_root)))
+    path = Path(home) / f"{split}.nc"
+    started = time.perf_counter()
+    sha1 = write_netcdf(assembly, str(path))
+    writing = Writing(time.perf_counter() - started, path.stat().st_size, sha1)
+    (Path(home) / sha1).mkdir()
+    path.rename(Path(home) / sha1 / f"assy_bench_{split}.nc")
+    return writing
 
 
-def write_release(root: str, target: str) -> dict[str, Any]:
-    """Write a release of eight subjects, for the loading."""
-    from trees import neuroids_of, write_release
+def write_release(nsd_root: str, release_path: str) -> None:
+    """Write a release of eight subjects with random values, for the measurements of loading."""
+    import trees
 
-    from allen2022_surface_packaging.nsd.files import SUBJECTS, open_tree
+    from allen2022_surface_packaging.nsd.tree import open_tree
 
-    write_release(Path(target), *neuroids_of(open_tree(root), list(SUBJECTS)))
-    return {}
-
-
-def _resident() -> float:
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) * 1024
+    trees.write_release(Path(release_path), trees.list_all_neuroids(open_tree(nsd_root)))
 
 
-def load_own(identifier: str) -> dict[str, Any]:
+def load_identifier(identifier: str) -> Loading:
     """Load an assembly of this plugin through Brain-Score's registry."""
     from brainscore_vision import data_registry
 
-    import brainscore_allen2022_surface  # noqa: F401  registers
+    import brainscore_allen2022_surface  # noqa: F401  registers the identifiers
 
-    # The registry's entry is what `load_dataset` calls, once it has found the plugin.
-    before, started = _resident(), time.perf_counter()
+    # `load_dataset` finds the plugin and then calls the entry of the registry.
+    memory, started = _peak_memory(), time.perf_counter()
     assembly = data_registry[identifier]().load()
-    return _loaded(assembly, before, started)
+    return _describe_loading(assembly, memory, started)
 
 
-def load_core(sha1: str, split: str, release: str, region: str = "") -> dict[str, Any]:
-    """Load the published file format with brainscore_core from its cache, and a region by selecting it."""
+def load_with_core(sha1: str, split: str, region: str) -> Loading:
+    """Load an assembly with brainscore_core from its cache, and select a region of it unless `region` is empty."""
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
     from brainscore_core.supported_data_standards.brainio.s3 import load_assembly_from_s3
     from brainscore_vision import stimulus_set_registry
 
     import brainscore_allen2022_surface  # noqa: F401  registers the stimulus sets
 
-    before, started = _resident(), time.perf_counter()
+    memory, started = _peak_memory(), time.perf_counter()
     assembly = load_assembly_from_s3(
         identifier=f"bench_{split}",
         version_id="",
         sha1=sha1,
         bucket="brainscore-storage",
         cls=NeuroidAssembly,
-        stimulus_set_loader=stimulus_set_registry[f"Allen2022_fmri_surface.{split}"],
+        stimulus_set_loader=stimulus_set_registry[f"{NAME}.{split}"],
     )
     assembly = (assembly.sel(region=region) if region else assembly).load()
-    return _loaded(assembly, before, started)
+    return _describe_loading(assembly, memory, started)
 
 
-def _loaded(assembly: Any, before: float, started: float) -> dict[str, Any]:
+def _describe_loading(assembly: NeuroidAssembly, memory_before: float, started: float) -> Loading:
     seconds = time.perf_counter() - started
-    return {
-        "seconds": seconds,
-        "more memory": _resident() - before,
-        "shape": assembly.shape,
-        "sum": float(assembly.values.sum(dtype=float)),
-    }
+    total = float(assembly.values.sum(dtype=float))
+    return Loading(seconds, _peak_memory() - memory_before, list(assembly.shape), total)
 
+
+def _peak_memory() -> float:
+    """Return the most memory that this process has had so far, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+MEASUREMENTS = {
+    function.__name__: function
+    for function in (
+        plain_read,
+        prepare_sessions,
+        compute,
+        notebooks,
+        make_tree,
+        make_labels,
+        write_train,
+        write_with_core,
+        write_release,
+        load_identifier,
+        load_with_core,
+    )
+}
 
 if __name__ == "__main__":
-    result = globals()[sys.argv[1]](*sys.argv[2:])
-    print(json.dumps(result))
+    warnings.simplefilter("ignore")
+    result = MEASUREMENTS[sys.argv[1]](*sys.argv[2:])
+    if result is not None:
+        print(json.dumps(asdict(result)))

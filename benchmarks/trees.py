@@ -1,147 +1,230 @@
-"""What is measured: NSD trees whose betas files are hard links to a few real ones, and assemblies of NSD's own size."""
+"""What is measured: NSD trees whose betas files are links to a few files, and assemblies of the size that NSD gives."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import scipy.io
 from PIL import Image
 
-from allen2022_surface_packaging.build.assembly import create_assembly, order_neuroids, presentations
-from allen2022_surface_packaging.build.pipeline import COLUMNS_AT_A_TIME
-from allen2022_surface_packaging.nsd.files import HEMISPHERES, NSDTree, open_tree
-from allen2022_surface_packaging.nsd.regions import read_regions, subject_neuroids
-from allen2022_surface_packaging.nsd.simulation import Recipe, simulate_tree
-from allen2022_surface_packaging.nsd.trials import stimulus_name
-from allen2022_surface_packaging.release import SPLITS, assembly_file, write_manifest
+from allen2022_surface_packaging.arrays import FloatArray, IntArray
+from allen2022_surface_packaging.build.assembly import NeuroidTable, create_assembly, order_neuroids
+from allen2022_surface_packaging.build.pipeline import NEUROIDS_AT_A_TIME
+from allen2022_surface_packaging.nsd.facts import (
+    HEMISPHERES,
+    N_IMAGES,
+    N_REPETITIONS,
+    N_TRIALS_PER_SESSION,
+    N_VERTICES_OF_FSAVERAGE,
+    SUBJECTS,
+    stimulus_name,
+)
+from allen2022_surface_packaging.nsd.regions import list_neuroids, read_regions
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.nsd.storage import RawFile
+from allen2022_surface_packaging.nsd.tree import NSDTree, open_tree
+from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, PUBLISHED_REGIONS, Recipe
+from allen2022_surface_packaging.release import (
+    DIMENSIONS,
+    NEUROID_COORDINATES,
+    SPLITS,
+    TIME_BIN,
+    Manifest,
+    ReleaseFolder,
+    installed_versions,
+    list_presentations,
+    record_files,
+)
 
-N_TRIALS = 750
-N_SHARED = 1000  # the published notebooks have this number written into them
-N_IMAGES = 73_000
-N_IMAGES_OF_SPLIT = {"train": 412, "test": 103}
+if TYPE_CHECKING:
+    from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+DATASET = PUBLISHED_DATASETS[0]  # all eight subjects
+N_SHARED_IMAGES = 1000  # the published notebooks contain this number
+IMAGE_PIXELS = 425
 SEED = 0
 
 
 def make_tree(
-    root: Path, *, subjects: list[int], n_sessions: int, n_vertices: int, n_real: int = 1, expdesign: Path | None = None
-) -> NSDTree:
-    """Write a flat tree of which `n_real` sessions of the first subject are real files, and all others links to them.
+    root: Path,
+    *,
+    subjects: Sequence[int],
+    n_sessions: int,
+    n_vertices: int,
+    n_distinct: int,
+    expdesign_path: Path | None,
+) -> None:
+    """Make a tree in the flat layout.
 
-    Its images are extracted already, as an earlier packaging leaves them, so that what is measured is betas to release.
+    The images are extracted already, as an earlier packaging leaves them, so that a build is measured from betas to release.
+
+    Parameters
+    ----------
+    subjects : the first must be subject 4 or 8
+    n_distinct : int
+        How many sessions of the first subject are files. All other betas files are hard links to these.
+    expdesign_path : path, optional
+        NSD's design. Without it, a design is made.
     """
-    recipe = Recipe(
-        subjects=subjects[:1],
-        n_sessions=-(-4 * n_real // 3),
-        n_trials=N_TRIALS,
-        n_vertices=n_vertices,
-        image_size=8,
-        layout="flat",
-    )
-    simulate_tree(root, recipe)
+    # The sessions of the longest subject: subjects 4 and 8 have three quarters of them, as in NSD.
+    n_simulated = -(-4 * n_distinct // 3)
+    size = TreeSize(subjects[:1], n_simulated, N_TRIALS_PER_SESSION, n_vertices, image_size=8, layout="flat")
+    simulate_tree(root, size)
     tree = open_tree(root)
-    # Of which subject 4, as in NSD, has three quarters.
-    real = {(h, i): root / tree.betas_path(subjects[0], h, i + 1) for h in HEMISPHERES for i in range(n_real)}
     for subject in subjects:
-        (root / tree.betas_folder(subject)).mkdir(parents=True, exist_ok=True)
-        for hemisphere in HEMISPHERES:
-            for i in range(n_sessions):
-                _link(real[hemisphere, i % n_real], root / tree.betas_path(subject, hemisphere, i + 1))
-            _link(root / tree.ncsnr_path(subjects[0], hemisphere), root / tree.ncsnr_path(subject, hemisphere))
-    sharedix = _write_design(root / tree.design_path, n_sessions, expdesign)
-    pd.DataFrame({"cocoId": np.arange(N_IMAGES) + 1, "nsdId": np.arange(N_IMAGES)}).to_csv(
-        root / tree.stimulus_info_path
-    )
+        _link_responses(tree, subjects[0], subject, n_sessions, n_distinct)
+    sharedix = _write_design(path_of(tree.design), n_sessions, expdesign_path)
+    nsd_ids = np.arange(N_IMAGES)
+    pd.DataFrame({"cocoId": nsd_ids + 1, "nsdId": nsd_ids}).to_csv(path_of(tree.stimulus_info))
     for split in SPLITS:
         (root / f"brainscore/stimuli_{split}").mkdir(parents=True)
     for nsd_id in sharedix - 1:
-        _image(nsd_id, 425).save(root / f"brainscore/stimuli_train/stimulus_{stimulus_name(nsd_id)}.jpg", quality=95)
-    return tree
+        image_path = root / f"brainscore/stimuli_train/stimulus_{stimulus_name(nsd_id)}.jpg"
+        _make_image(nsd_id, IMAGE_PIXELS).save(image_path, quality=95)
 
 
-def _link(source: Path, target: Path) -> None:
+def path_of(file: RawFile) -> Path:
+    """Return the path of a raw file of a tree in a folder."""
+    return Path(str(file))
+
+
+def list_all_neuroids(tree: NSDTree) -> NeuroidTable:
+    """List the neuroids of eight subjects, with random noise ceilings."""
+    region_map = read_regions(tree, PUBLISHED_REGIONS)
+    ncsnr = np.random.default_rng(SEED).random(region_map.n_read_vertices)
+    tables = {subject: list_neuroids(region_map, subject, ncsnr) for subject in SUBJECTS}
+    return order_neuroids(tables, PUBLISHED_REGIONS)
+
+
+def random_values(split: str, n_neuroids: int) -> FloatArray:
+    """Return standard normal values, of shape (n_presentations, n_neuroids)."""
+    n_presentations = len(list_presentations(split, list_images(split)))
+    return np.random.default_rng(SEED).standard_normal((n_presentations, n_neuroids), dtype=np.float32)
+
+
+def list_images(split: str) -> IntArray:
+    """Return the `nsd_id` of as many images as NSD gives for a split."""
+    start = 0 if split == "train" else DATASET.n_images["train"]
+    return np.arange(start, start + DATASET.n_images[split])
+
+
+def write_assembly(path: Path, split: str, values: FloatArray, table: NeuroidTable) -> None:
+    """Write an assembly in the order in which a build writes it: subject by subject, a block of a region at a time."""
+    presentations = list_presentations(split, list_images(split))
+    identifier = f"{DATASET.name}.{split}"
+    with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=table.neuroids) as variable:
+        for block in _list_blocks(table):
+            variable[:, block, 0] = values[:, block]
+
+
+def make_core_assembly(split: str, table: NeuroidTable) -> NeuroidAssembly:
+    """Make an assembly in memory with the values and coordinates that `write_assembly` writes."""
+    from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+    presentations = list_presentations(split, list_images(split))
+    coordinates = {name: ("presentation", presentations[name].to_numpy()) for name in presentations}
+    coordinates |= {name: ("neuroid", table.neuroids[name].to_numpy()) for name in NEUROID_COORDINATES}
+    coordinates |= {name: ("time_bin", np.array(values)) for name, values in TIME_BIN.items()}
+    values = random_values(split, len(table.neuroids))[:, :, None]
+    return NeuroidAssembly(values, coords=coordinates, dims=DIMENSIONS)
+
+
+def write_release(path: Path, table: NeuroidTable) -> None:
+    """Write a release of random values."""
+    folder = ReleaseFolder(path)
+    path.mkdir()
+    for split in SPLITS:
+        _write_stimuli(folder, split)
+        values = random_values(split, len(table.neuroids))
+        write_assembly(folder.assembly_path(DATASET.name, split), split, values, table)
+    manifest = Manifest(
+        name=DATASET.name,
+        recipe=Recipe(DATASET.name),
+        image_format="png",
+        from_region_assemblies=False,
+        n_vertices=N_VERTICES_OF_FSAVERAGE,
+        n_trials_per_session=N_TRIALS_PER_SESSION,
+        sessions={},
+        shapes={},
+        nan_counts={},
+        inputs={},
+        versions=installed_versions(),
+        files=record_files(folder),
+    )
+    manifest.write(folder)
+
+
+def _link_responses(tree: NSDTree, source_subject: int, subject: int, n_sessions: int, n_distinct: int) -> None:
+    """Link the betas and ncsnr files of a subject to those of the source subject."""
+    for hemisphere in HEMISPHERES:
+        _link(tree.ncsnr(source_subject, hemisphere), tree.ncsnr(subject, hemisphere))
+        for i in range(n_sessions):
+            source = tree.betas(source_subject, hemisphere, i % n_distinct + 1)
+            _link(source, tree.betas(subject, hemisphere, i + 1))
+
+
+def _link(source: RawFile, target: RawFile) -> None:
     if not target.exists():
-        os.link(source, target)
+        path_of(target).parent.mkdir(parents=True, exist_ok=True)
+        os.link(path_of(source), path_of(target))
 
 
-def _write_design(path: Path, n_sessions: int, expdesign: Path | None) -> np.ndarray:
-    """Write a design of a third more sessions than are there, as NSD's own has for most subjects."""
-    if expdesign is not None:
-        shutil.copyfile(expdesign, path)
-        return scipy.io.loadmat(path)["sharedix"].ravel().astype(int)
+def _write_design(path: Path, n_sessions: int, expdesign_path: Path | None) -> IntArray:
+    """Write a design with a third more sessions than the tree has, as NSD's design has for most subjects.
+
+    Returns
+    -------
+    array of shape (n_shared_images,)
+        The 1-based ids of the shared images.
+    """
+    if expdesign_path is not None:
+        shutil.copyfile(expdesign_path, path)
+        sharedix: IntArray = scipy.io.loadmat(path)["sharedix"].ravel().astype(int)
+        return sharedix
     rng = np.random.default_rng(SEED)
-    n_own = n_sessions * 4 // 3 * N_TRIALS // 3
+    n_images = n_sessions * 4 // 3 * N_TRIALS_PER_SESSION // N_REPETITIONS  # of each subject
     ids = rng.permutation(N_IMAGES) + 1
-    sharedix = np.sort(ids[:N_SHARED])
-    own = np.concatenate([sharedix, ids[N_SHARED:n_own]])
+    sharedix = np.sort(ids[:N_SHARED_IMAGES])
+    subject_images = np.concatenate([sharedix, ids[N_SHARED_IMAGES:n_images]])
+    masterordering = rng.permutation(np.repeat(np.arange(1, n_images + 1), N_REPETITIONS))
     design = {
-        "masterordering": rng.permutation(np.repeat(np.arange(1, n_own + 1), 3)).astype(np.uint16).reshape(1, -1),
-        "subjectim": np.tile(own, (8, 1)).astype(np.int32),
+        "masterordering": masterordering.astype(np.uint16).reshape(1, -1),
+        "subjectim": np.tile(subject_images, (len(SUBJECTS), 1)).astype(np.int32),
         "sharedix": sharedix.astype(np.int32).reshape(1, -1),
     }
     scipy.io.savemat(path, design)
     return sharedix
 
 
-def _image(seed: int, size: int) -> Image.Image:
-    small = np.random.default_rng(int(seed)).integers(0, 256, (size // 16, size // 16, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC)
+def _write_stimuli(folder: ReleaseFolder, split: str) -> None:
+    """Write the images of a split, which are small, and their table."""
+    nsd_ids = list_images(split)
+    stimulus_ids = [stimulus_name(nsd_id) for nsd_id in nsd_ids]
+    names = [f"{stimulus_id}.png" for stimulus_id in stimulus_ids]
+    folder.stimuli_path(split).mkdir()
+    for nsd_id, name in zip(nsd_ids, names, strict=True):
+        _make_image(nsd_id, 16).save(folder.stimuli_path(split) / name)
+    table = pd.DataFrame({"stimulus_id": stimulus_ids, "nsd_id": nsd_ids, "image_file_name": names})
+    table.to_csv(folder.stimulus_table_path(split), index=False)
 
 
-def neuroids_of(tree: NSDTree, subjects: list[int]) -> tuple[pd.DataFrame, list[slice]]:
-    """List the neuroids of a release, and the blocks in which a build writes them."""
-    region_map = read_regions(tree)
-    n_read = sum(len(own) for own in region_map.vertices.values())
-    ncsnr = np.random.default_rng(SEED).random(n_read)
-    table, places = order_neuroids({subject: subject_neuroids(region_map, subject, ncsnr) for subject in subjects})
-    blocks = [
-        slice(start, min(start + COLUMNS_AT_A_TIME, place.stop))
-        for place in sorted(places.values(), key=lambda place: (subjects.index(subject_of(table, place)), place.start))
-        for start in range(place.start, place.stop, COLUMNS_AT_A_TIME)
-    ]
-    return table, blocks
+def _make_image(seed: int, n_pixels: int) -> Image.Image:
+    """Make a smooth random image."""
+    n_small = n_pixels // 16
+    small = np.random.default_rng(int(seed)).integers(0, 256, (n_small, n_small, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((n_pixels, n_pixels), Image.Resampling.BICUBIC)
 
 
-def subject_of(table: pd.DataFrame, place: slice) -> int:
-    return int(table.subject[place.start][-2:])
-
-
-def nsd_ids(split: str) -> np.ndarray:
-    start = 0 if split == "train" else N_IMAGES_OF_SPLIT["train"]
-    return np.arange(start, start + N_IMAGES_OF_SPLIT[split])
-
-
-def values_of(split: str, n_neuroids: int) -> np.ndarray:
-    n = len(presentations(split, nsd_ids(split)))
-    return np.random.default_rng(SEED).standard_normal((n, n_neuroids), dtype=np.float32)
-
-
-def write_assembly(path: Path, split: str, values: np.ndarray, neuroids: pd.DataFrame, blocks: list[slice]) -> None:
-    """Write an assembly as a build does: subject by subject, a block of a region at a time."""
-    with create_assembly(
-        path,
-        presentation=presentations(split, nsd_ids(split)),
-        neuroids=neuroids,
-        identifier=f"Allen2022_fmri_surface.{split}",
-    ) as variable:
-        for block in blocks:
-            variable[:, block, 0] = values[:, block]
-
-
-def write_release(folder: Path, neuroids: pd.DataFrame, blocks: list[slice]) -> None:
-    """Write a release of random values."""
-    folder.mkdir()
-    for split in SPLITS:
-        (folder / f"stimuli_{split}").mkdir()
-        ids = nsd_ids(split)
-        names = [f"{stimulus_name(i)}.png" for i in ids]
-        for i, name in zip(ids, names, strict=True):
-            _image(i, 16).save(folder / f"stimuli_{split}" / name)
-        table = pd.DataFrame({"stimulus_id": [stimulus_name(i) for i in ids], "nsd_id": ids, "image_file_name": names})
-        table.to_csv(folder / f"stimulus_metadata_{split}.csv", index=False)
-        path = folder / assembly_file("Allen2022_fmri_surface", split)
-        write_assembly(path, split, values_of(split, len(neuroids)), neuroids, blocks)
-    write_manifest(folder, {"name": "Allen2022_fmri_surface"})
+def _list_blocks(table: NeuroidTable) -> Iterator[slice]:
+    """Yield the blocks of neuroids in the order in which a build writes them."""
+    for subject in SUBJECTS:
+        for region in PUBLISHED_REGIONS:
+            rows = table.slices[subject, region.name]
+            for start in range(rows.start, rows.stop, NEUROIDS_AT_A_TIME):
+                yield slice(start, min(start + NEUROIDS_AT_A_TIME, rows.stop))

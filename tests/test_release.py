@@ -30,7 +30,7 @@ def test_manifest_describes_the_release(release):
 
     assert manifest.recipe == make_recipe()
     assert manifest.name == manifest.recipe.name
-    assert manifest.shapes == {"train": (105, 920, 1), "test": (81, 920, 1)}
+    assert manifest.shapes == {"train": (102, 920, 1), "test": (78, 920, 1)}
     assert manifest.sessions == {f"subj{s:02d}": 4 if s in (1, 2, 5, 7) else 3 for s in range(1, 9)}
     assert (manifest.n_vertices, manifest.n_trials_per_session) == (642, 300)
     assert isinstance(manifest.nan_counts["subj01"]["V1"], FilledCounts)

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import xarray
 from PIL import Image
-from support import hashes
 
 import reference
 from allen2022_surface_packaging.build import sessions
@@ -24,6 +23,7 @@ from allen2022_surface_packaging.nsd.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
+from support import hashes
 
 NEUROID_COORDINATES = ["neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset"]
 TWO_SUBJECTS = make_recipe((3, 8), name="Two")

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+
 from support import hashes
 
 # How often a build is killed. Set it higher, such as 50, for a longer test.

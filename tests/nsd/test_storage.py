@@ -6,6 +6,8 @@ import socket
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
 
 import boto3
 import h5py
@@ -15,7 +17,7 @@ import pytest
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd import storage
-from allen2022_surface_packaging.nsd.files import BetasShape, read_betas, read_images
+from allen2022_surface_packaging.nsd.files import BetasShape, read_betas, read_design, read_images
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.storage import Bucket, RawFile, open_storage
 from allen2022_surface_packaging.nsd.tree import open_tree
@@ -60,16 +62,24 @@ def client(filled_port, monkeypatch):
     return make_client(filled_port)
 
 
-class Proxy:
-    """Hands connections on to a server, counts requests, and breaks some answers half-way."""
+@dataclass(frozen=True)
+class Request:
+    """A request that went through the proxy; `span` is its Range header."""
 
-    def __init__(self, target):
-        host, port = target.removeprefix("http://").split(":")
-        self.target = host, int(port)
+    method: str
+    path: str
+    query: dict[str, str]
+    span: str
+
+
+class Proxy:
+    """Passes connections on to a server, records the requests, and breaks some answers half-way."""
+
+    def __init__(self, port):
+        self.port = port
         self.requests = []
         self.n_breaks = 0
         self.break_after = 0
-        self.refused = False
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.address = "http://{}:{}".format(*self.socket.getsockname())
         threading.Thread(target=self._accept, daemon=True).start()
@@ -80,25 +90,17 @@ class Proxy:
                 client, _ = self.socket.accept()
             except OSError:
                 return
-            if self.refused:
-                client.close()
-                continue
-            server = socket.create_connection(self.target)
-            threading.Thread(target=self._hand_on_requests, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._hand_on_answers, args=(server, client), daemon=True).start()
+            server = socket.create_connection(("127.0.0.1", self.port))
+            threading.Thread(target=self._pass_requests_on, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass_answers_on, args=(server, client), daemon=True).start()
 
-    def _hand_on_requests(self, client, server):
+    def _pass_requests_on(self, client, server):
         with closing_both(client, server):
             while content := client.recv(65536):
-                self.requests += [
-                    (method.decode(), path.decode().split("?")[0], (span or b"").decode())
-                    for method, path, span in re.findall(
-                        rb"(GET|HEAD|PUT|POST) (\S+) HTTP/1.1\r\n(?:.*?[Rr]ange: (\S+)\r\n)?", content, re.DOTALL
-                    )
-                ]
+                self.requests += read_requests(content)
                 server.sendall(content)
 
-    def _hand_on_answers(self, server, client):
+    def _pass_answers_on(self, server, client):
         with closing_both(server, client):
             n_sent = 0
             while content := server.recv(65536):
@@ -108,14 +110,25 @@ class Proxy:
                     return
                 client.sendall(content)
 
-    def of(self, name):
-        """Return the ranges that were asked for of the object whose key ends so."""
-        return [span for method, path, span in self.requests if method == "GET" and path.endswith(name)]
+    def ranges_of(self, name):
+        """Return the ranges that were requested of the object whose key ends with `name`."""
+        return [request.span for request in self.requests if request.method == "GET" and request.path.endswith(name)]
+
+
+def read_requests(content):
+    """Return the requests in what a client sent."""
+    pattern = rb"(GET|HEAD|PUT|POST) (\S+) HTTP/1.1\r\n(?:.*?[Rr]ange: (\S+)\r\n)?"
+    requests = []
+    for method, address, span in re.findall(pattern, content, re.DOTALL):
+        parts = urlsplit(address.decode())
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        requests.append(Request(method.decode(), parts.path.rstrip("/"), query, (span or b"").decode()))
+    return requests
 
 
 @contextmanager
 def closing_both(*sockets):
-    """Close both ends, whoever hung up first."""
+    """Close both ends when one of them closes the connection."""
     try:
         yield
     except OSError:
@@ -130,7 +143,7 @@ def closing_both(*sockets):
 @pytest.fixture
 def proxy(filled_port, monkeypatch):
     """A proxy in front of the filled server. Every S3 client of the test connects to it."""
-    proxy = Proxy(f"http://127.0.0.1:{filled_port}")
+    proxy = Proxy(filled_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
     yield proxy
@@ -365,10 +378,12 @@ def short_reads(monkeypatch):
 
 
 def test_images_are_right_when_the_disk_reads_short(nsd_tree, short_reads):
+    tree = open_tree(nsd_tree)
+    nsd_ids = read_design(tree.design).shared_images[:2].tolist()  # the other images are blank
     with h5py.File(nsd_tree / IMAGES) as file:  # the HDF5 library reads the file itself here
-        expected = file["imgBrick"][[3, 17]]
+        expected = file["imgBrick"][nsd_ids]
 
-    images = list(read_images(open_tree(nsd_tree).images, [3, 17]))
+    images = list(read_images(tree.images, nsd_ids))
 
     np.testing.assert_array_equal(images, expected)
     assert expected.any()
@@ -378,5 +393,5 @@ def test_images_are_right_when_the_disk_reads_short(nsd_tree, short_reads):
 def test_betas_are_right_when_the_disk_reads_short(nsd_tree, short_reads):
     betas = read_all(open_betas(nsd_tree))
 
-    assert betas.tobytes() == (nsd_tree / BETAS).read_bytes()[284 : 284 + betas.nbytes]
+    assert betas.astype(">f4").tobytes() == (nsd_tree / BETAS).read_bytes()[284 : 284 + betas.nbytes]
     assert short_reads["short"] > 700

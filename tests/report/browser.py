@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import websocket
+
 from report.reading import decode
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_mesh
-from report.browser import Tab, open_chromium
-from report.reading import REGION_NAMES, SPLITS, Page, measure
 
 from allen2022_surface_packaging.build.assembly import create_assembly
 from allen2022_surface_packaging.recipe import Recipe
@@ -22,6 +20,8 @@ from allen2022_surface_packaging.release import (
     record_files,
 )
 from allen2022_surface_packaging.report.page import write_report
+from report.browser import Tab, open_chromium
+from report.reading import REGION_NAMES, SPLITS, Page, measure
 
 N_VERTICES = 163_842
 # The vertices of each region, sorted by their distance from the occipital pole. V4 and IT share 20.

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+
 from report.reading import Page
 
 WIDTHS = {"desktop": 1280, "phone": 360}

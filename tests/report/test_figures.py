@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report.reading import REGION_NAMES, SPLITS, Page, agrees, decode, has_colour, measure, number
 
 from allen2022_surface_packaging.report import sections
 from allen2022_surface_packaging.report.figures import (
@@ -17,6 +16,7 @@ from allen2022_surface_packaging.report.figures import (
 )
 from allen2022_surface_packaging.report.page import write_report
 from allen2022_surface_packaging.report.statistics import expected_curve
+from report.reading import REGION_NAMES, SPLITS, Page, agrees, decode, has_colour, measure, number
 
 LATERAL, MEDIAL = 0, 1  # numbers of views
 

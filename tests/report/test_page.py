@@ -14,13 +14,13 @@ import netCDF4
 import pandas as pd
 import pytest
 import xarray as xr
-from report.reading import REGION_NAMES, SPLITS, Page, agrees, number, size_text, split_half_ceiling
 
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder, record_files
 from allen2022_surface_packaging.report.page import write_report
 from allen2022_surface_packaging.verify.soundness import verify_release
+from report.reading import REGION_NAMES, SPLITS, Page, agrees, number, size_text, split_half_ceiling
 
 
 def test_fact_sheet_and_tiles_equal_the_numbers_of_the_release(page, truth, reported):

@@ -9,6 +9,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.release import FilledCounts, Manifest, ReleaseFolder
+from allen2022_surface_packaging.report.page import write_report
+from allen2022_surface_packaging.report.statistics import expected_curve
 from report.reading import (
     REGION_NAMES,
     SPLITS,
@@ -19,12 +25,6 @@ from report.reading import (
     size_text,
     split_half_ceiling,
 )
-
-from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.release import FilledCounts, Manifest, ReleaseFolder
-from allen2022_surface_packaging.report.page import write_report
-from allen2022_surface_packaging.report.statistics import expected_curve
 
 
 @pytest.fixture(scope="session")

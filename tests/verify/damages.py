@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray
 from PIL import Image
+
 from support import accept
 
 NAME = "Allen2022_fmri_surface"

@@ -6,13 +6,13 @@ import boto3
 import numpy as np
 import pandas as pd
 import pytest
-from support import accept
-from verify.damages import NAME, TEST, TRAIN, change_values, flip_bit, read_coordinates, rewrite_assembly
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.verify.comparison import compare_release
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
+from support import accept
+from verify.damages import NAME, TEST, TRAIN, change_values, flip_bit, read_coordinates, rewrite_assembly
 
 
 def compare_by_kind(release, other) -> dict:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from verify.damages import DAMAGES
 
 

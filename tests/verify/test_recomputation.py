@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import scipy.io
 import xarray
-from verify.damages import TEST, TRAIN, change_values, read_coordinates
 
 import reference
 from allen2022_surface_packaging.build import pipeline
@@ -28,6 +27,7 @@ from allen2022_surface_packaging.recipe import Region, make_recipe
 from allen2022_surface_packaging.verify import expectation, raw, recomputation, values
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
+from verify.damages import TEST, TRAIN, change_values, read_coordinates
 
 SUBJECT_NAMES = [f"subj{subject:02d}" for subject in SUBJECTS]
 BETAS = "nsddata_betas/ppdata/{}/fsaverage/betas_fithrf_GLMdenoise_RR"

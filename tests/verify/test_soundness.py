@@ -5,14 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support import accept
-from verify.damages import TEST, TRAIN, read_coordinates, rewrite_assembly
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import soundness
 from allen2022_surface_packaging.verify.soundness import verify_release
+from support import accept
+from verify.damages import TEST, TRAIN, read_coordinates, rewrite_assembly
 
 
 def test_release_as_built_is_sound(release, four_subject_release):

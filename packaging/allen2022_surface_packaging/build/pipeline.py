@@ -197,7 +197,7 @@ def _create_assemblies(
     except RuntimeError as error:  # what netCDF4 raises when a write fails
         free = shutil.disk_usage(folder.path).free
         raise PackagingError(
-            f"{folder.path.parent} could not be written to ({error}); {free:,} bytes are free there. Make room."
+            f"{folder.path.parent} could not be written to ({error}); {free:,} bytes are free there. Free some space."
         ) from error
 
 
@@ -258,5 +258,5 @@ def _require_space(folder: ReleaseFolder, n_bytes: int) -> None:
     free = shutil.disk_usage(folder.path).free
     if free < n_bytes:
         raise PackagingError(
-            f"{folder.path.parent} has {free:,} bytes free, but the assemblies take {n_bytes:,}: no space left. Make room."
+            f"{folder.path.parent} has {free:,} bytes free, but the assemblies take {n_bytes:,}: no space left. Free some space."
         )

@@ -20,7 +20,7 @@ from ..progress import follow
 from ..release import NEUROID_COORDINATES, Manifest, ReleaseFolder
 
 REPETITION_PAIRS = tuple(combinations(range(N_REPETITIONS), 2))
-ALL = "all"  # stands for all subjects or all regions together
+ALL = "all"  # stands for all subjects together; in totals, also for all regions
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +41,14 @@ class NeuroidStatistics:
     split_half_ceilings: DoubleArray
     repetition_correlations: DoubleArray
 
-    def select(self, *, region: str = ALL, subject: str = ALL) -> Self:
+    def select(self, *, region: str | None = None, subject: str = ALL) -> Self:
         """Return the statistics of the neuroids of one region, of one subject, or of both."""
-        rows = self._rows("region", region) & self._rows("subject", subject)
+        rows: BoolArray = np.full(len(self.table), True)
+        if region is not None:
+            rows &= (self.table["region"] == region).to_numpy()
+        if subject != ALL:
+            rows &= (self.table["subject"] == subject).to_numpy()
         return type(self)(self.table[rows], self.split_half_ceilings[:, rows], self.repetition_correlations[:, rows])
-
-    def _rows(self, column: str, value: str) -> BoolArray:
-        return np.full(len(self.table), True) if value == ALL else (self.table[column] == value).to_numpy()
 
     @property
     def noise_ceiling(self) -> float:
