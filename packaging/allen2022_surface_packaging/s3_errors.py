@@ -59,7 +59,7 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
             ) from None
         reason = re.sub(r"//[^/@\s]*@", "//", reason)
         raise PackagingError(
-            f"{location}: failed {action} ({reason}). Is the network up, and AWS_ENDPOINT_URL right?"
+            f"{location}: failed {action} ({reason}). Is the network up, and AWS_ENDPOINT_URL right? If so, run the same command again."
         ) from error
 
 
@@ -85,7 +85,7 @@ def _advise(error: ClientError, permissions: str) -> str:
     if code == "NoSuchKey":
         return "It was removed meanwhile: start again."
     if status == 403:
-        return f"Your credentials do not allow it: it needs {permissions}. Without credentials it is read anonymously."
+        return f"Your credentials do not allow it. It needs {permissions}: ask the owner of the bucket, or try without credentials."
     if status >= 500 or code in ("SlowDown", "RequestTimeout"):
         return f"S3 keeps failing. {AGAIN} later."
     return f"{AGAIN} when the cause is removed."

@@ -185,6 +185,7 @@ def put(
     PackagingError
         If S3 or the network fails, someone else wrote the object meanwhile, or the file changes while it is read.
     """
+    _refuse_changed(file)  # later changes are refused by S3, which compares the content with the checksum
     version_id, is_overtaken = None, False
     try:
         with explained(target.url(key), "to put the object", "s3:PutObject and s3:PutObjectTagging"):
@@ -193,7 +194,6 @@ def put(
         # S3 gives the same answer if this very request wrote the object and its first answer was lost.
         is_overtaken = isinstance(error.__cause__, ClientError) and error_code(error.__cause__) in OVERTAKEN
         if not is_overtaken:
-            _refuse_changed(file)
             raise
     version = look_up(target, key, version_id)
     if version is not None and version.sha1 == file.sha1 and holds(target, key, version, file):
@@ -221,7 +221,7 @@ def _send(target: UploadTarget, key: str, file: LocalFile, replaces: ObjectVersi
             Body=body,
             ContentLength=file.size,
             ChecksumAlgorithm="SHA1",
-            ChecksumSHA1=file.checksum,  # S3 refuses other content
+            ChecksumSHA1=file.checksum,
             Metadata={"sha1": file.sha1},
             **tagging,
             **condition,
@@ -233,7 +233,7 @@ def _refuse_changed(file: LocalFile) -> None:
     sha1 = sha1_of(file.path)
     if sha1 != file.sha1:
         raise PackagingError(
-            f"{file.path} has the SHA-1 {sha1}, expected {file.sha1}: it changed while it was sent. Build the release again."
+            f"{file.path} has the SHA-1 {sha1}, expected {file.sha1}: it changed before it was sent. Build the release again."
         )
 
 

@@ -1,0 +1,134 @@
+"""A small release, an S3 server behind a proxy, and a file to record objects in."""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.plugin import plugin_path
+from allen2022_surface_packaging.recipe import make_recipe
+from publish.proxy import Proxy
+from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY
+from support import run_cli
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """A release smaller than that of other tests: it is uploaded more than a hundred times."""
+    folder = tmp_path_factory.mktemp("tiny")
+    simulate_tree(folder / "nsd", TreeSize(n_trials=60, n_vertices=160, image_size=24))
+    build_release(folder / "nsd", folder / "release", make_recipe())
+    return folder / "release"
+
+
+@pytest.fixture
+def release_copy(release, tmp_path):
+    """A copy of the small release that a test may change."""
+    return Path(shutil.copytree(release, tmp_path / "release"))
+
+
+@pytest.fixture(scope="module")
+def proxy(moto_port):
+    proxy = Proxy(moto_port)
+    yield proxy
+    proxy.server.shutdown()
+
+
+@pytest.fixture
+def s3(proxy, moto_port, monkeypatch):
+    """A client that talks to S3 directly, and a new versioned bucket `brain`. All other clients use the proxy."""
+    proxy.clear()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}")
+    connection = http.client.HTTPConnection("127.0.0.1", moto_port)
+    connection.request("POST", "/moto-api/reset")
+    connection.getresponse().read()
+    client.create_bucket(Bucket="brain")
+    client.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    return client
+
+
+@pytest.fixture
+def artifacts_path(tmp_path):
+    return Path(shutil.copy(plugin_path() / "artifacts.json", tmp_path / "artifacts.json"))
+
+
+@pytest.fixture
+def upload(release, s3, artifacts_path, monkeypatch):
+    """Run the command `upload`, and return its output, or its one error line."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+
+    def run(*options, bucket=f"brain/{PREFIX}", status=1):
+        result = run_cli("upload", release, "--bucket", bucket, "--artifacts", artifacts_path, *options)
+        assert result.returncode == status, result.stderr
+        assert "Traceback" not in result.stderr
+        assert ACCESS_KEY not in result.stderr + result.stdout
+        assert SECRET_KEY not in result.stderr + result.stdout
+        start = "allen2022-surface upload: error: " if status == 2 else "allen2022-surface: "
+        lines = [line for line in result.stderr.splitlines() if line.startswith(start)]
+        assert len(lines) == (status > 0)
+        return lines[0] if lines else result.stdout
+
+    return run
+
+
+UPLOADS = """
+import json, os, signal, sys
+from pathlib import Path
+from allen2022_surface_packaging.publish.upload import publish_release
+
+for line in sys.stdin:
+    release, destination, artifacts, fatal = json.loads(line)
+    child = os.fork()
+    if not child:
+        def watch(event, arguments):
+            if fatal and event == fatal and any(str(value).endswith(".partial") for value in arguments):
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(watch)
+        publish_release(Path(release), destination, artifacts_path=Path(artifacts))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+class Uploader:
+    """A process that uploads in child processes, so that each can be killed and none has to start Python."""
+
+    def __init__(self, release, proxy):
+        self.release, self.proxy = release, proxy
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", UPLOADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+        )
+
+    def run(self, prefix, artifacts_path, fatal=None, on_pid=lambda pid: None):
+        """Upload the release, and return the status of the child; it kills itself at the audit event `fatal`."""
+        arguments = [str(self.release), f"brain/{prefix}", str(artifacts_path), fatal]
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        on_pid(int(self.process.stdout.readline()))
+        status = int(self.process.stdout.readline())
+        self.proxy.wait()  # a request may still arrive after its sender died
+        return status
+
+
+@pytest.fixture
+def uploader(release, s3, proxy):
+    uploader = Uploader(release, proxy)
+    yield uploader
+    uploader.process.stdin.close()
+    uploader.process.wait(10)

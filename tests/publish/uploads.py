@@ -1,0 +1,44 @@
+"""Names and helpers of the upload tests."""
+
+import json
+
+from allen2022_surface_packaging.publish.upload import publish_release
+
+ACCESS_KEY, SECRET_KEY = "AKIAQUITESECRET00000", "wJalrXUtnFEMI/notToBeShown/bPxRfiCY"
+PREFIX = "some/where/deep"
+NAME = "Allen2022_fmri_surface"
+OBJECTS = [
+    f"stimulus_{NAME}_train.csv",
+    f"stimulus_{NAME}_train.zip",
+    f"stimulus_{NAME}_test.csv",
+    f"stimulus_{NAME}_test.zip",
+    f"assy_{NAME}_train.nc",
+    f"assy_{NAME}_test.nc",
+]
+ONE_VERSION_EACH = dict.fromkeys(OBJECTS, 1)
+
+
+def publish(release, artifacts_path, prefix=PREFIX, **options):
+    """Publish a release, and return the lines for the user."""
+    lines = []
+    publish_release(release, f"brain/{prefix}", artifacts_path=artifacts_path, tell=lines.append, **options)
+    return "\n".join(lines)
+
+
+def list_versions(s3, prefix=PREFIX):
+    """Return the versions of every object under a prefix, newest first."""
+    versions = {}
+    for version in s3.list_object_versions(Bucket="brain", Prefix=prefix).get("Versions", ()):
+        versions.setdefault(version["Key"].rpartition("/")[2], []).append(version["VersionId"])
+    return versions
+
+
+def count_versions(s3, prefix=PREFIX):
+    """Return the number of versions of every object under a prefix."""
+    return {name: len(versions) for name, versions in list_versions(s3, prefix).items()}
+
+
+def list_recorded(artifacts_path, name=NAME):
+    """Return the objects of a release that an artifacts file records."""
+    artifacts = json.loads(artifacts_path.read_text())
+    return [artifacts[f"{name}.{split}"][kind] for split in ("train", "test") for kind in artifacts[f"{name}.{split}"]]
