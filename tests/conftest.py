@@ -67,18 +67,6 @@ def release_copy(release, tmp_path) -> Path:
     return Path(shutil.copytree(release, tmp_path / "release"))
 
 
-@pytest.fixture
-def own_tree(tree_copy) -> Path:
-    """The earlier name of `tree_copy`."""
-    return tree_copy
-
-
-@pytest.fixture
-def own_release(release_copy) -> Path:
-    """The earlier name of `release_copy`."""
-    return release_copy
-
-
 @pytest.fixture(scope="session")
 def moto_port() -> Iterator[int]:
     """The port of the one S3 server (moto) of the test run.

@@ -1,4 +1,4 @@
-"""The tour of docs/, run as a reader would run it: every block in order, in a process of its own."""
+"""The tour of docs/, run as a reader would run it: every block in order, in a new process."""
 
 import os
 import re
@@ -24,7 +24,7 @@ assert dict(test.sizes) == {"presentation": 78, "neuroid": 920, "time_bin": 1}
 assert dict(train.sizes) == {"presentation": 102, "neuroid": 920, "time_bin": 1}
 assert subject_v1.shape == (78, 16) and set(subject_v1["region"].values) == {"V1"}
 
-from allen2022_surface_packaging.demo import expected_consistency
+from brainscore_allen2022_surface.ceiling import expected_consistency
 assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
 assert per_neuroid.shape == (920,)
 
@@ -36,9 +36,9 @@ assert features(v1_train).shape == (102, 50) and features(v1_test).shape == (26,
 assert list(v1_test["stimulus_id"].values) == sorted(set(test["stimulus_id"].values))
 first = v1_test["stimulus_id"].values[3]
 np.testing.assert_allclose(v1_test.values[3], v1.values[v1["stimulus_id"].values == first, :, 0].mean(axis=0), atol=1e-6)
-assert correlations.shape == (128,) and abs(np.nanmedian(correlations)) < 0.2  # random features tell nothing
+assert correlations.shape == (128,) and abs(np.nanmedian(correlations)) < 0.2  # random features predict nothing
 
-# the same few lines find the signal, where the features hold it
+# the same lines find the signal when the features hold it
 from allen2022_surface_packaging.nsd.simulation import image_latents
 features_of = lambda path: image_latents(np.asarray(Image.open(path)))
 regression.fit(features(v1_train), v1_train.values)
@@ -49,7 +49,7 @@ print("the tour ends")
 
 
 @pytest.mark.slow
-def test_every_block_of_the_tour_runs_and_says_what_it_should(release, tmp_path):
+def test_every_block_of_the_tour_runs(release, tmp_path):
     blocks = re.findall(
         r"^```python\n(.*?)^```$", TOUR_PATH.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
     )

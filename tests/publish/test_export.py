@@ -1,4 +1,4 @@
-"""The pull request, in a fresh copy of the tree of the brainscore_vision that is installed."""
+"""The pull request, in a fresh copy of the installed brainscore_vision."""
 
 import filecmp
 import json
@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from allen2022_surface_packaging import __version__
+from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
-from allen2022_surface_packaging.publish.upload import plugin_artifacts_path
+from allen2022_surface_packaging.recipe import make_recipe
 
 IDENTIFIERS = [
     f"Allen2022_fmri_surface{subjects}{region}.{split}"
@@ -24,14 +26,14 @@ IDENTIFIERS = [
     for region in ("", ".V1", ".V2", ".V4", ".IT")
     for split in ("train", "test")
 ]
-PLACE = Path("brainscore_vision/data/allen2022_surface")
+TARGET_PATH = Path("brainscore_vision/data/allen2022_surface")
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the installed tree, in which nobody has linked the plugin.
+    """A copy of the installed library without the plugin.
 
-    Its models, benchmarks and metrics, thousands of files that nobody touches here, are linked rather than copied.
+    Its models, benchmarks and metrics are thousands of files that the tests do not change. They are links.
     """
     checkout = tmp_path_factory.mktemp("vision") / "my vision"
     library = checkout / "brainscore_vision"
@@ -47,6 +49,14 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def release(nsd_tree, tmp_path_factory):
+    """The release of the same tree as `four_subject_release`."""
+    path = tmp_path_factory.mktemp("exported") / "eight"
+    build_release(nsd_tree, path, make_recipe())
+    return path
+
+
+@pytest.fixture(scope="module")
 def exported(checkout):
     """The checkout with the plugin in it, and what the command printed."""
     return checkout, export_plugin(checkout)
@@ -54,7 +64,7 @@ def exported(checkout):
 
 @pytest.fixture
 def small_checkout(tmp_path):
-    """As little as can pass for a checkout."""
+    """The smallest folder that counts as a checkout."""
     data_path = tmp_path / "vision" / "brainscore_vision" / "data"
     (data_path / "other").mkdir(parents=True)
     (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
@@ -72,19 +82,19 @@ def run_python(checkout, *arguments, **environment):
     )
 
 
-def test_the_plugin_is_there_unchanged(exported):
+def test_exported_plugin_is_unchanged(exported):
     checkout, _ = exported
-    own = plugin_artifacts_path().parent
-    names = sorted(path.name for path in own.iterdir() if path.is_file() and not path.name.startswith("."))
+    source_path = plugin_path()
+    names = sorted(path.name for path in source_path.iterdir() if path.is_file() and not path.name.startswith("."))
 
-    assert sorted(path.name for path in (checkout / PLACE).iterdir()) == sorted([*names, "data_packaging"])
-    assert filecmp.cmpfiles(own, checkout / PLACE, names, shallow=False) == (names, [], [])
+    assert sorted(path.name for path in (checkout / TARGET_PATH).iterdir()) == sorted([*names, "data_packaging"])
+    assert filecmp.cmpfiles(source_path, checkout / TARGET_PATH, names, shallow=False) == (names, [], [])
 
 
-def test_no_part_of_it_would_be_taken_for_something_else(exported):
+def test_export_holds_no_other_tests_or_requirements(exported):
     """Brain-Score runs every test*.py of a plugin, and pip-installs its requirements at every load."""
     checkout, _ = exported
-    files = [path for path in (checkout / PLACE).rglob("*") if path.is_file()]
+    files = [path for path in (checkout / TARGET_PATH).rglob("*") if path.is_file()]
 
     assert [path.name for path in files if path.name.startswith("test")] == ["test.py"]
     assert not {"setup.py", "requirements.txt", "environment.yml", "conftest.py"} & {path.name for path in files}
@@ -156,7 +166,7 @@ def run_plugin_tests(exported, release, four_subject_release, tmp_path):
     def run(*options):
         run = run_python(
             checkout,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(PLACE / "test.py")),
+            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(TARGET_PATH / "test.py")),
             BRAINSCORE_ALLEN2022_SURFACE_DIR=str(releases),
             PYTHONPATH=str(tmp_path),
         )
@@ -186,14 +196,14 @@ def test_the_pull_request_lists_identifiers_shapes_sha1s_and_checks(exported):
     assert re.search(r"^\* `python -m pytest .*`: 32 passed, 45 deselected", text, re.MULTILINE)
     commands = text.partition("\n\n")[0].splitlines()
     assert commands[0] == f"cd '{checkout}'"
-    assert commands[2] == f"git add {PLACE}"
+    assert commands[2] == f"git add {TARGET_PATH}"
 
 
-def test_the_git_commands_make_a_commit_of_the_plugin_and_nothing_else(exported, tmp_path):
+def test_git_commands_commit_only_the_plugin(exported, tmp_path):
     checkout, text = exported
     repository = tmp_path / "clone"
     (repository / "brainscore_vision" / "data").mkdir(parents=True)
-    shutil.copytree(checkout / PLACE, repository / PLACE)
+    shutil.copytree(checkout / TARGET_PATH, repository / TARGET_PATH)
     commands = text.partition("\n\n")[0].splitlines()[1:4]
     identity = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c"]
     script = "\n".join(["set -e", "git init -q .", *commands]).replace("git commit", f"{' '.join(identity)} commit -q")
@@ -201,22 +211,22 @@ def test_the_git_commands_make_a_commit_of_the_plugin_and_nothing_else(exported,
     subprocess.run(["bash", "-c", script], cwd=repository, check=True, capture_output=True)
 
     listed = subprocess.run(["git", "ls-files"], cwd=repository, check=True, capture_output=True, text=True)
-    files = {str(path.relative_to(repository)) for path in (repository / PLACE).rglob("*") if path.is_file()}
+    files = {str(path.relative_to(repository)) for path in (repository / TARGET_PATH).rglob("*") if path.is_file()}
     assert set(listed.stdout.splitlines()) == files
 
 
-def test_the_packaging_package_runs_from_the_folder_it_is_in(exported):
+def test_exported_packaging_runs_from_its_folder(exported):
     checkout, _ = exported
 
-    run = run_python(checkout / PLACE / "data_packaging", "-m", "allen2022_surface_packaging", "build", "--help")
+    run = run_python(checkout / TARGET_PATH / "data_packaging", "-m", "allen2022_surface_packaging", "build", "--help")
 
     assert run.returncode == 0, run.stderr
-    readme = (checkout / PLACE / "data_packaging" / "README.md").read_text()
+    readme = (checkout / TARGET_PATH / "data_packaging" / "README.md").read_text()
     assert "'nibabel>=5.2'" in readme
     assert "extra ==" not in readme
 
 
-def test_the_packaging_package_needs_not_be_installed(exported):
+def test_exported_packaging_runs_without_being_installed(exported):
     checkout, _ = exported
     script = (
         "from importlib import metadata\n"
@@ -226,11 +236,11 @@ def test_the_packaging_package_needs_not_be_installed(exported):
         "        raise metadata.PackageNotFoundError(name)\n"
         "    return installed(name)\n"
         "metadata.version = version\n"
-        "from allen2022_surface_packaging.release import __file__, versions\n"
-        "print(versions()['brainscore_allen2022_surface'], __file__)\n"
+        "from allen2022_surface_packaging.release import __file__, installed_versions\n"
+        "print(installed_versions()['brainscore_allen2022_surface'], __file__)\n"
     )
 
-    run = run_python(checkout / PLACE / "data_packaging", "-c", script)
+    run = run_python(checkout / TARGET_PATH / "data_packaging", "-c", script)
 
     assert run.returncode == 0, run.stderr
     version, path = run.stdout.split(maxsplit=1)
@@ -238,19 +248,59 @@ def test_the_packaging_package_needs_not_be_installed(exported):
     assert Path(path.strip()).is_relative_to(checkout)
 
 
-def test_the_plugin_that_a_clone_has_taken_in_cannot_remove_itself(exported):
+HIDE_PLUGIN = """
+import sys
+
+class Hidden:
+    \"\"\"Lets Python find no installed copy of the plugin.\"\"\"
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] == "brainscore_allen2022_surface" and path is None
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+"""
+
+
+@pytest.mark.slow
+def test_exported_packaging_reports_without_the_installed_plugin(exported, release_copy, tmp_path):
+    checkout, _ = exported
+    script = f"""{HIDE_PLUGIN}
+from importlib.util import find_spec
+assert find_spec("brainscore_allen2022_surface") is None
+from allen2022_surface_packaging.cli import main
+try:
+    main(["report", sys.argv[1]])
+finally:
+    print(sys.modules["brainscore_allen2022_surface"].__file__)
+"""
+
+    run = run_python(checkout / TARGET_PATH / "data_packaging", "-c", script, str(release_copy))
+
+    assert run.returncode == 0, run.stderr
+    assert (release_copy / "report.html").stat().st_size > 100_000
+    assert Path(run.stdout.splitlines()[-1]) == checkout / TARGET_PATH / "__init__.py"
+
+
+def test_exported_plugin_does_not_unlink_itself(exported):
     checkout, _ = exported
 
     run = run_python(checkout, "-m", "brainscore_vision.data.allen2022_surface", "unlink")
 
     assert run.returncode == 1
     assert "allen2022_surface is the plugin itself, so it stays." in run.stderr
-    assert (checkout / PLACE / "artifacts.json").is_file()
+    assert (checkout / TARGET_PATH / "artifacts.json").is_file()
 
 
-def test_a_second_export_needs_overwrite(exported, capsys):
+def test_second_export_needs_overwrite(exported, capsys):
     checkout, _ = exported
-    (checkout / PLACE / "loaders.py").write_text("changed")
+    (checkout / TARGET_PATH / "loaders.py").write_text("changed")
 
     with pytest.raises(PackagingError, match="allen2022_surface is there already. Add --overwrite"):
         export_plugin(checkout)
@@ -259,11 +309,11 @@ def test_a_second_export_needs_overwrite(exported, capsys):
 
     assert exit.value.code == 0
     assert "gh pr create" in capsys.readouterr().out
-    assert "changed" not in (checkout / PLACE / "loaders.py").read_text()
+    assert "changed" not in (checkout / TARGET_PATH / "loaders.py").read_text()
 
 
 @pytest.mark.parametrize("content", [{}, {"brainscore_vision/__init__.py": ""}, {"README.md": "vision"}])
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path, content):
+def test_folder_that_is_not_a_checkout_is_refused(tmp_path, content):
     for name, text in content.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -279,32 +329,32 @@ def test_a_folder_that_is_no_checkout_is_refused(tmp_path, content):
         'stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None',
     ],
 )
-def test_an_identifier_of_another_plugin_is_refused(small_checkout, line):
+def test_identifier_of_another_plugin_is_refused(small_checkout, line):
     (small_checkout / "brainscore_vision" / "data" / "other" / "__init__.py").write_text(line)
 
     with pytest.raises(PackagingError, match=r"data/other registers .*\['Allen2022_fmri_surface\..*test'\] already"):
         export_plugin(small_checkout)
-    assert not (small_checkout / PLACE).exists()
+    assert not (small_checkout / TARGET_PATH).exists()
 
 
-def test_another_plugin_in_the_place_is_refused_even_with_overwrite(small_checkout):
-    (small_checkout / PLACE).mkdir()
-    (small_checkout / PLACE / "__init__.py").write_text("data_registry['Else'] = lambda: None")
+def test_another_plugin_is_never_overwritten(small_checkout):
+    (small_checkout / TARGET_PATH).mkdir()
+    (small_checkout / TARGET_PATH / "__init__.py").write_text("data_registry['Else'] = lambda: None")
 
     with pytest.raises(PackagingError, match="is another plugin. Move it away"):
         export_plugin(small_checkout, overwrite=True)
 
 
-def test_a_link_in_the_place_is_not_written_through(small_checkout, tmp_path):
+def test_link_in_the_checkout_is_refused(small_checkout, tmp_path):
     (tmp_path / "linked").mkdir()
-    (small_checkout / PLACE).symlink_to(tmp_path / "linked")
+    (small_checkout / TARGET_PATH).symlink_to(tmp_path / "linked")
 
     with pytest.raises(PackagingError, match="is a link to .*unlink"):
         export_plugin(small_checkout, overwrite=True)
     assert not list((tmp_path / "linked").iterdir())
 
 
-def test_a_test_that_fails_in_the_checkout_is_told(small_checkout):
-    """This tree is no Brain-Score, so the tests cannot even be imported there."""
+def test_failing_test_in_the_checkout_is_reported(small_checkout):
+    """This checkout has no code of Brain-Score, so the tests cannot be imported there."""
     with pytest.raises(PackagingError, match="is written, but its tests fail there .*See: cd"):
         export_plugin(small_checkout)
