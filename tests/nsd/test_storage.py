@@ -16,10 +16,11 @@ import pytest
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd import storage
+from allen2022_surface_packaging.nsd import bucket, storage
+from allen2022_surface_packaging.nsd.bucket import Bucket
 from allen2022_surface_packaging.nsd.files import BetasShape, read_betas, read_design, read_images
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
-from allen2022_surface_packaging.nsd.storage import Bucket, RawFile, open_storage
+from allen2022_surface_packaging.nsd.storage import RawFile, open_storage
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from support import hashes, run_cli
@@ -145,7 +146,7 @@ def proxy(filled_port, monkeypatch):
     """A proxy in front of the filled server. Every S3 client of the test connects to it."""
     proxy = Proxy(filled_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
-    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(bucket.time, "sleep", lambda seconds: None)
     yield proxy
     proxy.socket.close()
 
@@ -162,7 +163,7 @@ def open_betas(root):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Make blocks so small that a file of the tree takes dozens of them."""
-    for file_type in (storage.FolderFile, storage.BucketFile):
+    for file_type in (storage.FolderFile, bucket.BucketFile):
         monkeypatch.setattr(file_type, "block_bytes", 20_000)
 
 
@@ -200,7 +201,7 @@ def test_second_build_from_a_bucket_reads_only_headers_of_betas(proxy, tmp_path)
 
     assert hashes(tmp_path / "first") == hashes(tmp_path / "second")
     assert n_requests > 4
-    assert set(proxy.ranges_of("lh.betas_session01.mgh")) == {f"bytes=0-{storage.PAGE_BYTES - 1}"}  # headers
+    assert set(proxy.ranges_of("lh.betas_session01.mgh")) == {f"bytes=0-{bucket.PAGE_BYTES - 1}"}  # headers
 
 
 def test_each_block_of_betas_takes_one_ranged_request(proxy, nsd_tree, small_blocks):
@@ -216,7 +217,7 @@ def test_each_block_of_betas_takes_one_ranged_request(proxy, nsd_tree, small_blo
 
 def test_reading_continues_inside_the_file_when_a_connection_breaks(proxy, nsd_tree, monkeypatch):
     expected = read_all(open_betas(nsd_tree))
-    monkeypatch.setattr(storage, "PIECE_BYTES", 10_000)
+    monkeypatch.setattr(bucket, "PIECE_BYTES", 10_000)
     file = open_betas(f"s3://{BUCKET}")
     file.exists()  # lists the folder
     proxy.requests.clear()
@@ -291,7 +292,7 @@ def test_inspection_lists_each_folder_of_a_bucket_once(proxy):
 
 
 def test_only_the_needed_images_are_fetched(proxy, nsd_tree, monkeypatch):
-    monkeypatch.setattr(storage, "PAGE_BYTES", 4096)
+    monkeypatch.setattr(bucket, "PAGE_BYTES", 4096)
     expected = list(read_images(open_tree(nsd_tree).images, [3, 17]))
     n_bytes = (nsd_tree / IMAGES).stat().st_size
 

@@ -18,7 +18,8 @@ from ..arrays import FloatArray
 from ..atomic import new_folder
 from ..errors import PackagingError
 from ..nsd.facts import subject_name
-from ..nsd.inspection import Plan, inspect_tree
+from ..nsd.inspection import inspect_tree
+from ..nsd.plan import Plan
 from ..nsd.regions import list_neuroids
 from ..nsd.tree import open_tree
 from ..recipe import Recipe

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..arrays import AnyArray, FloatArray, IntArray
 from ..errors import PackagingError, one_line
+from ..nsd.bucket import Bucket
 from ..nsd.facts import subject_name
-from ..nsd.inspection import Plan
-from ..nsd.storage import Bucket, RawFile
+from ..nsd.plan import Plan
+from ..nsd.storage import RawFile
 
 if TYPE_CHECKING:
     import xarray

@@ -17,7 +17,7 @@ from ..atomic import write_whole
 from ..errors import PackagingError
 from ..nsd.facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..nsd.files import read_betas, read_betas_shape
-from ..nsd.inspection import Plan, Session
+from ..nsd.plan import Plan, Session
 from ..progress import follow
 from .cluster import run_on_workers
 from .responses import METHOD_VERSION, standardise_session

@@ -13,7 +13,7 @@ from PIL import Image
 from ..arrays import IntArray
 from ..nsd.facts import stimulus_name
 from ..nsd.files import read_coco_ids, read_images
-from ..nsd.inspection import Plan
+from ..nsd.plan import Plan
 from ..release import ReleaseFolder
 
 logger = logging.getLogger(__name__)
