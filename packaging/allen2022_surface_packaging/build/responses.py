@@ -45,13 +45,13 @@ def standardise_session(blocks: Iterable[FloatArray], *, vertices: IntArray, kep
     kept = np.empty((len(kept_trials), len(vertices)), dtype=np.float32)
     row_of_trial = {int(trial): row for row, trial in enumerate(kept_trials)}
     sums = _Sums(len(vertices))
-    for trial, responses in enumerate(_gather(blocks, vertices)):
-        if trial in row_of_trial:
-            kept[row_of_trial[trial]] = responses
-        sums.add(responses)
-    mean, deviation = sums.mean_and_deviation()
-    scale = 1 / deviation
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # NaN and infinite trials are expected, and make the vertex NaN
+        for trial, responses in enumerate(_gather(blocks, vertices)):
+            if trial in row_of_trial:
+                kept[row_of_trial[trial]] = responses
+            sums.add(responses)
+        mean, deviation = sums.mean_and_deviation()
+        scale = 1 / deviation
         for row in kept:
             row[:] = (row - mean) * scale
     return kept
@@ -85,19 +85,17 @@ class _Sums:
         """Add the responses of one trial."""
         if self.n_trials == 0:
             self.origin[:] = responses
-        with np.errstate(invalid="ignore"):  # NaN and infinite trials are expected, and make the vertex NaN
-            np.subtract(responses, self.origin, out=self.centred)
-            self.total += self.centred
-            np.multiply(self.centred, self.centred, out=self.centred)
-            self.total_of_squares += self.centred
+        np.subtract(responses, self.origin, out=self.centred)
+        self.total += self.centred
+        np.multiply(self.centred, self.centred, out=self.centred)
+        self.total_of_squares += self.centred
         self.n_trials += 1
 
     def mean_and_deviation(self) -> tuple[DoubleArray, DoubleArray]:
         """Return mean and population standard deviation over trials; a deviation of 0 is replaced by 1."""
-        with np.errstate(invalid="ignore"):
-            mean = self.total / self.n_trials
-            variance = np.maximum(self.total_of_squares / self.n_trials - mean**2, 0)
-            return self.origin + mean, _nonzero(np.sqrt(variance))
+        mean = self.total / self.n_trials
+        variance = np.maximum(self.total_of_squares / self.n_trials - mean**2, 0)
+        return self.origin + mean, _nonzero(np.sqrt(variance))
 
 
 def average_repetitions(responses: FloatArray) -> FloatArray:
