@@ -41,7 +41,7 @@ setup(
     package_dir={"allen2022_surface_packaging": "packaging/allen2022_surface_packaging"},
     package_data={
         "brainscore_allen2022_surface": ["artifacts.json", "py.typed"],
-        "allen2022_surface_packaging": ["py.typed"],
+        "allen2022_surface_packaging": ["py.typed", "recipes/*.toml"],
         "allen2022_surface_packaging.publish": ["templates/*"],
         "allen2022_surface_packaging.report": ["templates/*"],
     },

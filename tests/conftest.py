@@ -5,6 +5,8 @@
         nsddata/experiments/nsd/nsd_stim_info_merged.csv                   nsdId, cocoId
         nsddata/freesurfer/fsaverage/label/lh.Kastner2015.mgz              V1v V1d V2v V2d ... hV4
         nsddata/freesurfer/fsaverage/label/lh.streams.mgz                  ... ventral ...
+        nsddata/freesurfer/fsaverage/label/streams.mgz.ctab                0 Unknown, 1 early, ... 5 ventral ...
+        nsddata/freesurfer/fsaverage/label/lh.HCP_MMP1.mgz, lh.nsdgeneral.mgz
         nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/
             lh.betas_session01.mgh  rh.betas_session01.mgh  ...            (642, 1, 1, 300) big-endian float32
             lh.ncsnr.mgh            rh.ncsnr.mgh
@@ -27,7 +29,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.simulation import simulate_tree
+from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 
 
@@ -35,7 +38,7 @@ from allen2022_surface_packaging.recipe import make_recipe
 def nsd_tree(tmp_path_factory) -> Path:
     """A small synthetic NSD tree of eight subjects. Tests only read it."""
     root = tmp_path_factory.mktemp("raw") / "nsd"
-    simulate_tree(root)
+    simulate_tree(root, TreeSize(betas=(DEFAULT_BETAS,)))
     return root
 
 

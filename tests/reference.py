@@ -11,9 +11,14 @@ import numpy as np
 import scipy.io
 import xarray
 
-REGIONS = ("V1", "V2", "V4", "IT")
-KASTNER_LABELS = {"V1": (1, 2), "V2": (3, 4), "V4": (7,)}
-VENTRAL_STREAM = 5
+# Name, atlas and labels. The labels "all" are those above 0; the atlas None is the whole cortex.
+REGIONS = (
+    ("V1", "Kastner2015", (1, 2)),
+    ("V2", "Kastner2015", (3, 4)),
+    ("V4", "Kastner2015", (7,)),
+    ("IT", "streams", (5,)),
+)
+DEFAULT_BETAS = "betas_fithrf_GLMdenoise_RR"
 HEMISPHERES = ("lh", "rh")
 
 
@@ -26,10 +31,10 @@ class Paths:
         self.labels = root / ("nsddata/freesurfer/fsaverage/label" if self.is_official else "fsaverage_labels")
         self.design = root / ("nsddata/experiments/nsd" if self.is_official else "metadata") / "nsd_expdesign.mat"
 
-    def betas(self, subject: int) -> Path:
+    def betas(self, subject: int, version: str = DEFAULT_BETAS) -> Path:
         if self.is_official:
-            return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/fsaverage/betas_fithrf_GLMdenoise_RR"
-        return self.root / f"subj{subject:02d}/betas"
+            return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/fsaverage/{version}"
+        return self.root / f"subj{subject:02d}" / ("betas" if version == DEFAULT_BETAS else version)
 
 
 def read_mgh(path: Path) -> np.ndarray:
@@ -37,16 +42,24 @@ def read_mgh(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).dataobj).ravel()
 
 
-def region_masks(root: Path) -> dict[tuple[str, str], np.ndarray]:
+def region_masks(root: Path, regions=REGIONS) -> dict[tuple[str, str], np.ndarray]:
     """Return which vertices belong to a region, by region and hemisphere."""
     masks = {}
     for hemisphere in HEMISPHERES:
-        kastner = read_mgh(Paths(root).labels / f"{hemisphere}.Kastner2015.mgz")
-        streams = read_mgh(Paths(root).labels / f"{hemisphere}.streams.mgz")
-        for region, labels in KASTNER_LABELS.items():
-            masks[region, hemisphere] = np.isin(kastner, labels)
-        masks["IT", hemisphere] = streams == VENTRAL_STREAM
+        for region, atlas, labels in regions:
+            if atlas is None:
+                ncsnr = read_mgh(Paths(root).betas(1) / f"{hemisphere}.ncsnr.mgh")
+                masks[region, hemisphere] = np.ones(len(ncsnr), bool)
+                continue
+            values = read_mgh(Paths(root).labels / f"{hemisphere}.{atlas}.mgz")
+            masks[region, hemisphere] = values > 0 if labels == "all" else np.isin(values, labels)
     return masks
+
+
+def shared_with_others(root: Path, subject: int) -> set[int]:
+    """Return the 0-based 73k ids of the images that any other subject was to see."""
+    subjectim = scipy.io.loadmat(Paths(root).design)["subjectim"]
+    return {int(i) - 1 for row in range(len(subjectim)) if row != subject - 1 for i in subjectim[row]}
 
 
 def shown_images(root: Path, subject: int, n_trials: int) -> list[int]:
@@ -61,17 +74,19 @@ def shared_images(root: Path) -> list[int]:
     return [int(i) - 1 for i in scipy.io.loadmat(Paths(root).design)["sharedix"].ravel()]
 
 
-def session_files(root: Path, subject: int, hemisphere: str) -> list[Path]:
+def session_files(root: Path, subject: int, hemisphere: str, version: str = DEFAULT_BETAS) -> list[Path]:
     """Return the betas files of a subject, by session."""
-    return sorted(Paths(root).betas(subject).glob(f"{hemisphere}.betas_session*.mgh"))
+    return sorted(Paths(root).betas(subject, version).glob(f"{hemisphere}.betas_session*.mgh"))
 
 
-def standardised_trials(root: Path, subject: int, masks: dict[str, np.ndarray]) -> np.ndarray:
+def standardised_trials(
+    root: Path, subject: int, masks: dict[str, np.ndarray], version: str = DEFAULT_BETAS
+) -> np.ndarray:
     """Return all trials of a subject, of shape (n_trials, n_vertices of lh + rh); each session is standardised."""
     hemispheres = []
     for hemisphere, mask in masks.items():
         sessions = []
-        for path in session_files(root, subject, hemisphere):
+        for path in session_files(root, subject, hemisphere, version):
             betas = np.asarray(nibabel.load(path).dataobj)[:, 0, 0, :][mask].T.astype(np.float64)
             deviation = betas.std(axis=0)
             deviation[deviation == 0] = 1
@@ -84,11 +99,13 @@ def masks_of_region(masks: dict[tuple[str, str], np.ndarray], region: str) -> di
     return {hemisphere: masks[region, hemisphere] for hemisphere in HEMISPHERES}
 
 
-def list_neuroids(root: Path, subject: int, region: str, masks: dict[str, np.ndarray]) -> list[tuple]:
+def list_neuroids(
+    root: Path, subject: int, region: str, masks: dict[str, np.ndarray], version: str = DEFAULT_BETAS
+) -> list[tuple]:
     """Return the coordinates of the neuroids of one subject and region."""
     neuroids = []
     for hemisphere, mask in masks.items():
-        ncsnr = read_mgh(Paths(root).betas(subject) / f"{hemisphere}.ncsnr.mgh").astype(np.float64)
+        ncsnr = read_mgh(Paths(root).betas(subject, version) / f"{hemisphere}.ncsnr.mgh").astype(np.float64)
         for vertex in np.flatnonzero(mask):
             ceiling = 100 * ncsnr[vertex] ** 2 / (ncsnr[vertex] ** 2 + 1 / 3)
             name = f"subj{subject:02d}"
@@ -108,38 +125,81 @@ def standardise_over_images(repetitions: np.ndarray, train_rows: list[int], stan
     return (averages - mean) / deviation, (repetitions - mean) / deviation
 
 
-def reference_release(root: Path, subjects, *, standardize_on="all", drop=False):
-    """Return the train averages, the test repetitions and the neuroid coordinates that the published method gives."""
-    masks = region_masks(root)
-    n_trials = {s: sum(nibabel.load(path).shape[3] for path in session_files(root, s, "lh")) for s in subjects}
+def split_complete_images(complete: list[int], fraction: float, seed: int) -> dict[str, list[int]]:
+    order = np.random.RandomState(seed).permutation(len(complete))
+    n_train = int(fraction * len(complete))
+    return {
+        "train": [complete[row] for row in sorted(order[:n_train])],
+        "test": [complete[row] for row in sorted(order[n_train:])],
+    }
+
+
+def find_trials(shown: list[int], images: list[int], n_repetitions: int) -> np.ndarray:
+    """Return the trials of each image, of shape (n_images, n_repetitions); -1 for a repetition that was not shown."""
+    trials = np.full((len(images), n_repetitions), -1)
+    for row, image in enumerate(images):
+        found = [t for t, shown_image in enumerate(shown) if shown_image == image]
+        trials[row, : len(found)] = found
+    return trials
+
+
+def reference_release(
+    root: Path,
+    subjects,
+    *,
+    standardize_on="all",
+    drop=False,
+    regions=REGIONS,
+    version=DEFAULT_BETAS,
+    own=False,
+    fraction=0.8,
+    seed=42,
+):
+    """Return the train averages, the test repetitions and the neuroid coordinates that the method gives.
+
+    With `own`, train are the images that only the one subject saw, and test all complete shared ones.
+    """
+    masks = region_masks(root, regions)
+    n_trials = {s: sum(nibabel.load(path).shape[3] for path in session_files(root, s, "lh", version)) for s in subjects}
     shown = {s: shown_images(root, s, n_trials[s]) for s in subjects}
     complete = [image for image in shared_images(root) if all(shown[s].count(image) >= 3 for s in subjects)]
-    order = np.random.RandomState(42).permutation(len(complete))
-    n_train = int(0.8 * len(complete))
-    train_rows, test_rows = sorted(order[:n_train]), sorted(order[n_train:])
+    splits = split_complete_images(complete, fraction, seed)
+    if own:
+        (subject,) = subjects
+        not_own = shared_with_others(root, subject) | set(shared_images(root))
+        splits = {"train": sorted(set(shown[subject]) - not_own), "test": complete}
+    images = sorted(splits["train"] + splits["test"])
+    train_rows, test_rows = ([images.index(image) for image in splits[split]] for split in ("train", "test"))
 
     train, test, neuroids = [], [], []
-    for region in REGIONS:
-        for subject in subjects:
-            region_neuroids = list_neuroids(root, subject, region, masks_of_region(masks, region))
-            trials = standardised_trials(root, subject, masks_of_region(masks, region))
-            trials_of_image = {i: [t for t, image in enumerate(shown[subject]) if image == i] for i in complete}
-            repetitions = np.array([trials[trials_of_image[image]] for image in complete])
-            averages, test_repetitions = standardise_over_images(repetitions, train_rows, standardize_on)
-            keep = np.ones(trials.shape[1], bool)
-            if drop:
-                keep = ~np.isnan(repetitions).any(axis=(0, 1))
-            train.append(averages[train_rows][:, keep])
-            test.append(test_repetitions[test_rows][:, :3].reshape(-1, trials.shape[1])[:, keep])
-            neuroids += [neuroid for neuroid, is_kept in zip(region_neuroids, keep, strict=True) if is_kept]
+    for subject in subjects:
+        shown_trials = find_trials(shown[subject], images, 3)
+        every_vertex = {h: np.ones(len(masks[regions[0][0], h]), bool) for h in HEMISPHERES}
+        trials = standardised_trials(root, subject, every_vertex, version)
+        repetitions = np.where(shown_trials[:, :, None] < 0, np.nan, trials[shown_trials])
+        averages, test_repetitions = standardise_over_images(repetitions, train_rows, standardize_on)
+        is_invalid = (np.isnan(repetitions) & (shown_trials >= 0)[:, :, None]).any(axis=(0, 1))
+        for region, _, _ in regions:
+            region_masks_ = masks_of_region(masks, region)
+            columns = np.flatnonzero(np.concatenate([region_masks_[h] for h in HEMISPHERES]))
+            keep = ~is_invalid[columns] if drop else np.ones(len(columns), bool)
+            train.append((region, subject, averages[train_rows][:, columns[keep]]))
+            test.append((region, subject, test_repetitions[test_rows][:, :, columns[keep]].reshape(-1, keep.sum())))
+            region_neuroids = list_neuroids(root, subject, region, region_masks_, version)
+            neuroids.append((region, subject, [n for n, is_kept in zip(region_neuroids, keep, strict=True) if is_kept]))
+    order = [region for region, _, _ in regions]
+    train, test, neuroids = (
+        [part for _, _, part in sorted(parts, key=lambda item: (order.index(item[0]), item[1]))]
+        for parts in (train, test, neuroids)
+    )
     values = {"train": np.concatenate(train, axis=1), "test": np.concatenate(test, axis=1)}
     return {
         "train": np.nan_to_num(values["train"]),
         "test": np.nan_to_num(values["test"]),
         "n_nan": {split: int(np.isnan(split_values).sum()) for split, split_values in values.items()},
-        "train_ids": [complete[row] for row in train_rows],
-        "test_ids": [complete[row] for row in test_rows],
-        "neuroids": neuroids,
+        "train_ids": splits["train"],
+        "test_ids": splits["test"],
+        "neuroids": [neuroid for part in neuroids for neuroid in part],
     }
 
 
@@ -147,7 +207,7 @@ def prepare_regions(root: Path, subjects) -> None:
     """Write the averages of all shared images into the tree, as an earlier packaging does."""
     masks = region_masks(root)
     (root / "assemblies").mkdir()
-    for region in REGIONS:
+    for region, _, _ in REGIONS:
         prepare_region(root, subjects, region, masks_of_region(masks, region))
 
 

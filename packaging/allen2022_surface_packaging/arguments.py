@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .nsd.facts import SUBJECTS, TERMS_URL, subject_name
+from .nsd.facts import BETAS_VERSIONS, SUBJECTS, TERMS_URL, subject_name
 from .nsd.inspection import IMAGE_FORMATS
 from .nsd.simulation import TreeSize
 from .nsd.tree import LAYOUTS
+from .recipe import NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS
 
 
 def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,6 +31,7 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     _add_simulate(_add_command(commands, "simulate", "Write a synthetic NSD tree."))
     _add_check(_add_command(commands, "check", "List what is there, what is missing and what is malformed."))
     _add_build(_add_command(commands, "build", "Build a release from an NSD tree."))
+    _add_recipes(_add_command(commands, "recipes", "List the recipes that ship, print one, or check a recipe file."))
     _add_verify(_add_command(commands, "verify", "Check a release: its files, shapes, coordinates, images and values."))
     _add_report(_add_command(commands, "report", "Write RELEASE/report.html, a page about the release."))
     _add_upload(_add_command(commands, "upload", "Upload a release to S3, and record its objects for the loaders."))
@@ -57,18 +59,32 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     _add_number(command, "--image-size", default=TreeSize.image_size, help="in pixels (default %(default)s)")
     command.add_argument("--layout", choices=list(LAYOUTS), default=TreeSize.layout, help="default %(default)s")
     command.add_argument("--seed", type=int, metavar="N", default=TreeSize.seed, help="default %(default)s")
+    command.add_argument(
+        "--betas",
+        nargs="+",
+        choices=BETAS_VERSIONS,
+        default=TreeSize.betas,
+        help=f"the versions to write (default {' '.join(TreeSize.betas)})",
+    )
     command.add_argument("--expdesign", type=Path, metavar="FILE", help="follow this nsd_expdesign.mat")
 
 
 def _add_check(command: argparse.ArgumentParser) -> None:
     _add_nsd_root(command)
-    _add_subjects(command)
+    _add_recipe(command)
+    _add_subjects(command, default=None, help="default: those of the recipe")
 
 
 def _add_build(command: argparse.ArgumentParser) -> None:
     _add_nsd_root(command)
-    _add_release(command)
-    _add_subjects(command)
+    command.add_argument(
+        "release",
+        metavar="RELEASE",
+        type=Path,
+        help="the folder of the release; with several recipes a folder of releases, each with the name of its recipe",
+    )
+    _add_recipe(command)
+    _add_subjects(command, default=None, help="in place of those of the recipe")
     workers = command.add_mutually_exclusive_group()
     _add_number(workers, "--workers", default=1, help="processes on this machine (default 1)")
     workers.add_argument("--scheduler", metavar="ADDRESS", help="a running dask.distributed scheduler, tcp://...")
@@ -82,24 +98,31 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--standardize-on",
-        choices=["all", "train"],
-        default="all",
-        help="images over which the second standardisation computes mean and deviation (default %(default)s)",
+        choices=STATISTICS,
+        help="images over which the second standardisation computes mean and deviation (default: as in the recipe)",
     )
     command.add_argument(
         "--nan-policy",
-        choices=["zero", "drop"],
-        default="zero",
-        help="fill NaN with zero, or drop vertices with NaN (default %(default)s)",
+        choices=NAN_POLICIES,
+        help="fill NaN with zero, or drop vertices with NaN (default: as in the recipe)",
     )
     command.add_argument(
         "--from-region-assemblies", action="store_true", help="take the averages from NSD_ROOT/assemblies"
     )
     command.add_argument(
         "--name",
-        help="name of the release: letters, digits and underscores; needed for other subjects or another method",
+        help="name of the release: letters, digits and underscores; needed if a published recipe is changed",
     )
     command.add_argument("--overwrite", action="store_true", help="replace a release at RELEASE")
+
+
+def _add_recipes(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(metavar="ACTION", dest="action")
+    actions.add_parser("list", help="list the recipes that ship with a line each (the default)")
+    show = actions.add_parser("show", help="print a recipe, to copy and change it")
+    show.add_argument("recipe", metavar="NAME|FILE")
+    check = actions.add_parser("check", help="list every fault of a recipe file")
+    check.add_argument("recipe", metavar="NAME|FILE")
 
 
 def _add_verify(command: argparse.ArgumentParser) -> None:
@@ -170,16 +193,28 @@ def _add_number(command: argparse._ActionsContainer, option: str, *, default: in
     command.add_argument(option, type=_positive, metavar="N", default=default, help=help)
 
 
-def _add_subjects(command: argparse.ArgumentParser) -> None:
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        action="append",
+        help="what the release holds: a recipe that ships (see `recipes`) or a TOML file; may be given several times "
+        f"(default {PUBLISHED_DATASETS[0].name})",
+    )
+
+
+def _add_subjects(
+    command: argparse.ArgumentParser, *, default: tuple[int, ...] | None = SUBJECTS, help: str = "default: all 8"
+) -> None:
     command.add_argument(
         "--subjects",
         type=int,
         nargs="+",
         metavar="N",
         choices=SUBJECTS,
-        default=SUBJECTS,
+        default=default,
         action=_Subjects,
-        help="default: all 8",
+        help=help,
     )
 
 

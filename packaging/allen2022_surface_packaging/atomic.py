@@ -55,6 +55,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+@contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield an empty hidden folder in `parent`, and remove it at the end. A folder that a killed process left is reused."""
+    path = parent / f".{name}"
+    parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> None:
     """Write the contents one after the other to `path`, which keeps its mode if it exists.
 

@@ -8,18 +8,20 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from . import arguments
-from .build.pipeline import build_release
+from .build.pipeline import build_releases
 from .errors import PackagingError
 from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
-from .nsd.inspection import inspect_tree
+from .nsd.inspection import Inspection, inspect_tree
 from .nsd.simulation import TreeSize, simulate_tree
-from .nsd.tree import open_tree
-from .recipe import make_recipe
+from .nsd.tree import NSDTree, open_tree
+from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
+from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 from .verify.soundness import verify_release
 
 logger = logging.getLogger(__name__)
@@ -65,43 +67,48 @@ def _simulate(options: argparse.Namespace) -> None:
         image_size=options.image_size,
         layout=options.layout,
         seed=options.seed,
+        betas=options.betas,
     )
     simulate_tree(Path(options.nsd_root), size, expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
 def _check(options: argparse.Namespace) -> None:
+    names = options.recipe or [PUBLISHED_DATASETS[0].name]
     tree = open_tree(options.nsd_root)
-    inspection = inspect_tree(tree, make_recipe(options.subjects, name="check"))
-    if inspection.subjects is not None:
-        print(f"{tree}: {tree.layout.name} layout, {inspection.n_vertices:,} vertices\n")
-        print(_table(inspection.subjects))
-        n_complete = inspection.n_complete_images
-        print(f"\ncomplete images (seen {N_REPETITIONS} times by every subject): {n_complete}")
-    for problem in inspection.problems:
+    problems: list[str] = []
+    for recipe in map(read_recipe, names):
+        recipe = replace(recipe, subjects=options.subjects or recipe.subjects)
+        inspection = inspect_tree(tree, recipe)
+        if options.recipe:
+            print(f"recipe {recipe.name}")
+        _print_inspection(tree, inspection)
+        problems += [problem for problem in inspection.problems if problem not in problems]
+    for problem in problems:
         print(f"problem: {problem}")
-    if inspection.problems:
-        raise PackagingError(f"{_count(inspection.problems)} in {options.nsd_root}, listed above.")
+    if problems:
+        raise PackagingError(f"{_count(problems)} in {options.nsd_root}, listed above.")
     print("no problems found")
 
 
+def _print_inspection(tree: NSDTree, inspection: Inspection) -> None:
+    if inspection.subjects is None:
+        return
+    print(f"{tree}: {tree.layout.name} layout, {inspection.n_vertices:,} vertices\n")
+    print(_table(inspection.subjects))
+    print(f"\ncomplete images (seen {N_REPETITIONS} times by every subject): {inspection.n_complete_images}")
+    for split, n_images in inspection.n_images.items():
+        print(f"{split} images: {n_images}")
+
+
 def _build(options: argparse.Namespace) -> None:
-    try:
-        recipe = make_recipe(
-            options.subjects,
-            name=options.name,
-            standardize_on=options.standardize_on,
-            nan_policy=options.nan_policy,
-        )
-    except ValueError as error:
-        options.parser.error(str(error))
+    recipes = _choose_recipes(options)
     cache_path = None
     if options.cache != "none":
         cache_path = Path(options.cache) if options.cache else options.release.absolute().parent / CACHE_NAME
-    build_release(
+    build_releases(
         options.nsd_root,
-        options.release,
-        recipe,
+        recipes,
         image_format=options.image_format,
         from_region_assemblies=options.from_region_assemblies,
         overwrite=options.overwrite,
@@ -109,7 +116,47 @@ def _build(options: argparse.Namespace) -> None:
         n_workers=options.workers,
         scheduler=options.scheduler,
     )
-    print(f"The release is in {options.release}")
+    for path in recipes:
+        print(f"The release is in {path}")
+
+
+def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
+    """Return the recipes with the changes that other options ask for, by the folder of the release."""
+    names = options.recipe or [PUBLISHED_DATASETS[0].name]
+    if options.name and len(names) > 1:
+        options.parser.error("--name gives one name, but there are several recipes, each with its own")
+    changes = {
+        "subjects": options.subjects,
+        "name": options.name,
+        "standardize_on": options.standardize_on,
+        "nan_policy": options.nan_policy,
+    }
+    try:
+        recipes = [change_recipe(recipe, **changes) for recipe in map(read_recipe, names)]
+    except ValueError as error:
+        options.parser.error(str(error))
+    if len(recipes) == 1:
+        return {options.release: recipes[0]}
+    by_path = {options.release / recipe.name: recipe for recipe in recipes}
+    if len(by_path) < len(recipes):
+        options.parser.error("two recipes have the same name, so their releases would have the same folder")
+    return by_path
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    if options.action == "show":
+        print(recipe_text(options.recipe)[1], end="")
+    elif options.action == "check":
+        _, faults = parse_recipe(*recipe_text(options.recipe))
+        for fault in faults:
+            print(f"problem: {fault}")
+        if faults:
+            raise PackagingError(f"{_count(faults)} in {options.recipe}, listed above.")
+        print("no problems found")
+    else:
+        names = list_recipes()
+        for name in names:
+            print(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
 
 
 # Modules that only one command needs are imported by that command: together they take longer than a small build.
@@ -209,6 +256,7 @@ COMMANDS = {
     "simulate": _simulate,
     "check": _check,
     "build": _build,
+    "recipes": _recipes,
     "verify": _verify,
     "report": _report,
     "upload": _upload,

@@ -95,12 +95,29 @@ class FilledCounts:
 
 
 @dataclass(frozen=True)
+class ReleasedRegion:
+    """A region as it is in a release: the recipe's names of labels and `each` are resolved.
+
+    Attributes
+    ----------
+    labels : numbers, ascending; empty for the whole cortex
+    n_vertices : in both hemispheres of one subject, before invalid ones are dropped
+    """
+
+    name: str
+    atlas: str
+    labels: tuple[int, ...]
+    n_vertices: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`release.json`: what a release is, how it was made, and from which files.
 
     Attributes
     ----------
     name : of the release, as in `recipe`
+    regions : in the order of the assembly
     image_format : "png" or "jpg"
     from_region_assemblies : whether the averages come from prepared region assemblies
     n_vertices : of one hemisphere
@@ -114,6 +131,7 @@ class Manifest:
 
     name: str
     recipe: Recipe
+    regions: tuple[ReleasedRegion, ...]
     image_format: str
     from_region_assemblies: bool
     n_vertices: int
@@ -144,7 +162,10 @@ class Manifest:
 
     def write(self, folder: ReleaseFolder) -> None:
         """Write the manifest into a release."""
-        text = json.dumps(msgspec.to_builtins(self), indent=1)
+        content = msgspec.to_builtins(self)
+        for key in ("description", "source"):  # not needed to make the release again, and a path of this machine
+            content["recipe"].pop(key, None)
+        text = json.dumps(content, indent=1)
         folder.manifest_path.write_text(f"{text}\n", encoding="utf-8")
 
 

@@ -254,7 +254,7 @@ def test_folder_is_never_overwritten_unless_it_is_a_release(nsd_tree, tmp_path):
     [
         ({"subjects": (1, 2)}, "needs a --name"),
         ({"subjects": SUBJECTS, "nan_policy": "drop"}, "needs a --name"),
-        ({"subjects": (1, 2), "name": "Allen2022_fmri_surface"}, "belongs to another choice"),
+        ({"subjects": (1, 2), "name": "Allen2022_fmri_surface"}, "belongs to a published dataset of other content"),
         ({"subjects": (1, 2), "name": "../up"}, "letters, digits and underscores"),
     ],
 )

@@ -17,7 +17,7 @@ N_KILLS = int(os.environ.get("ALLEN2022_SURFACE_KILLS", "8"))
 
 
 def count_entries(cache):
-    return len(list(cache.glob("*.sha1")))
+    return len(list(cache.glob("*.responses")))
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ import pytest
 
 from allen2022_surface_packaging import cli
 from allen2022_surface_packaging.build import cluster, sessions
+from allen2022_surface_packaging.build.cluster import Workers
+from allen2022_surface_packaging.build.entries import Entry
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.build.sessions import SessionCache
 from allen2022_surface_packaging.errors import PackagingError
@@ -43,7 +45,7 @@ def set_to_zero(path: Path) -> None:
 
 
 def list_entries(cache):
-    return sorted(cache.glob("subj*.npy.sha1"))
+    return sorted(cache.glob("subj*.responses"))
 
 
 @pytest.fixture(scope="session")
@@ -206,8 +208,8 @@ def test_betas_file_is_named_when_a_worker_finds_it_damaged(tree_copy, tmp_path)
     plan = inspect_tree(open_tree(tree_copy), EIGHT).require_sound()
     os.truncate(path, path.stat().st_size - 1000)  # after the inspection, which would find it
 
-    with pytest.raises(PackagingError, match=rf"{path.name} is cut short"):
-        SessionCache(plan, tmp_path / "cache").prepare(n_workers=2)
+    with pytest.raises(PackagingError, match=rf"{path.name} is cut short"), Workers(2) as workers:
+        SessionCache([plan], tmp_path / "cache").prepare(workers)
 
 
 def test_betas_file_is_named_when_the_inspection_finds_it_damaged(tree_copy, tmp_path):
@@ -218,16 +220,17 @@ def test_betas_file_is_named_when_the_inspection_finds_it_damaged(tree_copy, tmp
         build_release(tree_copy, tmp_path / "release", EIGHT, n_workers=2, cache_path=tmp_path / "cache")
 
 
-def test_each_entry_is_read_once_when_the_cache_is_filled(nsd_tree, release, cache, tmp_path, monkeypatch):
-    n_reads = Counter()
-    read_entry = sessions.read_entry
+def test_each_value_of_an_entry_is_read_once_when_the_cache_is_filled(nsd_tree, release, cache, tmp_path, monkeypatch):
+    n_read = Counter()
+    read_blocks = Entry._read_blocks
 
-    def count_and_read(path):
-        n_reads[path] += 1
-        return read_entry(path)
+    def count_and_read(entry, hemisphere, blocks):
+        n_read.update((entry.path, hemisphere, int(block)) for block in blocks)
+        return read_blocks(entry, hemisphere, blocks)
 
-    monkeypatch.setattr(sessions, "read_entry", count_and_read)
+    monkeypatch.setattr(Entry, "_read_blocks", count_and_read)
     build_release(nsd_tree, tmp_path / "release", EIGHT, cache_path=cache)
 
-    assert n_reads == dict.fromkeys(list_entries(cache), 1)
+    assert {path for path, _, _ in n_read} == set(list_entries(cache))
+    assert set(n_read.values()) == {1}
     assert hashes(tmp_path / "release") == hashes(release)

@@ -84,7 +84,7 @@ def test_trees_are_equal_when_their_seeds_are_equal(tmp_path):
         simulate_tree(tmp_path / name, size)
     files = [path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*betas_session*")]
 
-    assert len(files) == 2
+    assert len(files) == 4  # of two hemispheres and two versions
     for file in files:
         first, same_seed, other_seed = (
             (tmp_path / name / file).read_bytes() for name in ("first", "same_seed", "other_seed")

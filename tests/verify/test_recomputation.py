@@ -17,10 +17,10 @@ import scipy.io
 import xarray
 
 import reference
-from allen2022_surface_packaging.build import pipeline
+from allen2022_surface_packaging.build import neuroids, subjects
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd import regions
+from allen2022_surface_packaging.nsd import trials
 from allen2022_surface_packaging.nsd.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
@@ -145,19 +145,20 @@ def test_wrong_count_of_filled_values_is_reported(release_copy, nsd_tree):
 
 
 def wrong_split(monkeypatch):
-    monkeypatch.setattr("allen2022_surface_packaging.nsd.trials.SPLIT_SEED", 41)
+    correct = trials.split_images
+    monkeypatch.setattr(trials, "split_images", lambda ids, *, train_fraction, seed: correct(ids, seed=seed + 1))
     return "stimulus_id of presentation"
 
 
 def wrong_average(monkeypatch):
-    correct = pipeline.average_repetitions
-    monkeypatch.setattr(pipeline, "average_repetitions", lambda responses: correct(responses[:, :2]))
+    correct = subjects.average_repetitions
+    monkeypatch.setattr(subjects, "average_repetitions", lambda responses: correct(responses[:, :2]))
     return "differ by more than 1e-05"
 
 
 def wrong_noise_ceiling(monkeypatch):
-    correct = regions.noise_ceiling
-    monkeypatch.setattr(regions, "noise_ceiling", lambda ncsnr: correct(ncsnr, 2))
+    correct = neuroids.noise_ceiling
+    monkeypatch.setattr(neuroids, "noise_ceiling", lambda ncsnr: correct(ncsnr, 2))
     return "nc_testset of neuroid 0 is"
 
 
@@ -199,7 +200,7 @@ def test_recomputation_imports_no_arithmetic_of_the_builder():
             if isinstance(node, ast.ImportFrom) and node.level == 2:
                 imported.add(node.module)
 
-    paths_and_records = {"arrays", "errors", "nsd.storage", "nsd.tree", "progress", "release"}
+    paths_and_records = {"arrays", "errors", "nsd.storage", "nsd.tree", "progress", "recipe", "release"}
     assert imported <= paths_and_records
 
 

@@ -1,82 +1,120 @@
-"""The assembly files of a release: their neuroids, and the brainio NetCDF files with the values."""
+"""The assembly files of a release: brainio NetCDF, whose values are written without the library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import h5py
 import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..arrays import AnyArray
-from ..recipe import Region
-from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN
-
-if TYPE_CHECKING:
-    FloatVariable = netCDF4.Variable[np.float32]
+from ..arrays import AnyArray, FloatArray
+from ..errors import PackagingError
+from ..release import DIMENSIONS, TIME_BIN
 
 VARIABLE_NAME = "data"  # as in brainio's files
 
 
-@dataclass(frozen=True, eq=False)
-class NeuroidTable:
-    """The neuroids of all subjects in the order of the assembly: by region, then subject.
+@dataclass(frozen=True)
+class AssemblyFile:
+    """An assembly file that is open for its values.
 
     Attributes
     ----------
-    neuroids : table with a row per neuroid
-    slices : the rows of each subject and region
+    offset : where the values begin, in bytes
+    n_neuroids : the number of values in a row
     """
 
-    neuroids: pd.DataFrame
-    slices: dict[tuple[int, str], slice]
+    path: Path
+    descriptor: int
+    offset: int
+    n_neuroids: int
 
-
-def order_neuroids(subject_tables: dict[int, pd.DataFrame], regions: Sequence[Region]) -> NeuroidTable:
-    """Put the neuroids of all subjects in the order of the assembly."""
-    tables, slices, start = [], {}, 0
-    for region in regions:
-        for subject, neuroids in subject_tables.items():
-            table = neuroids[neuroids["region"] == region.name]
-            slices[subject, region.name] = slice(start, start + len(table))
-            start += len(table)
-            tables.append(table)
-    return NeuroidTable(pd.concat(tables, ignore_index=True), slices)
+    def write(self, first_row: int, first_neuroid: int, values: FloatArray) -> None:
+        """Write values of shape (n_rows, n_neuroids) to their place."""
+        for row, row_values in enumerate(np.ascontiguousarray(values, dtype="<f4"), start=first_row):
+            buffer = row_values.data.cast("B")
+            position = self.offset + 4 * (row * self.n_neuroids + first_neuroid)
+            while buffer:
+                n_written = os.pwrite(self.descriptor, buffer, position)
+                buffer, position = buffer[n_written:], position + n_written
 
 
 @contextmanager
 def create_assembly(
-    path: Path, *, identifier: str, presentations: pd.DataFrame, neuroids: pd.DataFrame
-) -> Iterator[FloatVariable]:
-    """Create an assembly file with all its coordinates, and yield the variable to write the values into.
+    path: Path, *, identifier: str, presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+) -> Iterator[AssemblyFile]:
+    """Create an assembly file with all its coordinates, and yield it for the values.
 
     The values, float32 of shape (n_presentations, n_neuroids, 1), are contiguous and not compressed: compression saves
     one percent, but takes a minute to write and slows down each reading of a region. Strings have a fixed width, which
     reads several times faster than strings of variable length.
+
+    Parameters
+    ----------
+    neuroids : names and values of the neuroid coordinates
+
+    Raises
+    ------
+    PackagingError
+        If the library cannot write the file.
+    OSError
+        If the disk has no space for the values.
     """
-    sizes = dict(zip(DIMENSIONS, (len(presentations), len(neuroids), len(TIME_BIN["time_bin_start"])), strict=True))
-    coordinates = {name: ("presentation", presentations[name].to_numpy()) for name in presentations}
-    coordinates |= {name: ("neuroid", neuroids[name].to_numpy()) for name in NEUROID_COORDINATES}
-    coordinates |= {name: ("time_bin", np.array(values)) for name, values in TIME_BIN.items()}
+    try:
+        shape = _create_file(path, identifier, presentations, neuroids)
+    except RuntimeError as error:  # what netCDF4 raises when a write fails
+        raise PackagingError(f"{path} could not be written ({error}). Is the disk full?") from error
+    with h5py.File(path, "r") as file:
+        offset = file[VARIABLE_NAME].id.get_offset()
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.posix_fallocate(descriptor, offset, 4 * shape[0] * shape[1])  # so that the disk cannot fill up later
+        yield AssemblyFile(path, descriptor, offset, shape[1])
+    finally:
+        os.close(descriptor)
+
+
+def _create_file(
+    path: Path, identifier: str, presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+) -> tuple[int, int]:
+    """Write everything but the values, and return the number of presentations and of neuroids."""
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
-        for dimension, size in sizes.items():
-            file.createDimension(dimension, size)
-        for name, (dimension, values) in coordinates.items():
-            _write_coordinate(file, str(name), dimension, values)
+        coordinates = [*_list_coordinates(presentations, neuroids)]
+        sizes = {dimension: len(values) for _, dimension, values in coordinates}
+        for dimension in DIMENSIONS:
+            file.createDimension(dimension, sizes[dimension])
+        for name, dimension, values in coordinates:
+            _write_coordinate(file, name, dimension, values)
         # A fill value would make the library write the whole file twice.
         variable = file.createVariable(VARIABLE_NAME, np.float32, DIMENSIONS, contiguous=True, fill_value=False)
-        variable.coordinates = " ".join(str(name) for name in coordinates)
+        variable.coordinates = " ".join(name for name, _, _ in coordinates)
         variable.identifier = identifier
         variable.stimulus_set_identifier = identifier
-        yield variable
+        variable[-1, -1, -1] = 0  # so that the library gives the values their place in the file
+    return sizes["presentation"], sizes["neuroid"]
+
+
+def _list_coordinates(
+    presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+) -> Iterator[tuple[str, str, AnyArray]]:
+    """Yield name, dimension and values of every coordinate; text as fixed-width bytes."""
+    for name in presentations:
+        values = presentations[name].to_numpy()
+        yield str(name), "presentation", values.astype("S") if values.dtype.kind == "O" else values
+    for name, values in neuroids:
+        yield name, "neuroid", values
+    for name, times in TIME_BIN.items():
+        yield name, "time_bin", np.array(times)
 
 
 def _write_coordinate(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
-    if values.dtype.kind == "O":
+    if values.dtype.kind == "S":
         _write_strings(file, name, dimension, values)
         return
     dtype = np.float64 if values.dtype.kind == "f" else np.int64
@@ -85,13 +123,12 @@ def _write_coordinate(file: netCDF4.Dataset, name: str, dimension: str, values: 
 
 
 def _write_strings(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
-    characters = np.array([value.encode("ascii") for value in values])
-    width = characters.dtype.itemsize
+    width = values.dtype.itemsize
     length = f"string{width}"
     if length not in file.dimensions:
         file.createDimension(length, width)
     variable = file.createVariable(name, "S1", (dimension, length), compression="zlib", complevel=4, fill_value=False)
     variable.set_auto_chartostring(False)
-    variable[:] = characters.view("S1").reshape(len(values), width)
+    variable[:] = values.view("S1").reshape(len(values), width)
     # The last step: with this attribute netCDF4 would take the characters for strings, and xarray needs it to read them.
     variable.setncattr("_Encoding", "utf-8")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..errors import PackagingError
 
@@ -13,71 +13,79 @@ if TYPE_CHECKING:
 
 SCHEDULER_TIMEOUT = "30s"
 
-Item_contra = TypeVar("Item_contra", contravariant=True)
-Common_contra = TypeVar("Common_contra", contravariant=True)
-Result_co = TypeVar("Result_co", covariant=True)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-class Task(Protocol[Item_contra, Common_contra, Result_co]):
-    """A function of an item, and of an object that is the same for all items."""
+class Workers:
+    """Runs tasks: in this process, on processes of this machine, or on a dask.distributed cluster.
 
-    def __call__(self, item: Item_contra, *, common: Common_contra) -> Result_co:
-        """Run the task."""
-
-
-def run_on_workers(
-    task: Task[Item_contra, Common_contra, Result_co],
-    items: Sequence[Item_contra],
-    *,
-    common: Common_contra,
-    n_workers: int,
-    scheduler: str | None,
-) -> Iterator[Result_co]:
-    """Run a task on every item, and yield the results as they are ready.
-
-    If a worker dies, another one takes over its items.
+    Processes are started when the first tasks need them, and stopped at the end of the block.
 
     Parameters
     ----------
-    common : sent to each worker once
-    n_workers : processes to start on this machine, unless a scheduler is named
+    n_workers : processes to start on this machine, unless a scheduler is named; 1 is this process
     scheduler : address of a running dask.distributed scheduler, optional
-
-    Raises
-    ------
-    PackagingError
-        If the scheduler cannot be reached, workers keep dying, or the task raises one.
     """
-    import distributed  # here, because its import takes a second that a single worker does not need
 
-    with _open_client(n_workers, scheduler) as client:
-        futures = client.map(task, items, common=client.scatter(common, broadcast=True), pure=False)
+    def __init__(self, n_workers: int = 1, scheduler: str | None = None) -> None:
+        self.n_workers = n_workers
+        self.scheduler = scheduler
+        self._client: distributed.Client | None = None
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def run(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Run a task on every item, and yield the results as they are ready.
+
+        If a worker dies, another one takes over its items.
+
+        Raises
+        ------
+        PackagingError
+            If the scheduler cannot be reached, workers keep dying, or the task raises one.
+        """
+        if self.scheduler is None and (self.n_workers == 1 or len(items) < 2):
+            return map(task, items)
+        return self._run_elsewhere(task, items)
+
+    def _run_elsewhere(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        import distributed  # here, because its import takes a second that a single worker does not need
+
+        client = self._connect()
+        futures = client.map(task, items, pure=False)
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
                 yield future.result()
         except distributed.scheduler.KilledWorker as error:
             raise PackagingError(
-                f"Several workers died while they worked on the same session ({error}). Give each more memory."
+                f"Several workers died while they worked on the same task ({error}). Give each more memory."
             ) from error
         finally:
             client.cancel(futures)
-            if scheduler is None:
-                client.shutdown()
+
+    def _connect(self) -> distributed.Client:
+        if self._client is None:
+            self._client = self._exits.enter_context(_open_client(self.n_workers, self.scheduler))
+            if self.scheduler is None:
+                self._exits.callback(self._client.shutdown)
+        return self._client
 
 
-@contextmanager
-def _open_client(n_workers: int, scheduler: str | None) -> Iterator[distributed.Client]:
+def _open_client(n_workers: int, scheduler: str | None) -> distributed.Client:
     import distributed
 
     # Not as the default client: dask would send all later work of this process to it, even after it is closed.
     try:
         if scheduler is None:
-            client = distributed.Client(
+            return distributed.Client(
                 n_workers=n_workers, threads_per_worker=1, dashboard_address=None, set_as_default=False
             )
-        else:
-            client = distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
+        return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
-    with client:
-        yield client

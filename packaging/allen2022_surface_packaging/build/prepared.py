@@ -10,8 +10,9 @@ import numpy as np
 from ..arrays import AnyArray, FloatArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.bucket import Bucket
-from ..nsd.facts import subject_name
+from ..nsd.facts import DEFAULT_BETAS, HEMISPHERES, subject_name
 from ..nsd.plan import Plan
+from ..nsd.regions import RegionMap
 from ..nsd.storage import RawFile
 
 if TYPE_CHECKING:
@@ -25,12 +26,29 @@ class PreparedAverages:
     assemblies: dict[str, xarray.DataArray]
     nsd_ids: IntArray
 
-    def read(self, subject: int, region: str, nsd_ids: IntArray) -> FloatArray:
-        """Return the averages of some images, of shape (n_images, n_vertices of the subject's region); unitless."""
-        assembly = self.assemblies[region]
-        columns = np.flatnonzero(assembly["subject"].values == subject_name(subject))
+    def read(self, subject: int, region_map: RegionMap, nsd_ids: IntArray) -> FloatArray:
+        """Return the averages of some images, of shape (n_images, n_read_vertices of lh + rh); unitless.
+
+        Raises
+        ------
+        PackagingError
+            If a vertex of two regions has different averages in them.
+        """
         rows = np.searchsorted(self.nsd_ids, nsd_ids)
-        averages: FloatArray = assembly[:, columns[0] : columns[-1] + 1].values[rows]
+        averages = np.empty((len(rows), region_map.n_read_vertices), dtype=np.float32)
+        is_known = np.zeros(region_map.n_read_vertices, dtype=bool)
+        for region in region_map.regions:
+            assembly, columns = self.assemblies[region.name], region_map.columns(region)
+            neuroids = np.flatnonzero(assembly["subject"].values == subject_name(subject))
+            values: FloatArray = assembly[:, neuroids[0] : neuroids[-1] + 1].values[rows]
+            shared = is_known[columns]
+            if not np.array_equal(averages[:, columns[shared]], values[:, shared], equal_nan=True):
+                raise PackagingError(
+                    f"The prepared assembly of {region.name} gives {subject_name(subject)} other averages than the one "
+                    "of another region with the same vertex. Prepare them again."
+                )
+            averages[:, columns] = values
+            is_known[columns] = True
         return averages
 
 
@@ -40,20 +58,26 @@ def read_prepared_averages(plan: Plan) -> PreparedAverages:
     Raises
     ------
     PackagingError
-        If one is missing or damaged, or its subjects, vertices or images disagree with the tree.
+        If one is missing or damaged, its subjects, vertices or images disagree with the tree, or the recipe asks for
+        other betas or images than those that were prepared.
     """
+    if plan.recipe.betas != DEFAULT_BETAS or plan.recipe.pool != "shared":
+        raise PackagingError(
+            f"{plan.recipe} asks for {plan.recipe.betas} and the images of the pool {plan.recipe.pool!r}, but prepared "
+            f"assemblies hold {DEFAULT_BETAS} of shared images. Build without --from-region-assemblies."
+        )
     assemblies = {}
     fewest, subjects = plan.fewest_repetitions, plan.recipe.subjects
-    for region in plan.recipe.regions:
+    for region in plan.region_map.regions:
         file = plan.tree.prepared_assembly(region.name)
         assembly = assemblies[region.name] = _open_prepared(file)
         _compare(file, "nsd_id", assembly, fewest.index.to_numpy(), "as in the design")
         _compare(file, "min_reps_across_subjects", assembly, fewest.to_numpy(), "as counted in the design")
-        members = plan.region_map.members
-        members = members[members["region"] == region.name]
-        for name in ("vertex_index", "hemisphere"):
-            _compare(file, name, assembly, np.tile(members[name].to_numpy(), len(subjects)), "as in the labels")
-        names = np.repeat([subject_name(subject) for subject in subjects], len(members))
+        vertices = np.concatenate([region.vertices[hemisphere] for hemisphere in HEMISPHERES])
+        hemispheres = np.repeat(HEMISPHERES, [len(region.vertices[hemisphere]) for hemisphere in HEMISPHERES])
+        _compare(file, "vertex_index", assembly, np.tile(vertices, len(subjects)), "as in the labels")
+        _compare(file, "hemisphere", assembly, np.tile(hemispheres, len(subjects)), "as in the labels")
+        names = np.repeat([subject_name(subject) for subject in subjects], region.n_vertices)
         _compare(file, "subject", assembly, names, "as chosen")
     return PreparedAverages(assemblies, fewest.index.to_numpy())
 

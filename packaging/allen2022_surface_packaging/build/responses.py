@@ -110,14 +110,25 @@ def average_repetitions(responses: FloatArray) -> FloatArray:
     array of shape (n_images, n_vertices)
         NaN where every repetition is NaN.
     """
-    n_images, n_repetitions, n_vertices = responses.shape
-    total, n_valid = np.zeros((n_images, n_vertices)), np.zeros((n_images, n_vertices))
-    for repetition in range(n_repetitions):
-        valid = ~np.isnan(responses[:, repetition])
-        n_valid += valid
-        np.add(total, responses[:, repetition], out=total, where=valid)
+    total = responses[:, 0].astype(np.float64)
+    for repetition in range(1, responses.shape[1]):
+        total += responses[:, repetition]
+    averages: FloatArray = (total / responses.shape[1]).astype(np.float32)
+    incomplete = np.isnan(averages)
+    if incomplete.any():  # few vertices, in most releases
+        averages[incomplete] = _average_valid(responses.swapaxes(1, 2)[incomplete])
+    return averages
+
+
+def _average_valid(repetitions: FloatArray) -> FloatArray:
+    """Average the values that are not NaN in each row of an array of shape (n, n_repetitions)."""
+    valid = ~np.isnan(repetitions)
+    total = np.zeros(len(repetitions))
+    for column, is_valid in zip(repetitions.T, valid.T, strict=True):
+        np.add(total, column, out=total, where=is_valid)
     with np.errstate(invalid="ignore"):
-        return np.divide(total, n_valid, out=total).astype(np.float32)
+        averages: FloatArray = (total / valid.sum(axis=1)).astype(np.float32)
+    return averages
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +152,11 @@ class GlobalStatistics:
             A deviation of 0 is replaced by 1. Both are NaN for a vertex that is NaN for every image.
         """
         valid = ~np.isnan(averages)
+        if valid.all():  # the same result in fewer passes
+            mean = averages.sum(axis=0, dtype=np.float64) / len(averages)
+            deviations = averages - mean
+            np.multiply(deviations, deviations, out=deviations)
+            return cls(mean, _nonzero(np.sqrt(deviations.sum(axis=0) / len(averages))))
         n_valid = valid.sum(axis=0)
         with np.errstate(invalid="ignore"):
             mean = np.where(valid, averages, 0).sum(axis=0, dtype=np.float64) / n_valid
@@ -149,47 +165,51 @@ class GlobalStatistics:
 
     def standardise(self, responses: FloatArray) -> FloatArray:
         """Standardise responses of shape (..., n_vertices); NaN stays NaN."""
-        return ((responses - self.mean) / self.deviation).astype(np.float32)
+        centred = responses - self.mean
+        centred /= self.deviation
+        return centred.astype(np.float32)
 
 
 def standardise_images(
-    averages: FloatArray, test_responses: FloatArray, *, train: IntArray, statistics_over: IntArray | None
+    averages: FloatArray, test_responses: FloatArray, *, train: IntArray, statistics_over: IntArray
 ) -> dict[str, FloatArray]:
     """Standardise the train averages and the test repetitions by the statistics of the averages.
 
     Parameters
     ----------
     averages : array of shape (n_images, n_vertices)
-        Averages over repetitions of all complete images.
+        Averages over repetitions of the images of train and of the statistics.
     test_responses : array of shape (n_test_images, n_repetitions, n_vertices)
         Of these, the first three repetitions are standardised.
     train : array of shape (n_train_images,)
         The rows of `averages` that are train images.
-    statistics_over : array of rows of `averages`, optional
-        The images over which the statistics are computed; all if None.
+    statistics_over : array of rows of `averages`
+        The images over which the statistics are computed.
 
     Returns
     -------
     dict with ``train``, of shape (n_train_images, n_vertices), and ``test``, of shape (n_test_images * 3, n_vertices)
         Unitless; NaN stays NaN.
     """
-    statistics = GlobalStatistics.of(averages if statistics_over is None else averages[statistics_over])
+    statistics = GlobalStatistics.of(averages if len(statistics_over) == len(averages) else averages[statistics_over])
     repetitions = test_responses[:, :N_REPETITIONS].reshape(-1, averages.shape[1])
     return {"train": statistics.standardise(averages[train]), "test": statistics.standardise(repetitions)}
 
 
-def find_valid_vertices(responses: FloatArray) -> BoolArray:
-    """Return which vertices have no NaN in the first three repetitions.
+def find_valid_vertices(responses: FloatArray, rows: IntArray, repetitions: IntArray) -> BoolArray:
+    """Return which vertices have no NaN in the trials that were shown.
 
     Parameters
     ----------
     responses : array of shape (n_images, n_repetitions, n_vertices)
+    rows, repetitions : arrays of shape (n_trials,)
+        The image and the repetition of each trial.
 
     Returns
     -------
     array of shape (n_vertices,)
     """
-    valid: BoolArray = ~np.isnan(responses[:, :N_REPETITIONS]).any(axis=(0, 1))
+    valid: BoolArray = ~np.isnan(responses[rows, repetitions]).any(axis=0)
     return valid
 
 

@@ -1,50 +1,66 @@
-"""The session cache: every session is read once, and its standardised responses survive a killed build."""
+"""The session cache: every betas file is read once for all recipes, and its responses survive a killed build."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arrays import FloatArray, IntArray
-from ..atomic import write_whole
 from ..errors import PackagingError
 from ..nsd.facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..nsd.files import read_betas, read_betas_shape
 from ..nsd.plan import Plan, Session
 from ..progress import follow
-from .cluster import run_on_workers
+from .cluster import Workers
+from .entries import SUFFIX, DamagedEntryError, Entry, Vertices, write_entry
 from .responses import METHOD_VERSION, standardise_session
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = hashlib.sha1().digest_size
-ENTRY_HEADER_BYTES = 256  # more than the header of a NumPy file takes
+
+@dataclass(frozen=True, eq=False)
+class SessionTask:
+    """What the cache must hold of a session: the trials and vertices that any of several recipes needs.
+
+    Attributes
+    ----------
+    trials : array of shape (n_trials,), 0-based within the session, ascending
+    masks : per hemisphere whether each vertex is needed, in packed bits, because a task may be sent to another machine
+    path : the entry
+    """
+
+    session: Session
+    trials: IntArray
+    masks: dict[str, NDArray[np.uint8]]
+    path: Path
+
+    @property
+    def vertices(self) -> Vertices:
+        """Per hemisphere the vertices, ascending."""
+        return {hemisphere: np.flatnonzero(np.unpackbits(mask)) for hemisphere, mask in self.masks.items()}
 
 
 class SessionCache:
-    """The standardised responses of the sessions of a plan, one file (an entry) per session.
+    """The standardised responses of the sessions of some plans, one file (an entry) per session.
 
-    The name of an entry depends on everything that it is computed from, so that an outdated entry is never used. Several
-    builds may share a cache.
+    The name of an entry depends on everything that it is computed from, so that an outdated entry is never used. An
+    entry with more vertices or trials than needed serves as well. Several builds may share a cache.
     """
 
-    def __init__(self, plan: Plan, path: Path) -> None:
-        self.plan = plan
-        self.path = path
-        self.vertices = plan.region_map.vertices
-        self.entries = {
-            session: _Entry(session, path / entry_name(session, self.vertices)) for session in plan.sessions
-        }
+    def __init__(self, plans: Sequence[Plan], path: Path) -> None:
+        self.path = path.absolute()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.tasks = _list_tasks(plans, self.path)
 
-    def prepare(self, *, n_workers: int = 1, scheduler: str | None = None) -> None:
-        """Compute all missing entries: in this process, on `n_workers` processes, or on a dask.distributed cluster.
+    def prepare(self, workers: Workers) -> None:
+        """Compute all missing entries.
 
         Raises
         ------
@@ -52,31 +68,48 @@ class SessionCache:
             If a betas file is missing, damaged or of another shape than the rest of the tree, the scheduler cannot be
             reached, or workers keep dying.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        missing = [entry for entry in self.entries.values() if not entry.path.is_file()]
-        n_present = len(self.entries) - len(missing)
+        missing = [task for task in self.tasks.values() if not task.path.is_file()]
+        n_present = len(self.tasks) - len(missing)
         if n_present:
-            logger.info("%d of %d sessions are in %s already", n_present, len(self.entries), self.path)
-        computed: Iterable[str]
-        if scheduler is not None or (n_workers > 1 and len(missing) > 1):
-            absolute = [_Entry(entry.session, entry.path.resolve()) for entry in missing]
-            n_workers = min(n_workers, len(missing))
-            computed = run_on_workers(
-                _compute_entry, absolute, common=self.vertices, n_workers=n_workers, scheduler=scheduler
-            )
-        else:
-            computed = (_compute_entry(entry, common=self.vertices) for entry in missing)
+            logger.info("%d of %d sessions are in %s already", n_present, len(self.tasks), self.path)
+        computed: Iterable[str] = workers.run(compute_entry, missing)
         for name in follow(computed, n_items=len(missing), title="sessions standardised", unit="session"):
             logger.debug("%s is standardised", name)
 
-    def read(self, subject: int) -> FloatArray:
-        """Return the responses of a subject to the images whose single trials the plan needs.
+    def responses_of(self, plan: Plan, subject: int) -> SubjectResponses:
+        """Return access to the responses of a subject that a plan needs."""
+        sessions = [session for session in plan.sessions if session.subject == subject]
+        n_repetitions = max(N_REPETITIONS, *(int(session.repetitions.max()) + 1 for session in sessions))
+        return SubjectResponses(
+            images=plan.single_trial_images,
+            n_repetitions=n_repetitions,
+            sessions=[_select(session, plan.single_trial_images) for session in sessions],
+            tasks=[self.tasks[_key(session)] for session in sessions],
+        )
 
-        A damaged entry is computed again.
+
+@dataclass(frozen=True, eq=False)
+class SubjectResponses:
+    """Access to the standardised responses of one subject. Another process can use it.
+
+    Attributes
+    ----------
+    images : the `nsd_id` of the images, ascending
+    sessions, tasks : the trials of these images by session, and where their responses are
+    """
+
+    images: IntArray
+    n_repetitions: int
+    sessions: list[Session]
+    tasks: list[SessionTask]
+    entries: dict[Path, Entry] = field(default_factory=dict)
+
+    def read(self, hemisphere: str, vertices: IntArray) -> FloatArray:
+        """Return the responses of some vertices. A damaged entry is computed again.
 
         Returns
         -------
-        array of shape (n_images, n_repetitions, n_read_vertices of lh + rh)
+        array of shape (n_images, n_repetitions, n_vertices)
             Unitless; see `standardise_session`. NaN for a repetition that was not shown.
 
         Raises
@@ -84,69 +117,98 @@ class SessionCache:
         PackagingError
             If an entry is damaged and its betas cannot be read.
         """
-        images = self.plan.single_trial_images
-        sessions = [session for session in self.plan.sessions if session.subject == subject]
-        n_repetitions = max(N_REPETITIONS, *(int(session.repetitions.max()) + 1 for session in sessions))
-        shape = (len(images), n_repetitions, self.plan.region_map.n_read_vertices)
-        responses = np.full(shape, np.nan, dtype=np.float32)
-        for session in sessions:
-            needed = np.isin(session.nsd_ids, images)
-            rows = np.searchsorted(images, session.nsd_ids[needed])
-            responses[rows, session.repetitions[needed]] = self._read_entry(session)[needed]
+        responses = np.full((len(self.images), self.n_repetitions, len(vertices)), np.nan, dtype=np.float32)
+        for session, task in zip(self.sessions, self.tasks, strict=True):
+            rows = np.searchsorted(self.images, session.nsd_ids)
+            responses[rows, session.repetitions] = self._read_session(task, session.trials, hemisphere, vertices)
         return responses
 
-    def _read_entry(self, session: Session) -> FloatArray:
-        entry = self.entries[session]
-        responses = read_entry(entry.path)
-        if responses is None:
-            logger.warning("%s is damaged or missing; it is computed again", entry.path)
-            _compute_entry(entry, common=self.vertices)
-            responses = read_entry(entry.path)
-        if responses is None:
+    def shown_trials(self) -> tuple[IntArray, IntArray]:
+        """Return the row and the repetition of every trial."""
+        rows = np.concatenate([np.searchsorted(self.images, session.nsd_ids) for session in self.sessions])
+        return rows, np.concatenate([session.repetitions for session in self.sessions])
+
+    def _read_session(self, task: SessionTask, trials: IntArray, hemisphere: str, vertices: IntArray) -> FloatArray:
+        try:
+            return self._entry(task.path).read(trials, hemisphere, vertices)
+        except (DamagedEntryError, FileNotFoundError):
+            logger.warning("%s is damaged or missing; it is computed again", task.path)
+            compute_entry(task)
+            self.entries.pop(task.path, None)
+        try:
+            return self._entry(task.path).read(trials, hemisphere, vertices)
+        except DamagedEntryError as error:
             raise PackagingError(
-                f"{entry.path} is damaged as soon as it is written. Is the disk sound? Choose --cache."
-            )
-        return responses
+                f"{task.path} is damaged as soon as it is written. Is the disk sound? Choose --cache."
+            ) from error
+
+    def _entry(self, path: Path) -> Entry:
+        if path not in self.entries:
+            self.entries[path] = Entry.open(path)
+        return self.entries[path]
 
 
-@dataclass(frozen=True, eq=False)
-class _Entry:
-    """The place of a session in the cache."""
-
-    session: Session
-    path: Path
-
-
-def standardise_hemispheres(session: Session, vertices: dict[str, IntArray]) -> FloatArray:
-    """Read the betas of a session, and standardise the vertices of both hemispheres.
-
-    Returns
-    -------
-    array of shape (n_shared_trials, n_read_vertices of lh + rh)
-        Unitless; see `standardise_session`.
+def compute_entry(task: SessionTask) -> str:
+    """Read a session, standardise it, write its entry, and return its name.
 
     Raises
     ------
     PackagingError
         If a betas file is missing, damaged or of another shape than the rest of the tree.
     """
+    vertices = task.vertices
 
     def standardise(hemisphere: str) -> FloatArray:
-        file = session.betas[hemisphere]
+        file = task.session.betas[hemisphere]
         shape = read_betas_shape(file)
-        if shape != session.shape:
+        if shape != task.session.shape:
             raise PackagingError(
-                f"{file} holds {shape}, expected {session.shape} as in the rest of the tree. Download it again."
+                f"{file} holds {shape}, expected {task.session.shape} as in the rest of the tree. Download it again."
             )
-        blocks = read_betas(file, shape)
-        return standardise_session(blocks, vertices=vertices[hemisphere], kept_trials=session.trials)
+        return standardise_session(read_betas(file, shape), vertices=vertices[hemisphere], kept_trials=task.trials)
 
     with ThreadPoolExecutor(len(HEMISPHERES)) as threads:  # one computes while the other waits for its file
-        return np.hstack(list(threads.map(standardise, HEMISPHERES)))
+        responses = dict(zip(HEMISPHERES, threads.map(standardise, HEMISPHERES), strict=True))
+    write_entry(task.path, task.trials, vertices, responses)
+    return str(task.session)
 
 
-def entry_name(session: Session, vertices: dict[str, IntArray]) -> str:
-    """Return the file name of an entry, which depends on everything that the entry is computed from.
+def _list_tasks(plans: Sequence[Plan], folder: Path) -> dict[str, SessionTask]:
+    """List what the cache must hold of every session over all plans."""
+    users: dict[str, list[tuple[Session, Plan]]] = {}
+    for plan in plans:
+        for session in plan.sessions:
+            users.setdefault(_key(session), []).append((session, plan))
+    present = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIX))
+    vertex_sets: dict[frozenset[int], Vertices] = {}  # most sessions are needed by the same plans
+    masks = {}
+    tasks = {}
+    for key, sessions_and_plans in users.items():
+        plan_set = frozenset(id(plan) for _, plan in sessions_and_plans)
+        if plan_set not in vertex_sets:
+            maps = [plan.region_map for _, plan in sessions_and_plans]
+            vertex_sets[plan_set] = {h: _union([region_map.vertices[h] for region_map in maps]) for h in HEMISPHERES}
+            masks[plan_set] = {h: _pack(vertices) for h, vertices in vertex_sets[plan_set].items()}
+        trials, vertices = _union([session.trials for session, _ in sessions_and_plans]), vertex_sets[plan_set]
+        path = _find_entry(folder, [name for name in present if name.startswith(key)], trials, vertices)
+        path = path or folder / f"{key}_{_digest(trials, vertices)}{SUFFIX}"
+        tasks[key] = SessionTask(sessions_and_plans[0][0], trials, masks[plan_set], path)
+    return tasks
+
+
+def _find_entry(folder: Path, names: list[str], trials: IntArray, vertices: Vertices) -> Path | None:
+    """Return the smallest entry that holds some trials and vertices, or None."""
+    for path in sorted((folder / name for name in names), key=lambda path: path.stat().st_size):
+        try:
+            if Entry.open(path).covers(trials, vertices):
+                return path
+        except (DamagedEntryError, FileNotFoundError):
+            continue
+    return None
+
+
+def _key(session: Session) -> str:
+    """Return the first part of the names of a session's entries, which changes if a betas file changes.
 
     Raises
     ------
@@ -159,32 +221,35 @@ def entry_name(session: Session, vertices: dict[str, IntArray]) -> str:
         if not file.exists():
             raise PackagingError(f"{file} is missing. Download it.")
         key.update(file.stamp().encode())
-        key.update(np.ascontiguousarray(vertices[hemisphere], dtype=np.int64).tobytes())
-    key.update(np.asarray(session.trials, dtype=np.int64).tobytes())
-    return f"{subject_name(session.subject)}_session{session.number:02d}_{key.hexdigest()[:20]}.npy.sha1"
+    return f"{subject_name(session.subject)}_session{session.number:02d}_{key.hexdigest()[:20]}"
 
 
-def read_entry(path: Path) -> FloatArray | None:
-    """Read an entry. Return None if it is missing or damaged."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    array, digest = memoryview(content)[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if hashlib.sha1(array).digest() != digest:
-        return None
-    header = io.BytesIO(content[:ENTRY_HEADER_BYTES])
-    np.lib.format.read_magic(header)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-    return np.frombuffer(array, dtype, offset=header.tell()).reshape(shape)
+def _digest(trials: IntArray, vertices: Vertices) -> str:
+    digest = hashlib.sha1(np.asarray(trials, dtype="<i8").tobytes())
+    for hemisphere in HEMISPHERES:
+        digest.update(np.asarray(vertices[hemisphere], dtype="<i8").tobytes())
+    return digest.hexdigest()[:20]
 
 
-def _compute_entry(item: _Entry, *, common: dict[str, IntArray]) -> str:
-    """Compute and write an entry, and return the name of its session; `common` are the vertices of each hemisphere."""
-    responses = standardise_hemispheres(item.session, common)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(responses))
-    digest = hashlib.sha1(header.getvalue())
-    digest.update(responses.data)
-    write_whole(item.path, (header.getvalue(), responses.data, digest.digest()), sync=False)
-    return str(item.session)
+def _select(session: Session, nsd_ids: IntArray) -> Session:
+    """Return a session with only the trials of some images."""
+    kept = np.isin(session.nsd_ids, nsd_ids)
+    return Session(
+        session.subject,
+        session.number,
+        session.betas,
+        session.shape,
+        session.trials[kept],
+        session.nsd_ids[kept],
+        session.repetitions[kept],
+    )
+
+
+def _pack(vertices: IntArray) -> NDArray[np.uint8]:
+    mask = np.zeros(int(vertices.max(initial=-1)) + 1, dtype=bool)
+    mask[vertices] = True
+    return np.packbits(mask)
+
+
+def _union(arrays: Sequence[IntArray]) -> IntArray:
+    return arrays[0] if len(arrays) == 1 else np.unique(np.concatenate(arrays))

@@ -21,6 +21,10 @@ N_IMAGES = 73_000  # in nsd_stimuli.hdf5
 N_SESSIONS = dict(zip(SUBJECTS, (40, 40, 32, 30, 40, 32, 40, 30), strict=True))  # acquired, NSD Data Manual
 N_VERTICES_OF_FSAVERAGE = 163_842  # of one hemisphere
 N_VERTICES_OF_FSAVERAGE5 = 10_242  # the first of fsaverage
+# Versions of the single-trial responses, NSD Data Manual: with GLMdenoise and ridge regression ("b3"), with a
+# hemodynamic response function fitted to each voxel ("b2"), and with an assumed one ("b1").
+BETAS_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")
+DEFAULT_BETAS = BETAS_VERSIONS[0]
 TERMS_URL = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 
 

@@ -148,7 +148,7 @@ def read_betas_shape(file: RawFile) -> BetasShape:
     if kind != MGH_FLOAT or dims[1:3] != [1, 1] or min(dims) < 1:
         raise PackagingError(
             f"{file} holds type {kind} of shape {tuple(dims)}, expected float32 (type {MGH_FLOAT}) of shape "
-            "(n_vertices, 1, 1, n_trials). Was it downloaded from fsaverage/betas_fithrf_GLMdenoise_RR?"
+            "(n_vertices, 1, 1, n_trials). Was it downloaded from a betas folder of fsaverage/?"
         )
     shape = BetasShape(n_vertices=dims[0], n_trials=dims[3])
     expected, actual = MGH_DATA_OFFSET + 4 * shape.n_vertices * shape.n_trials, file.size()
@@ -246,6 +246,38 @@ def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
                 f"{f' and {len(outside) - 1} more' if len(outside) > 1 else ''}. Do design and images belong together?"
             )
         yield images
+
+
+def read_label_names(file: RawFile) -> dict[int, str]:
+    """Read the names of an atlas's labels from its colour table.
+
+    Returns
+    -------
+    the name of each label, without the label 0, which marks what is outside the atlas; empty if the file is missing
+
+    Raises
+    ------
+    PackagingError
+        If a line does not begin with a number and a name, or a number or name occurs twice.
+    """
+    if not file.exists():
+        return {}
+    names: dict[int, str] = {}
+    for line in file.read().decode("utf-8", errors="replace").splitlines():
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        if len(fields) < 2 or not fields[0].lstrip("-").isdecimal():
+            raise PackagingError(
+                f"{file} holds the line {line[:60]!r}, expected a number and a name. Download it again."
+            )
+        label, name = int(fields[0]), fields[1]
+        if label in names or name in names.values():
+            raise PackagingError(
+                f"{file} names the label {label} {name!r}, but one of them is taken. Download it again."
+            )
+        names[label] = name
+    return {label: name for label, name in names.items() if label != 0}
 
 
 def read_coco_ids(file: RawFile, nsd_ids: Sequence[int]) -> list[int] | None:

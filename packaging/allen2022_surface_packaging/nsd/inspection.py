@@ -21,7 +21,7 @@ from .plan import Plan, Session
 from .regions import RegionMap, read_ncsnr, read_regions
 from .storage import RawFile
 from .tree import NSDTree
-from .trials import complete_images, count_repetitions, fewest_repetitions, list_shared_trials, split_images
+from .trials import choose_images, complete_images, count_repetitions, fewest_repetitions, list_trials
 
 IMAGE_FORMATS = ("png", "jpg")
 
@@ -39,7 +39,8 @@ class Inspection:
     plan : the plan of the release; None if the tree is too broken for one
     subjects : a table for people with a row per subject; None if the tree is too broken for one
     n_vertices : of one hemisphere
-    n_complete_images : how many images were seen three times by every subject
+    n_complete_images : how many shared images were seen three times by every subject
+    n_images : how many images each split has; empty if the images cannot be chosen
     """
 
     problems: list[str]
@@ -47,6 +48,7 @@ class Inspection:
     subjects: pd.DataFrame | None = None
     n_vertices: int = 0
     n_complete_images: int = 0
+    n_images: dict[str, int] = field(default_factory=dict)
 
     def require_sound(self) -> Plan:
         """Return the plan.
@@ -95,33 +97,37 @@ def inspect_tree(
     headers = _inspect_headers(tree, recipe, problems)
     if headers is None:
         return Inspection(problems.lines)
-    images = problems.attempt(complete_images, headers.fewest_repetitions)
+    splits = problems.attempt(choose_images, recipe, headers.design, headers.trials)
+    images = None if splits is None else np.sort(np.concatenate(list(splits.values())))
     extracted = {} if images is None else find_extracted_images(tree, images, image_format)
     if images is not None and not extracted:
         problems.attempt(check_images, tree.images, images.tolist())
     plan = None
-    if images is not None and not problems.lines:
-        splits = split_images(images)
+    if splits is not None and images is not None and not problems.lines:
         needed = splits["test"] if from_region_assemblies else images
         copied_format = Path(extracted[int(splits["test"][0])].path).suffix[1:] if extracted else None
         plan = Plan(
             tree=tree,
             recipe=recipe,
             region_map=headers.region_map,
-            sessions=tuple(_list_sessions(tree, headers, needed)),
+            sessions=tuple(_list_sessions(tree, recipe, headers, needed)),
             n_sessions=headers.n_sessions,
             n_trials_per_session=headers.shape.n_trials,
-            fewest_repetitions=headers.fewest_repetitions,
-            images=images,
+            fewest_repetitions=fewest_repetitions(headers.design, headers.trials),
             splits=splits,
             ncsnr=headers.ncsnr,
             extracted_images=extracted,
             image_format=copied_format or image_format or IMAGE_FORMATS[0],
             from_region_assemblies=from_region_assemblies,
         )
-    n_complete = 0 if images is None else len(images)
-    table = _describe_subjects(tree, headers)
-    return Inspection(problems.lines, plan, table, headers.region_map.n_vertices, n_complete)
+    return Inspection(
+        problems.lines,
+        plan,
+        _describe_subjects(tree, recipe, headers),
+        headers.region_map.n_vertices,
+        len(complete_images(fewest_repetitions(headers.design, headers.trials))),
+        {split: len(nsd_ids) for split, nsd_ids in (splits or {}).items()},
+    )
 
 
 def find_extracted_images(tree: NSDTree, nsd_ids: IntArray, image_format: str | None = None) -> dict[int, RawFile]:
@@ -153,7 +159,7 @@ class _Headers:
     ----------
     shape : the shape that every betas file must have
     shapes : the shape that each betas file has; None if it is missing or damaged
-    trials : each subject's trials that showed a shared image
+    trials : all trials of each subject
     """
 
     design: Design
@@ -164,18 +170,13 @@ class _Headers:
     shapes: dict[RawFile, BetasShape | None]
     trials: dict[int, pd.DataFrame]
 
-    @property
-    def fewest_repetitions(self) -> pd.Series[int]:
-        """For every shared image the fewest repetitions over the subjects."""
-        return fewest_repetitions(self.design, self.trials)
-
 
 def _inspect_headers(tree: NSDTree, recipe: Recipe, problems: _Problems) -> _Headers | None:
     """Read everything but responses and images; return None if it does not tell which trials there are."""
     design = _inspect_design(tree, recipe, problems)
     region_map = _inspect_regions(tree, recipe, problems)
-    n_sessions = {subject: _count_sessions(tree, design, subject) for subject in recipe.subjects}
-    shapes = _inspect_betas(tree, n_sessions, problems)
+    n_sessions = {subject: _count_sessions(tree, recipe, design, subject) for subject in recipe.subjects}
+    shapes = _inspect_betas(tree, recipe, n_sessions, problems)
     ncsnr = _inspect_ncsnr(tree, recipe, region_map, problems)
     shape = _common_shape(design, region_map, [shape for shape in shapes.values() if shape])
     problems.lines += _shape_problems(shapes, shape)
@@ -189,7 +190,7 @@ def _inspect_headers(tree: NSDTree, recipe: Recipe, problems: _Problems) -> _Hea
         )
         return None
     trials = {
-        subject: list_shared_trials(design, subject, n_sessions=n, n_trials_per_session=shape.n_trials)
+        subject: list_trials(design, subject, n_sessions=n, n_trials_per_session=shape.n_trials)
         for subject, n in n_sessions.items()
     }
     return _Headers(design, region_map, ncsnr, n_sessions, shape, shapes, trials)
@@ -207,30 +208,32 @@ def _inspect_design(tree: NSDTree, recipe: Recipe, problems: _Problems) -> Desig
 
 
 def _inspect_regions(tree: NSDTree, recipe: Recipe, problems: _Problems) -> RegionMap | None:
-    region_map = problems.attempt(read_regions, tree, recipe.regions)
+    region_map = problems.attempt(read_regions, tree, recipe)
     if region_map is None:  # it stopped at the first bad file: look at all of them
         for atlas, hemisphere in itertools.product(recipe.atlases, HEMISPHERES):
             problems.attempt(read_vertices, tree.labels(atlas, hemisphere))
     return region_map
 
 
-def _count_sessions(tree: NSDTree, design: Design | None, subject: int) -> int:
+def _count_sessions(tree: NSDTree, recipe: Recipe, design: Design | None, subject: int) -> int:
     """Return how many sessions must be there: NSD's number, or in a reduced tree the last one that is there."""
     if design is not None and design.is_full_size:
         return N_SESSIONS[subject]
-    return max(tree.sessions_present(subject), default=0)
+    return max(tree.sessions_present(subject, recipe.betas), default=0)
 
 
-def _inspect_betas(tree: NSDTree, n_sessions: dict[int, int], problems: _Problems) -> dict[RawFile, BetasShape | None]:
+def _inspect_betas(
+    tree: NSDTree, recipe: Recipe, n_sessions: dict[int, int], problems: _Problems
+) -> dict[RawFile, BetasShape | None]:
     shapes: dict[RawFile, BetasShape | None] = {}
     for subject, n in n_sessions.items():
         if n == 0:
             problems.lines.append(
-                f"{tree.storage.locate(tree.betas_folder(subject))} holds no betas, expected lh.betas_session01.mgh "
+                f"{tree.storage.locate(tree.betas_folder(subject, recipe.betas))} holds no betas, expected lh.betas_session01.mgh "
                 "and so on. Download them."
             )
         for session, hemisphere in itertools.product(range(1, n + 1), HEMISPHERES):
-            file = tree.betas(subject, hemisphere, session)
+            file = tree.betas(subject, hemisphere, session, recipe.betas)
             shapes[file] = problems.attempt(read_betas_shape, file)
     return shapes
 
@@ -242,7 +245,7 @@ def _inspect_ncsnr(
         return {}
     ncsnr = {}
     for subject in recipe.subjects:
-        values = [problems.attempt(read_ncsnr, tree, region_map, subject, hemisphere) for hemisphere in HEMISPHERES]
+        values = [problems.attempt(read_ncsnr, tree, region_map, subject, h, recipe.betas) for h in HEMISPHERES]
         valid_values = [hemisphere_values for hemisphere_values in values if hemisphere_values is not None]
         if len(valid_values) == len(HEMISPHERES):
             ncsnr[subject] = np.concatenate(valid_values)
@@ -272,33 +275,38 @@ def _shape_problems(shapes: dict[RawFile, BetasShape | None], expected: BetasSha
     ]
 
 
-def _list_sessions(tree: NSDTree, headers: _Headers, needed_images: IntArray) -> Iterator[Session]:
-    """Yield the sessions with at least one trial of the needed images."""
+def _list_sessions(tree: NSDTree, recipe: Recipe, headers: _Headers, needed_images: IntArray) -> Iterator[Session]:
+    """Yield the sessions with at least one trial of the needed images, each with all its trials of the pool.
+
+    Trials of shared images that are incomplete stay, so that releases of other subjects share the session cache.
+    """
     for subject, subject_trials in headers.trials.items():
+        if recipe.pool == "shared":
+            subject_trials = subject_trials[subject_trials["nsd_id"].isin(headers.design.shared_images)]
         for _, session_trials in subject_trials.groupby("session"):
             if session_trials["nsd_id"].isin(needed_images).any():
                 number = int(session_trials["session"].iloc[0])
                 yield Session(
                     subject,
                     number,
-                    {hemisphere: tree.betas(subject, hemisphere, number) for hemisphere in HEMISPHERES},
+                    {hemisphere: tree.betas(subject, hemisphere, number, recipe.betas) for hemisphere in HEMISPHERES},
                     headers.shape,
                     *(session_trials[name].to_numpy(np.int64) for name in ("trial", "nsd_id", "repetition")),
                 )
 
 
-def _describe_subjects(tree: NSDTree, headers: _Headers) -> pd.DataFrame:
+def _describe_subjects(tree: NSDTree, recipe: Recipe, headers: _Headers) -> pd.DataFrame:
     rows = []
     for subject, subject_trials in headers.trials.items():
-        folder = tree.betas_folder(subject)
+        folder = tree.betas_folder(subject, recipe.betas)
         shapes = [shape for file, shape in headers.shapes.items() if file.path.startswith(f"{folder}/")]
         valid_shapes = {(shape.n_vertices, shape.n_trials) for shape in shapes if shape}
-        repetitions = count_repetitions(headers.design, subject_trials).clip(upper=3)
+        repetitions = count_repetitions(subject_trials, headers.design.shared_images).clip(upper=3)
         rows.append(
             {
                 "subject": subject_name(subject),
                 "sessions expected": headers.n_sessions[subject],
-                "sessions found": len(tree.sessions_present(subject)),
+                "sessions found": len(tree.sessions_present(subject, recipe.betas)),
                 "betas files": f"{sum(shape is not None for shape in shapes)}/{len(shapes)}",
                 "vertices x trials": ", ".join(f"{n} x {m}" for n, m in sorted(valid_shapes)) or "-",
                 "shared images seen 0/1/2/3 times": "/".join(str(int((repetitions == n).sum())) for n in range(4)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from ..arrays import DoubleArray, IntArray
@@ -24,9 +25,9 @@ class Session:
     number : 1-based
     betas : the betas files by hemisphere
     shape : the shape of each betas file
-    trials, nsd_ids, repetitions : arrays of shape (n_shared_trials,)
-        The trials (0-based, ascending) that showed a shared image, the `nsd_id` of the image, and which repetition of
-        the image it was (0-based).
+    trials, nsd_ids, repetitions : arrays of shape (n_pool_trials,)
+        The trials (0-based, ascending) that showed an image of the pool, the `nsd_id` of the image, and which
+        repetition of the image it was (0-based).
     """
 
     subject: int
@@ -50,7 +51,6 @@ class Plan:
     sessions : the sessions with at least one trial that the release needs, by subject and number
     n_sessions : how many sessions each subject has
     fewest_repetitions : for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`
-    images : `nsd_id` of the complete images, ascending
     splits : `nsd_id` of the train and of the test images, ascending
     ncsnr : per subject, for the vertices of lh and then rh that belong to a region; unitless
     extracted_images : the image files that an earlier packaging extracted, by `nsd_id`; empty unless all are there
@@ -65,7 +65,6 @@ class Plan:
     n_sessions: dict[int, int]
     n_trials_per_session: int
     fewest_repetitions: pd.Series[int]
-    images: IntArray
     splits: dict[str, IntArray]
     ncsnr: dict[int, DoubleArray]
     extracted_images: dict[int, RawFile]
@@ -73,8 +72,18 @@ class Plan:
     from_region_assemblies: bool
 
     @property
+    def images(self) -> IntArray:
+        """The `nsd_id` of all images of the release, ascending."""
+        return np.sort(np.concatenate(list(self.splits.values())))
+
+    @property
+    def averaged_images(self) -> IntArray:
+        """The images whose repetitions are averaged, ascending: those of train and of the statistics."""
+        return self.images if self.recipe.standardize_on == "all" else self.splits["train"]
+
+    @property
     def single_trial_images(self) -> IntArray:
-        """The images whose single trials are needed; with prepared averages, those are the test images."""
+        """The images whose single trials are needed, ascending; with prepared averages, those are the test images."""
         return self.splits["test"] if self.from_region_assemblies else self.images
 
     @property
@@ -85,8 +94,15 @@ class Plan:
         files += [tree.stimulus_info] if tree.stimulus_info.exists() else []
         files += list(self.extracted_images.values()) or [tree.images]
         files += [tree.labels(atlas, hemisphere) for atlas in recipe.atlases for hemisphere in HEMISPHERES]
-        files += [tree.ncsnr(subject, hemisphere) for subject in recipe.subjects for hemisphere in HEMISPHERES]
+        files += [file for file in map(tree.label_names, self._atlases_with_names) if file.exists()]
+        files += [tree.ncsnr(s, hemisphere, recipe.betas) for s in recipe.subjects for hemisphere in HEMISPHERES]
         files += [file for session in self.sessions for file in session.betas.values()]
         if self.from_region_assemblies:
             files += [tree.prepared_assembly(region.name) for region in recipe.regions]
         return sorted(files, key=lambda file: file.official_path)
+
+    @property
+    def _atlases_with_names(self) -> list[str]:
+        """The atlases whose colour tables the recipe relies on."""
+        named = [r.atlas for r in self.recipe.regions if r.each or any(isinstance(label, str) for label in r.labels)]
+        return list(dict.fromkeys(named))

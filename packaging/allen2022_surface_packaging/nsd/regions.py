@@ -2,128 +2,196 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import pandas as pd
 
-from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
+from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from ..recipe import Region
-from .facts import HEMISPHERES, noise_ceiling, subject_name
-from .files import read_vertices
+from ..recipe import CORTEX, Recipe, Region
+from .facts import HEMISPHERES
+from .files import read_label_names, read_vertices
 from .storage import RawFile
 from .tree import NSDTree
 
+N_NAMED_LABELS = 12  # of an atlas, in a message
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class LabelledRegion:
+    """A region of a release, whose labels are numbers that the atlas has.
+
+    Attributes
+    ----------
+    labels : ascending; empty for the whole cortex
+    vertices : per hemisphere the vertices of the region, ascending
+    """
+
+    name: str
+    atlas: str
+    labels: tuple[int, ...]
+    vertices: dict[str, IntArray]
+
+    @property
+    def n_vertices(self) -> int:
+        """The number of vertices in both hemispheres."""
+        return sum(len(vertices) for vertices in self.vertices.values())
+
+
+@dataclass(frozen=True, eq=False)
 class RegionMap:
-    """The vertices of the regions on fsaverage, the same for every subject.
+    """The regions on fsaverage, the same for every subject.
 
     Attributes
     ----------
     n_vertices : int
         Vertices of one hemisphere.
-    vertices : dict of arrays of shape (n_read_vertices,)
-        Per hemisphere the vertices that belong to at least one region, ascending.
-    members : table with the columns
-        ``region``, ``hemisphere``, ``vertex_index``, ``number`` (which counts the vertices of a region through lh, then
-        rh) and ``column`` (the position of the vertex in ``vertices`` of lh followed by rh). V4 and IT may share
-        vertices.
+    regions : in the order of the recipe. They may share vertices, as V4 and IT do.
     """
 
     n_vertices: int
-    vertices: dict[str, IntArray]
-    members: pd.DataFrame
+    regions: tuple[LabelledRegion, ...]
+
+    @cached_property
+    def vertices(self) -> dict[str, IntArray]:
+        """Per hemisphere the vertices that belong to at least one region, ascending."""
+        found = {}
+        for hemisphere in HEMISPHERES:
+            mask = np.zeros(self.n_vertices, dtype=bool)
+            for region in self.regions:
+                mask[region.vertices[hemisphere]] = True
+            found[hemisphere] = np.flatnonzero(mask)
+        return found
 
     @property
     def n_read_vertices(self) -> int:
         """The number of vertices in both hemispheres that belong to at least one region."""
         return sum(len(vertices) for vertices in self.vertices.values())
 
+    def columns(self, region: LabelledRegion) -> IntArray:
+        """Return the position of every vertex of a region, lh before rh, in `vertices` of lh followed by rh."""
+        offsets = dict(zip(HEMISPHERES, (0, len(self.vertices["lh"])), strict=True))
+        return np.concatenate([offsets[h] + np.searchsorted(self.vertices[h], region.vertices[h]) for h in HEMISPHERES])
 
-def read_regions(tree: NSDTree, regions: Sequence[Region]) -> RegionMap:
-    """Read the atlases and find the vertices of every region.
+
+def read_regions(tree: NSDTree, recipe: Recipe) -> RegionMap:
+    """Read the atlases and find the vertices of every region of a recipe.
 
     Raises
     ------
     PackagingError
-        If a label file is missing or damaged, the files disagree on the vertex count, or a region is empty.
+        If a label file is missing or damaged, the files disagree on the vertex count, an atlas lacks a label of the
+        recipe, or two regions have the same name.
     """
-    atlases = dict.fromkeys(region.atlas for region in regions)
-    files = {(atlas, hemisphere): tree.labels(atlas, hemisphere) for atlas in atlases for hemisphere in HEMISPHERES}
-    labels = {key: read_vertices(file) for key, file in files.items()}
-    n_vertices = _common_length(files, labels)
-    masks = {(r.name, h): np.isin(labels[r.atlas, h], r.labels) for r in regions for h in HEMISPHERES}
-    for region in regions:
-        if not any(masks[region.name, hemisphere].any() for hemisphere in HEMISPHERES):
-            raise PackagingError(
-                f"{tree.labels(region.atlas, '?h')} holds no vertex labelled {region.labels}, expected some for "
-                f"{region.name}. Is it NSD's {region.atlas} atlas?"
-            )
-    vertices = {h: np.flatnonzero(np.any([masks[r.name, h] for r in regions], axis=0)) for h in HEMISPHERES}
-    return RegionMap(n_vertices, vertices, _list_members(regions, masks, vertices))
+    atlases = {atlas: _read_atlas(tree, atlas) for atlas in recipe.atlases}
+    n_vertices = _common_length(tree, recipe, atlases)
+    regions: list[LabelledRegion] = []
+    for number, region in enumerate(recipe.regions, start=1):
+        key = f"{recipe}: region {number}"
+        regions += _resolve(key, region, n_vertices, atlases.get(region.atlas))
+    names = [region.name for region in regions]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise PackagingError(f"{recipe}: region {repeated} occurs twice, expected every region once. Rename one.")
+    return RegionMap(n_vertices, tuple(regions))
 
 
-def _common_length(files: dict[tuple[str, str], RawFile], labels: dict[tuple[str, str], AnyArray]) -> int:
-    first, *_ = labels
-    n_vertices = len(labels[first])
-    for key, values in labels.items():
-        if len(values) != n_vertices:
+@dataclass(frozen=True, eq=False)
+class _Atlas:
+    """An atlas: the label of every vertex by hemisphere, and the names of the labels where its colour table has them."""
+
+    files: dict[str, RawFile]
+    labels: dict[str, AnyArray]
+    names: dict[int, str]
+
+    @cached_property
+    def present(self) -> list[int]:
+        """The labels above 0 that at least one vertex has, ascending."""
+        values = np.unique(np.concatenate(list(self.labels.values())))
+        return [int(value) for value in values if value > 0 and value == int(value)]
+
+    def find(self, label: int | str) -> int | None:
+        """Return the number of a label that the colour table names or that at least one vertex has, or None."""
+        if isinstance(label, str):
+            return next((number for number, name in self.names.items() if name == label), None)
+        is_known = label in self.names or any((values == label).any() for values in self.labels.values())
+        return label if is_known else None
+
+    def describe(self) -> str:
+        """Return the labels that may be chosen, for messages."""
+        known = [f"{label} ({self.names[label]})" if label in self.names else str(label) for label in self.present]
+        more = [f"and {len(known) - N_NAMED_LABELS} more"] if len(known) > N_NAMED_LABELS else []
+        return ", ".join(known[:N_NAMED_LABELS] + more) or "none"
+
+    def vertices(self, labels: tuple[int, ...]) -> dict[str, IntArray]:
+        """Return per hemisphere the vertices with one of some labels, ascending."""
+        return {hemisphere: np.flatnonzero(np.isin(values, labels)) for hemisphere, values in self.labels.items()}
+
+
+def _read_atlas(tree: NSDTree, atlas: str) -> _Atlas:
+    files = {hemisphere: tree.labels(atlas, hemisphere) for hemisphere in HEMISPHERES}
+    labels = {hemisphere: read_vertices(file) for hemisphere, file in files.items()}
+    return _Atlas(files, labels, read_label_names(tree.label_names(atlas)))
+
+
+def _common_length(tree: NSDTree, recipe: Recipe, atlases: dict[str, _Atlas]) -> int:
+    """Return the number of vertices of one hemisphere, on which all files must agree."""
+    lengths = [(atlas.files[h], len(values)) for atlas in atlases.values() for h, values in atlas.labels.items()]
+    if not lengths:  # the whole cortex needs no atlas
+        file = tree.ncsnr(recipe.subjects[0], "lh", recipe.betas)
+        lengths = [(file, len(read_vertices(file)))]
+    first_file, n_vertices = lengths[0]
+    for file, length in lengths:
+        if length != n_vertices:
             raise PackagingError(
-                f"{files[key]} holds {len(values):,} vertices, but {files[first]} holds {n_vertices:,}. "
-                "All labels must be on fsaverage."
+                f"{file} holds {length:,} vertices, but {first_file} holds {n_vertices:,}. All labels must be on fsaverage."
             )
     return n_vertices
 
 
-def _list_members(
-    regions: Sequence[Region], masks: dict[tuple[str, str], BoolArray], vertices: dict[str, IntArray]
-) -> pd.DataFrame:
-    first_column = dict(zip(HEMISPHERES, (0, len(vertices["lh"])), strict=True))
-    tables = []
-    for region in regions:
-        for hemisphere in HEMISPHERES:
-            vertex_index = np.flatnonzero(masks[region.name, hemisphere])
-            column = first_column[hemisphere] + np.searchsorted(vertices[hemisphere], vertex_index)
-            tables.append(
-                pd.DataFrame(
-                    {"region": region.name, "hemisphere": hemisphere, "vertex_index": vertex_index, "column": column}
-                )
-            )
-    members = pd.concat(tables, ignore_index=True)
-    members["number"] = members.groupby("region").cumcount()
-    return members
+def _resolve(key: str, region: Region, n_vertices: int, atlas: _Atlas | None) -> Iterator[LabelledRegion]:
+    """Yield the regions that an entry of a recipe stands for."""
+    if region.atlas == CORTEX or atlas is None:
+        every = {hemisphere: np.arange(n_vertices) for hemisphere in HEMISPHERES}
+        yield LabelledRegion(region.name, region.atlas, (), every)
+        return
+    labels = _find_labels(key, region, atlas)
+    names = {region.name: labels}
+    if region.each:
+        known = {label: atlas.names.get(label, f"{region.atlas}_{label}") for label in labels}
+        names = {re.sub(r"[^A-Za-z0-9_-]", "_", name): (label,) for label, name in known.items()}
+    for name, region_labels in names.items():
+        resolved = LabelledRegion(name, region.atlas, region_labels, atlas.vertices(region_labels))
+        if not resolved.n_vertices:
+            raise _label_error(key, region, atlas, ", ".join(map(str, region_labels)))
+        yield resolved
 
 
-def list_neuroids(region_map: RegionMap, subject: int, ncsnr: DoubleArray) -> pd.DataFrame:
-    """List the neuroids of one subject: its vertices region by region, lh before rh, ascending.
+def _find_labels(key: str, region: Region, atlas: _Atlas) -> tuple[int, ...]:
+    """Return the numbers of the labels of a region, ascending; all labels above 0 if it names none."""
+    numbers = {label: atlas.find(label) for label in region.labels}
+    missing = [label for label, number in numbers.items() if number is None]
+    if missing or not (numbers or atlas.present):
+        raise _label_error(key, region, atlas, ", ".join(repr(label) for label in missing) or "empty")
+    return tuple(sorted({number for number in numbers.values() if number is not None})) or tuple(atlas.present)
+
+
+def _label_error(key: str, region: Region, atlas: _Atlas, found: str) -> PackagingError:
+    return PackagingError(
+        f"{key}, labels is {found}, expected labels of vertices in {atlas.files['lh']} or rh: {atlas.describe()}. "
+        f"Is it NSD's {region.atlas} atlas?"
+    )
+
+
+def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: str, version: str) -> DoubleArray:
+    """Read the noise-ceiling signal-to-noise ratio of the vertices of one hemisphere that belong to a region.
 
     Parameters
     ----------
-    ncsnr : array of shape (n_read_vertices of lh + rh,)
-        Noise-ceiling signal-to-noise ratio, unitless.
-
-    Returns
-    -------
-    table with a row per neuroid
-        Its columns are the neuroid coordinates, ``number`` and ``column`` of `RegionMap.members`. ``nc_testset`` is in
-        percent, NaN where `ncsnr` is.
-    """
-    neuroids = region_map.members.copy()
-    name = subject_name(subject)
-    neuroids["subject"] = name
-    neuroids["neuroid_id"] = [
-        f"{name}_{hemisphere}_{region}_v{number:05d}"
-        for hemisphere, region, number in zip(neuroids.hemisphere, neuroids.region, neuroids.number, strict=True)
-    ]
-    neuroids["nc_testset"] = noise_ceiling(ncsnr)[neuroids["column"].to_numpy()]
-    return neuroids
-
-
-def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: str) -> DoubleArray:
-    """Read the noise-ceiling signal-to-noise ratio of the vertices of one hemisphere that belong to a region.
+    version : of the betas, whose folder holds the file
 
     Returns
     -------
@@ -135,7 +203,7 @@ def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: s
     PackagingError
         If the file is missing, damaged or of another vertex count than the labels.
     """
-    file = tree.ncsnr(subject, hemisphere)
+    file = tree.ncsnr(subject, hemisphere, version)
     values = read_vertices(file)
     if len(values) != region_map.n_vertices:
         raise PackagingError(

@@ -9,8 +9,8 @@ ratio of the two standard deviations. It is also the one that is written. The si
 the image; the pixels of an image are the same latents on two-dimensional cosines, so that a model that looks at the
 pixels can in principle explain all of the signal.
 
-A few vertices of each hemisphere are broken as some of NSD's are: NaN always, NaN in every other session, NaN in a single
-trial, or constant.
+Another version of the betas has the same signal and more noise. A few vertices of each hemisphere are broken as some of
+NSD's are: NaN always, NaN in every other session, NaN in a single trial, or constant.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from ..errors import PackagingError
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
 from .facts import (
+    BETAS_VERSIONS,
+    DEFAULT_BETAS,
     HEMISPHERES,
     N_REPETITIONS,
     N_SESSIONS,
@@ -54,14 +56,29 @@ BLOCK_VALUES = 4 * 2**20
 N_REGION_VERTICES = {"V1": (2153, 2123), "V2": (1643, 1748), "V4": (410, 504), "IT": (9530, 9535)}
 FEWEST_REGION_VERTICES = 6
 MEDIAN_NCSNR = {"V1": 1.0, "V2": 0.9, "V4": 0.8, "IT": 0.6}
-OTHER_LABELS = {"Kastner2015": (5, 6, 8, 9), "streams": (1, 2, 6, 7)}
+# Names in the order of their labels, which begin at 1. Of HCP_MMP1 only the number of areas is NSD's.
+LABEL_NAMES = {
+    "Kastner2015": (
+        *("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4", "VO1", "VO2", "PHC1", "PHC2", "MST", "hMT"),
+        *("LO2", "LO1", "V3b", "V3a", "IPS0", "IPS1", "IPS2", "IPS3", "IPS4", "IPS5", "SPL1", "FEF"),
+    ),
+    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+    "HCP_MMP1": tuple(f"area{number:03d}" for number in range(1, 181)),
+    "nsdgeneral": ("nsdgeneral",),
+}
 LARGEST_COCO_ID = 581_929  # of COCO 2017
 CONTRAST = 20.0  # grey levels per standard deviation of a latent
+RELATIVE_NOISE = dict(zip(BETAS_VERSIONS, (1.0, 1.5, 2.0), strict=True))  # standard deviation, by version of the betas
+SIMULATED_BETAS = BETAS_VERSIONS[:2]  # those that the recipes of this package use
+MOST_DRAWN_IMAGES = 12_000  # of a tree with more images that its subjects saw, only the shared ones are drawn
 
 
 @dataclass(frozen=True)
 class TreeSize:
-    """The size of a synthetic tree. The subjects who finished NSD have `n_sessions`; the others have NSD's share."""
+    """The size of a synthetic tree. The subjects who finished NSD have `n_sessions`; the others have NSD's share.
+
+    `betas` are the versions of the single-trial responses that are written.
+    """
 
     subjects: Sequence[int] = SUBJECTS
     n_sessions: int = 4
@@ -70,6 +87,7 @@ class TreeSize:
     image_size: int = 64
     layout: str = "official"
     seed: int = 0
+    betas: Sequence[str] = SIMULATED_BETAS
 
 
 def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Path | None = None) -> None:
@@ -97,10 +115,11 @@ def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Pa
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
         _write_design(tree, design, expdesign_path)
         _write_stimulus_info(tree, design, n_images, rng)
-        _write_images(tree, design, latents, size.image_size)
+        _write_images(tree, size, design, latents)
         for hemisphere, atlases in labels.items():
             for atlas, values in atlases.items():
                 _write_vertices(tree.labels(atlas, hemisphere), values)
+        _write_label_names(tree)
         _write_responses(tree, size, design, n_sessions, labels, latents)
         if root.exists():
             root.rmdir()  # it is empty, as checked above
@@ -166,13 +185,23 @@ def _make_labels(n_vertices: int, hemisphere: int, rng: np.random.Generator) -> 
     order = rng.permutation(n_vertices)
     n_overlap = sizes["V4"] // 3
     starts = np.cumsum([0, sizes["V1"], sizes["V2"], sizes["V4"] - n_overlap])
-    atlases: dict[str, AnyArray] = {
-        atlas: rng.choice((0, *labels), n_vertices).astype(np.int32) for atlas, labels in OTHER_LABELS.items()
-    }
+    atlases = {atlas: _scatter_labels(atlas, n_vertices, rng) for atlas in LABEL_NAMES}
     for region, start in zip(PUBLISHED_REGIONS, starts, strict=True):
         region_vertices = order[start : start + sizes[region.name]]
-        atlases[region.atlas][region_vertices] = np.resize(region.labels, len(region_vertices))
+        labels = [label for label in region.labels if isinstance(label, int)]
+        atlases[region.atlas][region_vertices] = np.resize(labels, len(region_vertices))
+        atlases["nsdgeneral"][region_vertices] = 1
     return atlases
+
+
+def _scatter_labels(atlas: str, n_vertices: int, rng: np.random.Generator) -> AnyArray:
+    """Give half of the vertices a label of an atlas, each label about equally often, but no label of a published region."""
+    published = [label for region in PUBLISHED_REGIONS if region.atlas == atlas for label in region.labels]
+    others = [label for label in range(1, len(LABEL_NAMES[atlas]) + 1) if label not in published]
+    labels = np.zeros(n_vertices, dtype=np.int32)
+    labelled = rng.permutation(n_vertices)[: n_vertices // 2]
+    labels[labelled] = np.resize(others, len(labelled))
+    return labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,16 +257,22 @@ def _write_responses(
     latents: FloatArray,
 ) -> None:
     """Write the betas and ncsnr files of every subject and hemisphere."""
-    files = [(s, h, session) for s in size.subjects for h in HEMISPHERES for session in range(1, n_sessions[s] + 1)]
-    vertices: dict[tuple[int, str], _Vertices] = {}
-    for subject, hemisphere, session in follow(files, n_items=len(files), title="betas files", unit="file"):
-        if (subject, hemisphere) not in vertices:
-            vertices[subject, hemisphere] = _make_vertices(size, labels[hemisphere], subject, hemisphere)
-            _write_vertices(tree.ncsnr(subject, hemisphere), vertices[subject, hemisphere].written_ncsnr)
+    vertices = {
+        (subject, hemisphere): _make_vertices(size, labels[hemisphere], subject, hemisphere)
+        for subject in size.subjects
+        for hemisphere in HEMISPHERES
+    }
+    files = [(key, version, n) for key in vertices for version in size.betas for n in range(1, n_sessions[key[0]] + 1)]
+    for key, version, session in follow(files, n_items=len(files), title="betas files", unit="file"):
+        subject, hemisphere = key
+        if session == 1:
+            ncsnr = vertices[key].written_ncsnr / np.float32(RELATIVE_NOISE[version])
+            _write_vertices(tree.ncsnr(subject, hemisphere, version), ncsnr)
         images = _images_of_session(design, size, subject, session)
-        rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere), session])
-        blocks = _simulate_session(vertices[subject, hemisphere], latents[images], session, rng)
-        _write_betas(tree.betas(subject, hemisphere, session), size, blocks)
+        other = [] if version == DEFAULT_BETAS else [BETAS_VERSIONS.index(version)]
+        rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere), session, *other])
+        blocks = _simulate_session(vertices[key], latents[images], session, RELATIVE_NOISE[version], rng)
+        _write_betas(tree.betas(subject, hemisphere, session, version), size, blocks)
 
 
 def _images_of_session(design: Design, size: TreeSize, subject: int, session: int) -> IntArray:
@@ -248,7 +283,7 @@ def _images_of_session(design: Design, size: TreeSize, subject: int, session: in
 
 
 def _simulate_session(
-    vertices: _Vertices, latents: FloatArray, session: int, rng: np.random.Generator
+    vertices: _Vertices, latents: FloatArray, session: int, relative_noise: float, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
     n_trials, n_vertices = len(latents), len(vertices.ncsnr)
     gain = np.float32(rng.uniform(0.7, 1.3))
@@ -257,6 +292,7 @@ def _simulate_session(
     n_block = max(1, BLOCK_VALUES // n_vertices)
     for start in range(0, n_trials, n_block):
         block = rng.standard_normal((len(latents[start : start + n_block]), n_vertices), dtype=np.float32)
+        block *= np.float32(relative_noise)
         block += (latents[start : start + n_block] @ vertices.mixture) * vertices.ncsnr
         block *= gain
         block += offset
@@ -277,12 +313,18 @@ def _patterns(size: int) -> DoubleArray:
     return np.stack([wave[:, :, None] * tint for wave, tint in zip(waves, tints, strict=True)])
 
 
-def _write_images(tree: NSDTree, design: Design, latents: FloatArray, size: int) -> None:
-    """Draw the shared images. The others are in no release; they stay blank and take no space."""
-    patterns = _patterns(size)
+def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatArray) -> None:
+    """Draw the images that the subjects saw, or only the shared ones if those are too many.
+
+    The others stay blank and take no space.
+    """
+    patterns = _patterns(size.image_size)
+    seen = np.unique(design.subjectim[np.array(size.subjects) - 1]) - 1
+    drawn = seen if len(seen) <= MOST_DRAWN_IMAGES else design.shared_images
+    shape = patterns.shape[1:]
     with h5py.File(_target_path(tree.images), "w") as file:
-        images = file.create_dataset("imgBrick", (len(latents), size, size, 3), "uint8", chunks=(1, size, size, 3))
-        for nsd_id in design.shared_images:
+        images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape))
+        for nsd_id in np.union1d(drawn, design.shared_images):
             pixels = 128 + CONTRAST * np.tensordot(latents[nsd_id], patterns, axes=1)
             images[nsd_id] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
@@ -300,12 +342,20 @@ def _write_design(tree: NSDTree, design: Design, expdesign_path: Path | None) ->
     scipy.io.savemat(path, variables)
 
 
+def _write_label_names(tree: NSDTree) -> None:
+    for atlas, names in LABEL_NAMES.items():
+        lines = [f"{label} {name}\n" for label, name in enumerate(("Unknown", *names))]
+        _target_path(tree.label_names(atlas)).write_text("".join(lines), encoding="utf-8")
+
+
 def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.random.Generator) -> None:
     nsd_ids = np.arange(n_images)
+    margins = rng.uniform(0, 0.4, n_images)  # most COCO images are wider than high: NSD cuts off left and right
     table = pd.DataFrame(
         {
             "cocoId": np.sort(rng.choice(LARGEST_COCO_ID, n_images, replace=False)) + 1,
-            "cocoSplit": "train2017",
+            "cocoSplit": rng.choice(["train2017", "val2017"], n_images, p=[0.95, 0.05]),
+            "cropBox": [f"(0, 0, {left!r}, {left!r})" for left in (margins / 2).round(6).tolist()],
             "nsdId": nsd_ids,
             "flagged": False,
             "shared1000": np.isin(nsd_ids, design.shared_images),

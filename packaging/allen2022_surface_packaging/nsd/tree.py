@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PackagingError
-from .facts import subject_name
+from .facts import DEFAULT_BETAS, subject_name
 from .storage import RawFile, Storage, open_storage
 
 DESIGN_NAME = "nsd_expdesign.mat"
@@ -22,7 +22,8 @@ class Layout:
 
     Attributes
     ----------
-    betas : the folder of a subject's betas; ``{s}`` stands for the subject's name
+    betas : the folder of a version of a subject's betas; ``{s}`` stands for the subject's name, ``{v}`` for the version
+    default_betas : the folder of the version that most releases are made from
     labels : the folder of the atlases
     experiment : the folder of the experiment design
     images : the possible paths of the images
@@ -30,21 +31,29 @@ class Layout:
 
     name: str
     betas: str
+    default_betas: str
     labels: str
     experiment: str
     images: tuple[str, ...]
 
+    def betas_folder(self, subject: int, version: str) -> str:
+        """Return the folder of a version of a subject's betas."""
+        pattern = self.default_betas if version == DEFAULT_BETAS else self.betas
+        return pattern.format(s=subject_name(subject), v=version)
+
 
 OFFICIAL = Layout(
     name="official",
-    betas="nsddata_betas/ppdata/{s}/fsaverage/betas_fithrf_GLMdenoise_RR",
+    betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
+    default_betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
     labels="nsddata/freesurfer/fsaverage/label",
     experiment="nsddata/experiments/nsd",
     images=("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",),
 )
 FLAT = Layout(
     name="flat",
-    betas="{s}/betas",
+    betas="{s}/{v}",
+    default_betas="{s}/betas",
     labels="fsaverage_labels",
     experiment="metadata",
     images=("nsd_stimuli.hdf5", "stimuli/nsd_stimuli.hdf5"),
@@ -78,22 +87,26 @@ class NSDTree:
         files = [RawFile(self.storage, path, OFFICIAL.images[0]) for path in self.layout.images]
         return next((file for file in files if file.exists()), files[0])
 
-    def betas_folder(self, subject: int) -> str:
-        """Return the folder of a subject's betas."""
-        return self.layout.betas.format(s=subject_name(subject))
+    def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
+        """Return the folder of a version of a subject's betas."""
+        return self.layout.betas_folder(subject, version)
 
-    def betas(self, subject: int, hemisphere: str, session: int) -> RawFile:
+    def betas(self, subject: int, hemisphere: str, session: int, version: str = DEFAULT_BETAS) -> RawFile:
         """Return the single-trial responses of one session (1-based) and hemisphere."""
         name = f"{hemisphere}.betas_session{session:02d}.mgh"
-        return self._file(lambda layout: f"{layout.betas.format(s=subject_name(subject))}/{name}")
+        return self._file(lambda layout: f"{layout.betas_folder(subject, version)}/{name}")
 
-    def ncsnr(self, subject: int, hemisphere: str) -> RawFile:
-        """Return the noise-ceiling signal-to-noise ratio."""
-        return self._file(lambda layout: f"{layout.betas.format(s=subject_name(subject))}/{hemisphere}.ncsnr.mgh")
+    def ncsnr(self, subject: int, hemisphere: str, version: str = DEFAULT_BETAS) -> RawFile:
+        """Return the noise-ceiling signal-to-noise ratio of a version of the betas."""
+        return self._file(lambda layout: f"{layout.betas_folder(subject, version)}/{hemisphere}.ncsnr.mgh")
 
     def labels(self, atlas: str, hemisphere: str) -> RawFile:
         """Return the labels of an atlas on fsaverage."""
         return self._file(lambda layout: f"{layout.labels}/{hemisphere}.{atlas}.mgz")
+
+    def label_names(self, atlas: str) -> RawFile:
+        """Return the colour table of an atlas, which names its labels. A tree may lack it."""
+        return self._file(lambda layout: f"{layout.labels}/{atlas}.mgz.ctab")
 
     def prepared_assembly(self, region: str) -> RawFile:
         """Return the averages of a region that an earlier packaging left in the tree."""
@@ -104,9 +117,9 @@ class NSDTree:
         paths = [f"{folder}/{name}" for folder in EXTRACTED_FOLDERS for name in self.storage.names(folder)]
         return {Path(path).name: RawFile(self.storage, path, path) for path in reversed(paths)}
 
-    def sessions_present(self, subject: int) -> list[int]:
+    def sessions_present(self, subject: int, version: str = DEFAULT_BETAS) -> list[int]:
         """Return the sessions (1-based) for which the betas of at least one hemisphere are there."""
-        names = self.storage.names(self.betas_folder(subject))
+        names = self.storage.names(self.betas_folder(subject, version))
         matches = (re.fullmatch(r"[lr]h\.betas_session(\d{2})\.mgh", name) for name in names)
         return sorted({int(match[1]) for match in matches if match})
 

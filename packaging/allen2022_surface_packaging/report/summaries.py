@@ -106,7 +106,7 @@ class InputSummary:
 
 def region_names(manifest: Manifest) -> list[str]:
     """Return the names of the regions, in the order of the release."""
-    return [region.name for region in manifest.recipe.regions]
+    return [region.name for region in manifest.regions]
 
 
 def subject_names(manifest: Manifest) -> list[str]:

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from ..arrays import IntArray
+from ..arrays import AnyArray, IntArray
 from ..nsd.tree import NSDTree
+from ..recipe import Recipe
 from ..release import Manifest
 from .differences import first_difference
-from .raw import Design, read_design, read_surface
+from .raw import Design, read_design, read_label_names, read_surface
 
 # Subjects, regions and split of Brain-Score's published packaging of NSD (brainscore_vision, data/allen2022_fmri).
 PUBLISHED_SUBJECTS = {
@@ -30,7 +31,14 @@ PUBLISHED_REGIONS = (
     ("V4", "Kastner2015", (7,)),
     ("IT", "streams", (5,)),
 )
-SPLIT_SEED, TRAIN_FRACTION = 42, 0.8
+PUBLISHED_CHOICES = {
+    "standardize_on": "all",
+    "nan_policy": "zero",
+    "betas": "betas_fithrf_GLMdenoise_RR",
+    "pool": "shared",
+    "train_fraction": 0.8,
+    "split_seed": 42,
+}
 N_REPETITIONS = 3
 HEMISPHERES = ("lh", "rh")
 RAW_FILES_GIVE = "but the raw files give"
@@ -49,8 +57,9 @@ class Expectation:
 
     Attributes
     ----------
-    trials : for each subject's name and the `nsd_id` of each complete image, the trials that showed the image, in order
+    trials : for each subject's name and the `nsd_id` of each image, the trials that showed the image, in order
     splits : the `nsd_id` of the images of each split, ascending
+    regions : the names of the regions with the atlas, the labels and the number of vertices
     neuroids : table of all possible neuroids, in the order of a release; its columns are the neuroid coordinates
     """
 
@@ -58,11 +67,12 @@ class Expectation:
     manifest: Manifest
     trials: dict[str, dict[int, list[Trial]]]
     splits: dict[str, list[int]]
+    regions: dict[str, tuple[str, tuple[int, ...], int]]
     neuroids: pd.DataFrame
 
     @property
     def images(self) -> list[int]:
-        """The `nsd_id` of all complete images, ascending."""
+        """The `nsd_id` of all images, ascending."""
         return sorted(self.splits["train"] + self.splits["test"])
 
     def presentations(self, split: str) -> pd.DataFrame:
@@ -88,17 +98,16 @@ def read_expectation(tree: NSDTree, manifest: Manifest) -> Expectation:
         subject: _list_trials(design, subject, n_sessions, manifest.n_trials_per_session)
         for subject, n_sessions in manifest.sessions.items()
     }
-    complete = [
-        nsd_id
-        for nsd_id in (design.sharedix - 1).tolist()
-        if all(len(subject_trials.get(nsd_id, [])) >= N_REPETITIONS for subject_trials in trials.values())
-    ]
+    splits = _choose_images(manifest.recipe, design, trials)
+    images = splits["train"] + splits["test"]
+    vertices = find_region_vertices(tree, manifest.recipe, manifest.n_vertices)
     return Expectation(
         tree=tree,
         manifest=manifest,
-        trials={subject: {nsd_id: trials[subject][nsd_id] for nsd_id in complete} for subject in trials},
-        splits=_split(complete),
-        neuroids=_list_neuroids(tree, manifest),
+        trials={subject: {nsd_id: trials[subject][nsd_id] for nsd_id in images} for subject in trials},
+        splits=splits,
+        regions={r.name: (r.atlas, r.labels, sum(map(len, r.vertices.values()))) for r in vertices},
+        neuroids=_list_neuroids(tree, manifest.recipe, vertices),
     )
 
 
@@ -108,16 +117,28 @@ def find_published_problems(manifest: Manifest) -> list[str]:
         return []
     recipe = manifest.recipe
     regions = tuple((region.name, region.atlas, region.labels) for region in recipe.regions)
-    choices = (
+    choices = [
         ("subjects", recipe.subjects, PUBLISHED_SUBJECTS[manifest.name]),
         ("regions", regions, PUBLISHED_REGIONS),
-        ("standardize_on", recipe.standardize_on, "all"),
-        ("nan_policy", recipe.nan_policy, "zero"),
-    )
+        *((name, getattr(recipe, name), expected) for name, expected in PUBLISHED_CHOICES.items()),
+    ]
     return [
         f"The recipe has {name} {actual}, but {manifest.name} was published with {expected}. Give the release another name."
         for name, actual, expected in choices
         if actual != expected
+    ]
+
+
+def find_region_problems(expected: Expectation) -> list[str]:
+    """Compare the regions that the manifest lists with what the recipe and the atlases give."""
+    listed = {region.name: (region.atlas, region.labels, region.n_vertices) for region in expected.manifest.regions}
+    if listed == expected.regions and list(listed) == list(expected.regions):
+        return []
+    names = [name for name in {**listed, **expected.regions} if listed.get(name) != expected.regions.get(name)]
+    name = names[0] if names else "the order"
+    return [
+        f"The manifest lists {len(listed)} regions and has {listed.get(name)} for {name}, {RAW_FILES_GIVE} "
+        f"{expected.regions.get(name)} and {len(expected.regions)} regions."
     ]
 
 
@@ -155,25 +176,71 @@ def _list_trials(design: Design, subject: str, n_sessions: int, n_trials_per_ses
     return trials
 
 
-def _split(complete: list[int]) -> dict[str, list[int]]:
-    shuffled = np.random.RandomState(SPLIT_SEED).permutation(len(complete))  # noqa: NPY002, the published split
-    n_train = int(TRAIN_FRACTION * len(complete))
+def _choose_images(recipe: Recipe, design: Design, trials: dict[str, dict[int, list[Trial]]]) -> dict[str, list[int]]:
+    """Return the `nsd_id` of the images of each split, ascending."""
+    complete = [
+        nsd_id
+        for nsd_id in (design.sharedix - 1).tolist()
+        if all(len(subject_trials.get(nsd_id, [])) >= N_REPETITIONS for subject_trials in trials.values())
+    ]
+    if recipe.pool == "own":
+        (subject,) = recipe.subjects
+        others = set((np.delete(design.subjectim, subject - 1, axis=0) - 1).ravel().tolist())
+        (shown,) = trials.values()
+        return {"train": sorted(set(shown) - others - set((design.sharedix - 1).tolist())), "test": complete}
+    shuffled = np.random.RandomState(recipe.split_seed).permutation(len(complete))  # noqa: NPY002, the published split
+    n_train = int(recipe.train_fraction * len(complete))
     parts = {"train": shuffled[:n_train], "test": shuffled[n_train:]}
     return {split: sorted(complete[row] for row in rows) for split, rows in parts.items()}
 
 
-def _list_neuroids(tree: NSDTree, manifest: Manifest) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class RegionVertices:
+    """The vertices of a region, ascending, by hemisphere."""
+
+    name: str
+    atlas: str
+    labels: tuple[int, ...]
+    vertices: dict[str, IntArray]
+
+
+def find_region_vertices(tree: NSDTree, recipe: Recipe, n_vertices: int) -> list[RegionVertices]:
+    """Find the vertices of every region of a recipe in its atlas."""
+    found = []
+    for region in recipe.regions:
+        if region.atlas == "cortex":
+            found.append(RegionVertices(region.name, "cortex", (), {h: np.arange(n_vertices) for h in HEMISPHERES}))
+            continue
+        values = {h: read_surface(tree.labels(region.atlas, h)) for h in HEMISPHERES}
+        names = read_label_names(tree.label_names(region.atlas))
+        numbers = {name: number for number, name in names.items()}
+        labels = [numbers[label] if isinstance(label, str) else label for label in region.labels]
+        labels = labels or [int(label) for label in np.unique(np.concatenate(list(values.values()))) if label > 0]
+        parts = {region.name: set(labels)}
+        if region.each:
+            parts = {_legal(names.get(label, f"{region.atlas}_{label}")): {label} for label in sorted(labels)}
+        for name, part in parts.items():
+            vertices = {h: np.flatnonzero(np.isin(values[h], list(part))) for h in HEMISPHERES}
+            found.append(RegionVertices(name, region.atlas, tuple(sorted(part)), vertices))
+    return found
+
+
+def _legal(name: str) -> str:
+    """Replace what may not stand in the identifier of a neuroid."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
+
+
+def _list_neuroids(tree: NSDTree, recipe: Recipe, regions: list[RegionVertices]) -> pd.DataFrame:
     """List all possible neuroids, also those that the recipe drops."""
     tables = []
-    atlases = {
-        (atlas, hemisphere): read_surface(tree.labels(atlas, hemisphere))
-        for atlas in manifest.recipe.atlases
-        for hemisphere in HEMISPHERES
+    snr = {
+        (subject, h): read_surface(tree.ncsnr(subject, h, recipe.betas))
+        for subject in recipe.subjects
+        for h in HEMISPHERES
     }
-    for region in manifest.recipe.regions:
-        vertices = {h: np.flatnonzero(np.isin(atlases[region.atlas, h], region.labels)) for h in HEMISPHERES}
-        for subject in manifest.recipe.subjects:
-            table = pd.concat(_list_hemisphere(tree, subject, h, vertices[h]) for h in HEMISPHERES)
+    for region in regions:
+        for subject in recipe.subjects:
+            table = pd.concat(_list_hemisphere(snr[subject, h], subject, h, region.vertices[h]) for h in HEMISPHERES)
             ids = zip(table["subject"], table["hemisphere"], range(len(table)), strict=True)
             table["neuroid_id"] = [f"{name}_{h}_{region.name}_v{number:05d}" for name, h, number in ids]
             table["region"] = region.name
@@ -181,8 +248,8 @@ def _list_neuroids(tree: NSDTree, manifest: Manifest) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _list_hemisphere(tree: NSDTree, subject: int, hemisphere: str, vertices: IntArray) -> pd.DataFrame:
-    squared_snr = read_surface(tree.ncsnr(subject, hemisphere))[vertices].astype(np.float64) ** 2
+def _list_hemisphere(snr: AnyArray, subject: int, hemisphere: str, vertices: IntArray) -> pd.DataFrame:
+    squared_snr = snr[vertices].astype(np.float64) ** 2
     return pd.DataFrame(
         {
             "subject": f"subj{subject:02d}",

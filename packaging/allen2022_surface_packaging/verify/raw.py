@@ -75,6 +75,14 @@ def read_surface(file: RawFile) -> AnyArray:
         return np.asarray(MGHImage.from_filename(path).dataobj).ravel()
 
 
+def read_label_names(file: RawFile) -> dict[int, str]:
+    """Read the names of labels from a colour table; empty if the file is missing."""
+    if not file.exists():
+        return {}
+    rows = [line.split()[:2] for line in file.read().decode().splitlines() if line.strip() and line[0] != "#"]
+    return {int(label): name for label, name in rows}
+
+
 def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
     """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change."""
     with local_copy(file) as path:

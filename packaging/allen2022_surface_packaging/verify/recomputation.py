@@ -24,12 +24,20 @@ from ..progress import follow
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .assemblies import read_neuroids
 from .differences import TOLERANCE, CellDifferences, compare_cells, merge_cells, name_rows
-from .expectation import Expectation, find_coordinate_problems, find_published_problems, read_expectation
+from .expectation import (
+    Expectation,
+    find_coordinate_problems,
+    find_published_problems,
+    find_region_problems,
+    read_expectation,
+)
 from .stimuli import find_stimulus_problems
 from .values import Block, RegionValues, recompute_values
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
-NEUROIDS_AT_A_TIME = 16_384  # more than the regions have vertices in a hemisphere, so that no betas file is read twice
+# More than the published regions have vertices in a hemisphere, so that no betas file is read twice.
+NEUROIDS_AT_A_TIME = 16_384
+RESPONSES_AT_A_TIME = 2**26  # bounds the memory if there are many images
 NOT_IN_RELEASE = -1
 # The exceptions of numpy, pandas, nibabel, netCDF4 and h5py for a damaged file
 DAMAGES = (AttributeError, EOFError, LookupError, ValueError, OSError, RuntimeError, ImageFileError, zlib.error)
@@ -75,7 +83,8 @@ def recompute_release(
     try:
         expected = read_expectation(tree, manifest)
         with _open_assemblies(folder, manifest) as assemblies:
-            problems = [
+            problems = find_region_problems(expected)
+            problems += [
                 problem
                 for split, assembly in assemblies.items()
                 for problem in find_coordinate_problems(expected, split, assembly)
@@ -126,14 +135,14 @@ def _sample(neuroids: pd.DataFrame, assemblies: dict[str, xarray.DataArray], see
     for rows in neuroids.groupby(["subject", "region", "hemisphere"]).indices.values():
         is_chosen[random.choice(rows, min(N_SAMPLED, len(rows)), replace=False)] = True
     for assembly in assemblies.values():
-        for columns in _cut(np.arange(len(neuroids))):
+        for columns in _cut(np.arange(len(neuroids)), NEUROIDS_AT_A_TIME):
             is_chosen[columns] |= (read_neuroids(assembly, columns) == 0).any(axis=0)
     return is_chosen
 
 
-def _cut(values: IntArray) -> Iterator[IntArray]:
-    for start in range(0, len(values), NEUROIDS_AT_A_TIME):
-        yield values[start : start + NEUROIDS_AT_A_TIME]
+def _cut(values: IntArray, n: int) -> Iterator[IntArray]:
+    for start in range(0, len(values), n):
+        yield values[start : start + n]
 
 
 @dataclass(frozen=True)
@@ -190,11 +199,11 @@ def _compare_values(
     expected: Expectation, neuroids: pd.DataFrame, assemblies: dict[str, xarray.DataArray]
 ) -> list[_RegionResult]:
     """Recompute neuroids, a block of vertices at a time, and return a result per subject and region."""
-    blocks = _list_blocks(neuroids)
+    blocks = _list_blocks(neuroids, min(NEUROIDS_AT_A_TIME, RESPONSES_AT_A_TIME // (3 * len(expected.images))))
     results: dict[tuple[str, str], list[_RegionResult]] = {
         (f"subj{subject:02d}", region.name): []
         for subject in expected.manifest.recipe.subjects
-        for region in expected.manifest.recipe.regions
+        for region in expected.manifest.regions
     }
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         for values in recompute_values(expected, block):
@@ -202,11 +211,11 @@ def _compare_values(
     return [_merge_results(parts) for parts in results.values() if parts]
 
 
-def _list_blocks(neuroids: pd.DataFrame) -> list[Block]:
+def _list_blocks(neuroids: pd.DataFrame, n_vertices: int) -> list[Block]:
     return [
         Block(str(subject), str(hemisphere), rows[rows["vertex_index"].isin(vertices)])
         for (subject, hemisphere), rows in neuroids.groupby(["subject", "hemisphere"])
-        for vertices in _cut(np.unique(rows["vertex_index"].to_numpy()))
+        for vertices in _cut(np.unique(rows["vertex_index"].to_numpy()), n_vertices)
     ]
 
 

@@ -206,7 +206,7 @@ def _find_neuroid_problems(assembly: xarray.DataArray, manifest: Manifest) -> li
 def _rank_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
     """Return numbers by which the neuroids must be ordered; NaN for an unknown region, subject or hemisphere."""
     orders = {
-        "region": [region.name for region in manifest.recipe.regions],
+        "region": [region.name for region in manifest.regions],
         "subject": [subject_name(subject) for subject in manifest.recipe.subjects],
         "hemisphere": list(HEMISPHERES),
     }
@@ -237,7 +237,10 @@ def _find_region_size_problems(neuroids: pd.DataFrame, manifest: Manifest) -> li
     if not _is_full_size(manifest):
         return []
     problems = []
-    for region in [region for region in manifest.recipe.regions if region in PUBLISHED_REGIONS]:
+    published = {(region.name, region.atlas, region.labels) for region in PUBLISHED_REGIONS}
+    for region in manifest.regions:
+        if (region.name, region.atlas, region.labels) not in published:
+            continue
         expected = N_NEUROIDS_OF_PUBLISHED_REGIONS[region.name]
         counts = neuroids[neuroids.region == region.name].groupby("subject").size()
         problems += [

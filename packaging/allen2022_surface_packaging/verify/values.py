@@ -68,7 +68,7 @@ def recompute_values(expected: Expectation, block: Block) -> Iterator[RegionValu
         prepared = None
         if expected.manifest.from_region_assemblies:
             prepared = _read_prepared_averages(expected, str(region), Block(block.subject, block.hemisphere, neuroids))
-        by_split, has_invalid_trial = _standardise_images(expected, responses[:, :, columns], prepared)
+        by_split, has_invalid_trial = _standardise_images(expected, block.subject, responses[:, :, columns], prepared)
         yield RegionValues(block.subject, str(region), neuroids, by_split, has_invalid_trial)
 
 
@@ -82,14 +82,15 @@ class _Source:
 
 
 def _read_responses(expected: Expectation, block: Block) -> DoubleArray:
-    """Read session-standardised responses to the complete images, of shape (n_images, n_repetitions, n_vertices).
+    """Read session-standardised responses to the images, of shape (n_images, n_repetitions, n_vertices).
 
     They are NaN for repetitions that a subject did not see, and for train images with prepared averages.
     """
     n_repetitions = max(len(trials) for trials in expected.trials[block.subject].values())
     responses = np.full((len(expected.images), n_repetitions, len(block.vertices)), np.nan)
     for session, sources in _list_sources(expected, block.subject).items():
-        file = expected.tree.betas(int(block.subject[-2:]), block.hemisphere, session)
+        version = expected.manifest.recipe.betas
+        file = expected.tree.betas(int(block.subject[-2:]), block.hemisphere, session, version)
         betas = read_trials(file, block.vertices)
         if len(betas) != expected.manifest.n_trials_per_session:
             raise ValueError(f"{file} holds {len(betas)} trials, expected {expected.manifest.n_trials_per_session}")
@@ -139,7 +140,7 @@ def _read_prepared_averages(expected: Expectation, region: str, block: Block) ->
 
 
 def _standardise_images(
-    expected: Expectation, responses: DoubleArray, prepared: DoubleArray | None
+    expected: Expectation, subject: str, responses: DoubleArray, prepared: DoubleArray | None
 ) -> tuple[dict[str, DoubleArray], BoolArray]:
     """Average responses of shape (n_images, n_repetitions, n_neuroids), and standardise them over images.
 
@@ -150,7 +151,9 @@ def _standardise_images(
     rows = {split: np.searchsorted(expected.images, nsd_ids) for split, nsd_ids in expected.splits.items()}
     if prepared is None:
         averages = _mean_of_valid(responses, axis=1)
-        has_invalid_trial = np.isnan(responses[:, :N_REPETITIONS]).any(axis=(0, 1))
+        n_shown = [len(expected.trials[subject][nsd_id]) for nsd_id in expected.images]
+        shown = np.arange(responses.shape[1]) < np.array(n_shown)[:, None]
+        has_invalid_trial = np.isnan(responses[shown]).any(axis=0)
     else:
         averages = prepared
         has_invalid_trial = np.isnan(responses[rows["test"], :N_REPETITIONS]).any(axis=(0, 1))
