@@ -41,6 +41,7 @@ def plain_read(*paths: str) -> Reading:
 
 def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
     """Read and standardise every session of a subject, and keep the results in a cache."""
+    from allen2022_surface_packaging.build.cluster import Workers
     from allen2022_surface_packaging.build.sessions import SessionCache
     from allen2022_surface_packaging.nsd.inspection import inspect_tree
     from allen2022_surface_packaging.nsd.tree import open_tree
@@ -48,7 +49,7 @@ def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
 
     plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
     started, core_started = time.perf_counter(), time.process_time()
-    SessionCache(plan, Path(cache_path)).prepare()
+    SessionCache([plan], Path(cache_path)).prepare(Workers())
     core_seconds = time.process_time() - core_started
     return Reading(time.perf_counter() - started, core_seconds)
 
@@ -65,14 +66,14 @@ def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Comp
     from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, read_betas_shape
     from allen2022_surface_packaging.nsd.regions import read_regions
     from allen2022_surface_packaging.nsd.tree import open_tree
-    from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
+    from allen2022_surface_packaging.recipe import make_recipe
 
     tree = open_tree(nsd_root)
     file = tree.betas(int(subject), "lh", 1)
     shape = read_betas_shape(file)
     betas = np.fromfile(str(file), ">f4", shape.n_vertices * shape.n_trials, offset=MGH_DATA_OFFSET)
     betas = betas.reshape(shape.n_trials, shape.n_vertices)
-    vertices = read_regions(tree, PUBLISHED_REGIONS).vertices["lh"]
+    vertices = read_regions(tree, make_recipe()).vertices["lh"]
     kept_trials = np.arange(0, shape.n_trials, 8)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -157,7 +158,7 @@ def write_train(nsd_root: str, path: str) -> Writing:
     from allen2022_surface_packaging.nsd.tree import open_tree
 
     table = trees.list_all_neuroids(open_tree(nsd_root))
-    values = trees.random_values("train", len(table.neuroids))
+    values = trees.random_values("train", len(table))
     started = time.perf_counter()
     trees.write_assembly(Path(path), "train", values, table)
     sha1 = sha1_of(Path(path))

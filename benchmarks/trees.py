@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,10 @@ import scipy.io
 from PIL import Image
 
 from allen2022_surface_packaging.arrays import FloatArray, IntArray
-from allen2022_surface_packaging.build.assembly import NeuroidTable, create_assembly, order_neuroids
-from allen2022_surface_packaging.build.pipeline import NEUROIDS_AT_A_TIME
+from allen2022_surface_packaging.build.assembly import create_assembly
+from allen2022_surface_packaging.build.neuroids import NeuroidTable, order_neuroids
 from allen2022_surface_packaging.nsd.facts import (
+    DEFAULT_BETAS,
     HEMISPHERES,
     N_IMAGES,
     N_REPETITIONS,
@@ -25,14 +26,13 @@ from allen2022_surface_packaging.nsd.facts import (
     SUBJECTS,
     stimulus_name,
 )
-from allen2022_surface_packaging.nsd.regions import list_neuroids, read_regions
+from allen2022_surface_packaging.nsd.regions import read_regions
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import RawFile
 from allen2022_surface_packaging.nsd.tree import NSDTree, open_tree
-from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, PUBLISHED_REGIONS, Recipe
+from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, Recipe
 from allen2022_surface_packaging.release import (
     DIMENSIONS,
-    NEUROID_COORDINATES,
     SPLITS,
     TIME_BIN,
     Manifest,
@@ -74,7 +74,15 @@ def make_tree(
     """
     # The sessions of the longest subject: subjects 4 and 8 have three quarters of them, as in NSD.
     n_simulated = -(-4 * n_distinct // 3)
-    size = TreeSize(subjects[:1], n_simulated, N_TRIALS_PER_SESSION, n_vertices, image_size=8, layout="flat")
+    size = TreeSize(
+        subjects[:1],
+        n_simulated,
+        N_TRIALS_PER_SESSION,
+        n_vertices,
+        image_size=8,
+        layout="flat",
+        betas=(DEFAULT_BETAS,),
+    )
     simulate_tree(root, size)
     tree = open_tree(root)
     for subject in subjects:
@@ -96,10 +104,9 @@ def path_of(file: RawFile) -> Path:
 
 def list_all_neuroids(tree: NSDTree) -> NeuroidTable:
     """List the neuroids of eight subjects, with random noise ceilings."""
-    region_map = read_regions(tree, PUBLISHED_REGIONS)
+    region_map = read_regions(tree, Recipe(DATASET.name))
     ncsnr = np.random.default_rng(SEED).random(region_map.n_read_vertices)
-    tables = {subject: list_neuroids(region_map, subject, ncsnr) for subject in SUBJECTS}
-    return order_neuroids(tables, PUBLISHED_REGIONS)
+    return order_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
 
 
 def random_values(split: str, n_neuroids: int) -> FloatArray:
@@ -115,12 +122,14 @@ def list_images(split: str) -> IntArray:
 
 
 def write_assembly(path: Path, split: str, values: FloatArray, table: NeuroidTable) -> None:
-    """Write an assembly in the order in which a build writes it: subject by subject, a block of a region at a time."""
+    """Write an assembly in the order in which a build writes it: subject by subject, region by region."""
     presentations = list_presentations(split, list_images(split))
     identifier = f"{DATASET.name}.{split}"
-    with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=table.neuroids) as variable:
-        for block in _list_blocks(table):
-            variable[:, block, 0] = values[:, block]
+    neuroids = table.coordinates()
+    with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=neuroids) as assembly:
+        for subject in SUBJECTS:
+            for group in table.of_subject(subject):
+                assembly.write(0, group.start, values[:, group.start : group.start + len(group)])
 
 
 def make_core_assembly(split: str, table: NeuroidTable) -> NeuroidAssembly:
@@ -129,9 +138,12 @@ def make_core_assembly(split: str, table: NeuroidTable) -> NeuroidAssembly:
 
     presentations = list_presentations(split, list_images(split))
     coordinates = {name: ("presentation", presentations[name].to_numpy()) for name in presentations}
-    coordinates |= {name: ("neuroid", table.neuroids[name].to_numpy()) for name in NEUROID_COORDINATES}
+    coordinates |= {
+        name: ("neuroid", values.astype(str).astype(object) if values.dtype.kind == "S" else values)
+        for name, values in table.coordinates()
+    }
     coordinates |= {name: ("time_bin", np.array(values)) for name, values in TIME_BIN.items()}
-    values = random_values(split, len(table.neuroids))[:, :, None]
+    values = random_values(split, len(table))[:, :, None]
     return NeuroidAssembly(values, coords=coordinates, dims=DIMENSIONS)
 
 
@@ -141,11 +153,12 @@ def write_release(path: Path, table: NeuroidTable) -> None:
     path.mkdir()
     for split in SPLITS:
         _write_stimuli(folder, split)
-        values = random_values(split, len(table.neuroids))
+        values = random_values(split, len(table))
         write_assembly(folder.assembly_path(DATASET.name, split), split, values, table)
     manifest = Manifest(
         name=DATASET.name,
         recipe=Recipe(DATASET.name),
+        regions=(),
         image_format="png",
         from_region_assemblies=False,
         n_vertices=N_VERTICES_OF_FSAVERAGE,
@@ -219,12 +232,3 @@ def _make_image(seed: int, n_pixels: int) -> Image.Image:
     n_small = n_pixels // 16
     small = np.random.default_rng(int(seed)).integers(0, 256, (n_small, n_small, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((n_pixels, n_pixels), Image.Resampling.BICUBIC)
-
-
-def _list_blocks(table: NeuroidTable) -> Iterator[slice]:
-    """Yield the blocks of neuroids in the order in which a build writes them."""
-    for subject in SUBJECTS:
-        for region in PUBLISHED_REGIONS:
-            rows = table.slices[subject, region.name]
-            for start in range(rows.start, rows.stop, NEUROIDS_AT_A_TIME):
-                yield slice(start, min(start + NEUROIDS_AT_A_TIME, rows.stop))

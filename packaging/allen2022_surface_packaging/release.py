@@ -23,6 +23,11 @@ SPLITS = ("train", "test")
 DIMENSIONS = ("presentation", "neuroid", "time_bin")
 NEUROID_COORDINATES = ("neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset")
 TIME_BIN = {"time_bin_start": [70], "time_bin_end": [170]}  # ms, Brain-Score's convention; a placeholder for fMRI
+# Crop: what NSD cut off COCO's image, as fractions of its height and width.
+ORIGIN_COLUMNS = (
+    *("stimulus_id", "nsd_id", "coco_id", "coco_split"),
+    *("crop_top", "crop_bottom", "crop_left", "crop_right"),
+)
 VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
 
 
@@ -44,6 +49,11 @@ class ReleaseFolder:
     def split_path(self) -> Path:
         """The table of all images with their split."""
         return self.path / "train_test_split.csv"
+
+    @property
+    def origin_path(self) -> Path:
+        """The table of where the images come from. A release may lack it."""
+        return self.path / "stimulus_origin.csv"
 
     @property
     def verification_path(self) -> Path:

@@ -55,6 +55,7 @@ def test_release_holds_the_files_that_the_design_lists(release):
         "stimulus_metadata_train.csv",
         "stimulus_metadata_test.csv",
         "train_test_split.csv",
+        "stimulus_origin.csv",
         "release.json",
     }
 
@@ -181,6 +182,47 @@ def test_tables_list_the_images_with_coco_ids(nsd_tree, release):
     split = pd.read_csv(release / "train_test_split.csv")
     assert split.nsd_id.is_monotonic_increasing
     assert split.nsd_id[split.split == "test"].tolist() == table.nsd_id.tolist()
+
+
+def test_origin_of_the_images_stands_in_a_table_of_its_own(nsd_tree, release):
+    stimulus_info = pd.read_csv(nsd_tree / "nsddata/experiments/nsd/nsd_stim_info_merged.csv").set_index("nsdId")
+    origins = pd.read_csv(release / "stimulus_origin.csv")
+
+    assert origins.nsd_id.tolist() == pd.read_csv(release / "train_test_split.csv").nsd_id.tolist()
+    assert origins.coco_split.tolist() == stimulus_info.cocoSplit[origins.nsd_id].tolist()
+    assert set(origins.coco_split) == {"train2017", "val2017"}
+    boxes = [f"(0, 0, {row.crop_left}, {row.crop_right})" for row in origins.itertuples()]
+    assert boxes == stimulus_info.cropBox[origins.nsd_id].tolist()
+
+
+def test_table_of_origins_is_left_out_when_a_crop_box_is_missing(tree_copy, tmp_path):
+    path = tree_copy / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+    pd.read_csv(path, index_col=0).drop(columns="cropBox").to_csv(path)
+    build_release(tree_copy, tmp_path / "r", TWO_SUBJECTS)
+
+    assert not (tmp_path / "r" / "stimulus_origin.csv").exists()
+    assert "coco_id" in pd.read_csv(tmp_path / "r" / "stimulus_metadata_test.csv")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:200] + b"\xff\xfe" + content[200:], "is not NSD's table of images"),
+        (lambda content: b"", "is not NSD's table of images"),
+        (lambda content: content.replace(b"nsdId", b"nsdid"), "lacks the column nsdId"),
+        (lambda content: content.replace(b"(0, 0,", b"(0,"), "is not NSD's table of images"),
+        (lambda content: content.replace(b"(0, 0,", b"(0, 7,"), "cropBox is .* expected four fractions"),
+        (lambda content: content + content.splitlines()[-1], "an nsdId is empty or occurs twice"),
+    ],
+)
+def test_damaged_table_of_images_is_refused_in_one_line(tree_copy, tmp_path, damage, message):
+    path = tree_copy / "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
+    path.write_bytes(damage(path.read_bytes()))
+
+    with pytest.raises(PackagingError, match=message) as caught:
+        build_release(tree_copy, tmp_path / "r", TWO_SUBJECTS)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_coco_column_is_left_out_when_an_id_is_missing(tree_copy, tmp_path):

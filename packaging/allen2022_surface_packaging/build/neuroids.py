@@ -10,8 +10,7 @@ import numpy as np
 
 from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
 from ..nsd.facts import HEMISPHERES, noise_ceiling, subject_name
-from ..nsd.plan import Plan
-from ..nsd.regions import LabelledRegion
+from ..nsd.regions import LabelledRegion, RegionMap
 
 N_DIGITS = 5  # of the number of a neuroid in its region, at least
 
@@ -76,20 +75,24 @@ class NeuroidTable:
         return np.concatenate([values_of(group) for group in self.groups])
 
 
-def order_neuroids(plan: Plan, valid: dict[int, BoolArray] | None = None) -> NeuroidTable:
+def order_neuroids(
+    region_map: RegionMap, ncsnr: dict[int, DoubleArray], valid: dict[int, BoolArray] | None = None
+) -> NeuroidTable:
     """Put the neuroids of all subjects in the order of the assembly: by region, subject, hemisphere and vertex.
 
     Parameters
     ----------
+    ncsnr : arrays of shape (n_read_vertices of lh + rh,)
+        Noise-ceiling signal-to-noise ratio by subject, unitless.
     valid : arrays of shape (n_read_vertices of lh + rh,), optional
         Which vertices to keep, by subject; all if None.
     """
     groups: list[RegionNeuroids] = []
     start = 0
-    ceilings = {subject: noise_ceiling(ncsnr) for subject, ncsnr in plan.ncsnr.items()}
-    for members in map(_RegionMembers, plan.region_map.regions):
-        columns = plan.region_map.columns(members.region)
-        for subject in plan.recipe.subjects:
+    ceilings = {subject: noise_ceiling(values) for subject, values in ncsnr.items()}
+    for members in map(_RegionMembers, region_map.regions):
+        columns = region_map.columns(members.region)
+        for subject in ncsnr:
             kept = np.arange(len(columns)) if valid is None else np.flatnonzero(valid[subject][columns])
             groups.append(
                 RegionNeuroids(

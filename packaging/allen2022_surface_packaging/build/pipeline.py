@@ -162,7 +162,7 @@ def write_assemblies(plan: Plan, subjects: Iterator[SubjectValues], folder: Rele
         known = list(subjects)
         subjects, valid = iter(known), {values.subject: values.is_valid for values in known}
         _refuse_empty(known)
-    neuroids = order_neuroids(plan, valid)
+    neuroids = order_neuroids(plan.region_map, plan.ncsnr, valid)
     presentations = {split: list_presentations(split, plan.splits[split]) for split in SPLITS}
     shapes = {split: (len(presentations[split]), len(neuroids), 1) for split in SPLITS}
     _require_space(folder, 4 * sum(math.prod(shape) for shape in shapes.values()))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from ..arrays import IntArray
 from ..nsd.facts import stimulus_name
-from ..nsd.files import read_coco_ids, read_images
+from ..nsd.files import ImageOrigin, read_images, read_origins
 from ..nsd.plan import Plan
-from ..release import ReleaseFolder
+from ..release import ORIGIN_COLUMNS, ReleaseFolder
 
 logger = logging.getLogger(__name__)
 
@@ -31,25 +31,40 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
     PackagingError
         If an image is outside `imgBrick`, or `imgBrick` is missing or damaged.
     """
-    coco_ids = _read_coco_ids(plan)
+    origins = _read_origins(plan)
     for split, nsd_ids in plan.splits.items():
         folder.stimuli_path(split).mkdir()
         names = (_copy_images if plan.extracted_images else _extract_images)(plan, nsd_ids, folder.stimuli_path(split))
         table = pd.DataFrame(
             {"stimulus_id": [stimulus_name(i) for i in nsd_ids], "nsd_id": nsd_ids, "image_file_name": names}
         )
-        if coco_ids is not None:
-            table["coco_id"] = [coco_ids[nsd_id] for nsd_id in nsd_ids.tolist()]
+        if origins:
+            table["coco_id"] = [origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
         table.to_csv(folder.stimulus_table_path(split), index=False, lineterminator="\n")
         logger.info("stimuli_%s: %d images %s", split, len(names), "copied" if plan.extracted_images else "extracted")
     _write_split(plan, folder.split_path)
+    _write_origins(origins, folder.origin_path)
 
 
-def _read_coco_ids(plan: Plan) -> dict[int, int] | None:
-    """Return the COCO id of every image, or None unless all are known."""
+def _read_origins(plan: Plan) -> dict[int, ImageOrigin]:
+    """Return the origin of every image by its `nsd_id`; empty unless all are known."""
     nsd_ids = plan.images.tolist()
-    coco_ids = read_coco_ids(plan.tree.stimulus_info, nsd_ids)
-    return dict(zip(nsd_ids, coco_ids, strict=True)) if coco_ids else None
+    origins = read_origins(plan.tree.stimulus_info, nsd_ids)
+    return dict(zip(nsd_ids, origins, strict=True)) if origins else {}
+
+
+def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> None:
+    """Write the table of origins, unless a part of one is unknown.
+
+    It stands beside the stimulus tables, whose columns become coordinates of the presentations when they are loaded.
+    """
+    rows = [
+        (stimulus_name(nsd_id), nsd_id, origin.coco_id, origin.coco_split, *origin.crop_box)
+        for nsd_id, origin in origins.items()
+        if origin.crop_box and origin.coco_split
+    ]
+    if rows and len(rows) == len(origins):
+        pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)).to_csv(path, index=False, lineterminator="\n")
 
 
 def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -280,23 +280,58 @@ def read_label_names(file: RawFile) -> dict[int, str]:
     return {label: name for label, name in names.items() if label != 0}
 
 
-def read_coco_ids(file: RawFile, nsd_ids: Sequence[int]) -> list[int] | None:
-    """Read the COCO ids of images, by their 0-based 73k ids.
+@dataclass(frozen=True)
+class ImageOrigin:
+    """Where an image comes from: COCO's image, and what NSD cut off.
+
+    Attributes
+    ----------
+    coco_split : such as "train2017"; empty if the table does not say
+    crop_box : what was cut off at the top, bottom, left and right, as fractions of COCO's image; None if unknown
+    """
+
+    coco_id: int
+    coco_split: str
+    crop_box: tuple[float, float, float, float] | None
+
+
+def read_origins(file: RawFile, nsd_ids: Sequence[int]) -> list[ImageOrigin] | None:
+    """Read the origin of images, by their 0-based 73k ids.
 
     Returns
     -------
-    the ids in the order of `nsd_ids`; None if the file is missing, or lacks one of the images
+    the origins in the order of `nsd_ids`; None if the file is missing, or lacks the COCO id of one of the images
 
     Raises
     ------
     PackagingError
-        If the table lacks one of its columns.
+        If the file is not the table that NSD publishes.
     """
     if not file.exists():
         return None
-    table = pd.read_csv(io.BytesIO(file.read()))
-    missing = {"nsdId", "cocoId"} - set(table.columns)
-    if missing:
-        raise PackagingError(f"{file} lacks the column {', '.join(sorted(missing))}. Download it again.")
-    coco_ids = table.set_index("nsdId")["cocoId"].reindex(list(nsd_ids))
-    return None if coco_ids.isna().any() else [int(coco_id) for coco_id in coco_ids]
+    try:
+        table = pd.read_csv(io.BytesIO(file.read()), dtype=str, keep_default_na=False)
+        missing = {"nsdId", "cocoId"} - set(table.columns)
+        if missing:
+            raise ValueError(f"it lacks the column {', '.join(sorted(missing))}")
+        rows = {int(row["nsdId"]): row for row in table.to_dict("records") if row["nsdId"]}
+        if len(rows) < len(table):
+            raise ValueError("an nsdId is empty or occurs twice")
+        if not all(nsd_id in rows and rows[nsd_id]["cocoId"] for nsd_id in nsd_ids):
+            return None
+        return [_read_origin(rows[nsd_id]) for nsd_id in nsd_ids]
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:  # pandas' own errors are ValueErrors
+        raise PackagingError(f"{file} is not NSD's table of images ({one_line(error)}). Download it again.") from error
+
+
+def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
+    crop_box = row.get("cropBox") or None
+    return ImageOrigin(int(row["cocoId"]), row.get("cocoSplit", ""), _read_crop_box(crop_box) if crop_box else None)
+
+
+def _read_crop_box(text: str) -> tuple[float, float, float, float]:
+    """Read a text such as ``(0, 0, 0.1328125, 0.1328125)``."""
+    top, bottom, left, right = (float(number) for number in text.strip().strip("()").split(","))
+    if not all(0 <= share < 1 for share in (top, bottom, left, right)):
+        raise ValueError(f"cropBox is {text!r}, expected four fractions")
+    return top, bottom, left, right

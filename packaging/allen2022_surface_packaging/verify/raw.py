@@ -93,8 +93,8 @@ def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
     return responses
 
 
-def read_coco_ids(file: RawFile) -> pd.Series[int] | None:
-    """Read the COCO ids of all images, indexed by `nsd_id`; None if the file is missing."""
+def read_stimulus_info(file: RawFile) -> pd.DataFrame | None:
+    """Read what NSD's table says about all images, indexed by `nsd_id`; None if the file is missing."""
     if not file.exists():
         return None
-    return pd.read_csv(io.BytesIO(file.read())).set_index("nsdId")["cocoId"]
+    return pd.read_csv(io.BytesIO(file.read())).set_index("nsdId")

@@ -16,6 +16,7 @@ from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, PUBLISHED_REGIONS, publish
 from ..release import (
     DIMENSIONS,
     NEUROID_COORDINATES,
+    ORIGIN_COLUMNS,
     SPLITS,
     TIME_BIN,
     FileRecord,
@@ -85,6 +86,7 @@ def _find_stimulus_problems(folder: ReleaseFolder, manifest: Manifest) -> list[s
         problems.append(
             f"{folder.split_path.name}: nsd_id is not ascending without repeats, so train and test may overlap."
         )
+    problems += _find_origin_problems(folder, images)
     for split in SPLITS:
         table = pd.read_csv(folder.stimulus_table_path(split))
         if table.nsd_id.tolist() != images.nsd_id[images.split == split].tolist():
@@ -95,6 +97,19 @@ def _find_stimulus_problems(folder: ReleaseFolder, manifest: Manifest) -> list[s
         for name in table.image_file_name:
             problems += _find_image_problems(folder.stimuli_path(split) / name)
     return problems
+
+
+def _find_origin_problems(folder: ReleaseFolder, images: pd.DataFrame) -> list[str]:
+    """Compare the table of origins, if there is one, with that of the split."""
+    path = folder.origin_path
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path)
+    if tuple(table) != ORIGIN_COLUMNS:
+        return [f"{path.name} has the columns {list(table)}, expected {list(ORIGIN_COLUMNS)}."]
+    if table.nsd_id.tolist() != images.nsd_id.tolist():
+        return [f"{path.name} and {folder.split_path.name} list different images."]
+    return [f"{path.name} holds empty cells."] if table.isna().any(axis=None) else []
 
 
 def _find_stimulus_table_problems(folder: ReleaseFolder, split: str, table: pd.DataFrame) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..release import ReleaseFolder
 from .differences import Difference, first_difference
 from .expectation import RAW_FILES_GIVE, Expectation
 from .pairs import compare_columns
-from .raw import read_coco_ids
+from .raw import read_stimulus_info
 from .sides import Side
 
 JPEG_QUALITY = 95
@@ -67,26 +68,58 @@ def read_pixels(path: Path) -> PixelArray:
 
 
 def find_stimulus_problems(folder: ReleaseFolder, expected: Expectation) -> list[str]:
-    """Compare the stimulus tables of a release, and all images in them, with the raw files."""
+    """Compare the tables of stimuli, split and origins, and all images, with the raw files."""
     problems = []
-    coco_ids = read_coco_ids(expected.tree.stimulus_info)
+    information = read_stimulus_info(expected.tree.stimulus_info)
+    for path, table in _expect_tables(folder, expected, information).items():
+        problems += _compare_table(path, table)
     for split, nsd_ids in expected.splits.items():
-        table_path = folder.stimulus_table_path(split)
-        table = pd.read_csv(table_path)
-        table_problems = _compare_column(table_path, table["nsd_id"], pd.Series(nsd_ids))
-        if table_problems:
-            problems += table_problems
-            continue
-        if "coco_id" in table and coco_ids is not None:
-            problems += _compare_column(table_path, table["coco_id"], coco_ids.reindex(nsd_ids))
-        paths = [folder.stimuli_path(split) / name for name in table["image_file_name"]]
-        problems += _find_image_problems(expected.tree, dict(zip(nsd_ids, paths, strict=True)))
+        names = dict(pd.read_csv(folder.stimulus_table_path(split))[["nsd_id", "image_file_name"]].to_numpy())
+        paths = {nsd_id: folder.stimuli_path(split) / names[nsd_id] for nsd_id in nsd_ids if nsd_id in names}
+        problems += _find_image_problems(expected.tree, paths)
     return problems
 
 
-def _compare_column(table_path: Path, column: pd.Series[Any], expected: pd.Series[Any]) -> list[str]:
-    name = f"{table_path.name}: {column.name} of row"
-    return first_difference(name, column.to_numpy(), expected.to_numpy(), source=RAW_FILES_GIVE, may_round=True)
+def _expect_tables(
+    folder: ReleaseFolder, expected: Expectation, information: pd.DataFrame | None
+) -> dict[Path, pd.DataFrame]:
+    """Return the tables that the raw files give, by their paths in the release; without the names of image files."""
+    is_train = set(expected.splits["train"])
+    images = _name_images(expected.images)
+    tables = {folder.split_path: images.assign(split=["train" if i in is_train else "test" for i in images["nsd_id"]])}
+    tables |= {folder.stimulus_table_path(split): _name_images(nsd_ids) for split, nsd_ids in expected.splits.items()}
+    if information is None or information["cocoId"].reindex(expected.images).isna().any():
+        return tables
+    for split, nsd_ids in expected.splits.items():
+        path = folder.stimulus_table_path(split)
+        tables[path] = tables[path].assign(coco_id=information["cocoId"].reindex(nsd_ids).to_numpy())
+    rows = information.reindex(expected.images)
+    if {"cocoSplit", "cropBox"} <= set(rows) and rows[["cocoSplit", "cropBox"]].notna().all(axis=None):
+        origins = images.assign(coco_id=rows["cocoId"].to_numpy(), coco_split=rows["cocoSplit"].to_numpy())
+        boxes = np.array([literal_eval(box) for box in rows["cropBox"]], dtype=float)
+        for side, shares in zip(("top", "bottom", "left", "right"), boxes.T, strict=True):
+            origins[f"crop_{side}"] = shares
+        tables[folder.origin_path] = origins
+    return tables
+
+
+def _name_images(nsd_ids: list[int]) -> pd.DataFrame:
+    return pd.DataFrame({"stimulus_id": [f"nsd_{nsd_id:05d}" for nsd_id in nsd_ids], "nsd_id": nsd_ids})
+
+
+def _compare_table(path: Path, expected: pd.DataFrame) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name} is missing, {RAW_FILES_GIVE} it."]
+    table = pd.read_csv(path)
+    columns = [str(name) for name in table if name != "image_file_name"]
+    if sorted(columns) != sorted(map(str, expected)):
+        return [f"{path.name} has the columns {columns}, {RAW_FILES_GIVE} {[*expected]}."]
+    problems = []
+    for name in columns:
+        title = f"{path.name}: {name} of row"
+        actual, given = table[name].to_numpy(), expected[name].to_numpy()
+        problems += first_difference(title, actual, given, source=RAW_FILES_GIVE, may_round=True)
+    return problems
 
 
 def _find_image_problems(tree: NSDTree, paths: dict[int, Path]) -> list[str]:
