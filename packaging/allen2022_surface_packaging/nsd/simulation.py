@@ -56,6 +56,10 @@ FEWEST_REGION_VERTICES = 6
 MEDIAN_NCSNR = {"V1": 1.0, "V2": 0.9, "V4": 0.8, "IT": 0.6}
 OTHER_LABELS = {"Kastner2015": (5, 6, 8, 9), "streams": (1, 2, 6, 7)}
 LARGEST_COCO_ID = 581_929  # of COCO 2017
+SIMULATION_MARK = (
+    "This tree was written by `allen2022-surface simulate`. Its responses and images are simulated; they are no "
+    "measurements of the Natural Scenes Dataset.\n"
+)
 CONTRAST = 20.0  # grey levels per standard deviation of a latent
 
 
@@ -74,6 +78,8 @@ class TreeSize:
 
 def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Path | None = None) -> None:
     """Write a synthetic NSD tree, whole or not at all, a block of trials at a time.
+
+    A text file at its root says that the tree is simulated. A release that is built from it says so too.
 
     Parameters
     ----------
@@ -95,6 +101,7 @@ def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Pa
     labels = {hemisphere: _make_labels(size.n_vertices, i, rng) for i, hemisphere in enumerate(HEMISPHERES)}
     with new_folder(root) as folder:
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
+        _target_path(tree.simulation_mark).write_text(SIMULATION_MARK, encoding="utf-8")
         _write_design(tree, design, expdesign_path)
         _write_stimulus_info(tree, design, n_images, rng)
         _write_images(tree, design, latents, size.image_size)
