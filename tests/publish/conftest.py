@@ -22,9 +22,13 @@ from support import run_cli
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """A release smaller than that of other tests: it is uploaded more than a hundred times."""
+    """A release smaller than that of other tests: it is uploaded more than a hundred times.
+
+    Its tree has no mark of simulation, so that it stands for measurements.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     simulate_tree(folder / "nsd", TreeSize(n_trials=60, n_vertices=160, image_size=24))
+    (folder / "nsd" / "SIMULATED.txt").unlink()
     build_release(folder / "nsd", folder / "release", make_recipe())
     return folder / "release"
 

@@ -50,7 +50,12 @@ def order_neuroids(subject_tables: dict[int, pd.DataFrame], regions: Sequence[Re
 
 @contextmanager
 def create_assembly(
-    path: Path, *, identifier: str, presentations: pd.DataFrame, neuroids: pd.DataFrame
+    path: Path,
+    *,
+    identifier: str,
+    stimulus_set_identifier: str | None = None,
+    presentations: pd.DataFrame,
+    neuroids: pd.DataFrame,
 ) -> Iterator[FloatVariable]:
     """Create an assembly file with all its coordinates, and yield the variable to write the values into.
 
@@ -71,7 +76,7 @@ def create_assembly(
         variable = file.createVariable(VARIABLE_NAME, np.float32, DIMENSIONS, contiguous=True, fill_value=False)
         variable.coordinates = " ".join(str(name) for name in coordinates)
         variable.identifier = identifier
-        variable.stimulus_set_identifier = identifier
+        variable.stimulus_set_identifier = stimulus_set_identifier or identifier
         yield variable
 
 
