@@ -193,10 +193,30 @@ def _upload(options: argparse.Namespace) -> None:
     )
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from .publish.website import PAGE_NAME, pack_release
+
+    pack_release(options.release, options.folder)
+    print(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from .publish.website import record_versions
+
+    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=print)
+
+
 def _export(options: argparse.Namespace) -> None:
     from .publish.export import export_plugin
 
-    print(export_plugin(options.vision_checkout, overwrite=options.overwrite))
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    text = export_plugin(
+        options.vision_checkout,
+        artifacts_path=options.artifacts,
+        release_paths=options.release,
+        overwrite=options.overwrite,
+    )
+    print(text)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -212,6 +232,8 @@ COMMANDS = {
     "verify": _verify,
     "report": _report,
     "upload": _upload,
+    "pack": _pack,
+    "record": _record,
     "export": _export,
     "demo": _demo,
 }
