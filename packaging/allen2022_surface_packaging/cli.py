@@ -14,7 +14,7 @@ import pandas as pd
 
 from . import arguments
 from .build.pipeline import build_release
-from .errors import PackagingError
+from .errors import PackagingError, describe_missing
 from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.inspection import inspect_tree
 from .nsd.simulation import TreeSize, simulate_tree
@@ -37,11 +37,16 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """
     options = arguments.parse(command_line)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found credentials
     try:
         COMMANDS[options.command](options)
         sys.exit(0)
     except PackagingError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__):
+            raise
+        _fail(describe_missing(error))
     except OSError as error:
         hint = " Free some space and start again." if error.errno == errno.ENOSPC else ""
         path = f"{error.filename}: " if error.filename else ""
@@ -170,7 +175,7 @@ def _report(options: argparse.Namespace) -> None:
         if (error.name or "").split(".")[0] not in REPORT_PACKAGES:
             raise
         raise PackagingError(
-            f"A report needs {error.name}, which is not installed. pip install 'brainscore_allen2022_surface[report]'"
+            f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
         ) from error
     print(f"The report is in {write_report(options.release)}")
 
@@ -182,7 +187,6 @@ def _upload(options: argparse.Namespace) -> None:
         options.parser.error(
             f"upload gives NSD's data to others: read {TERMS_URL}, then add --accept-nsd-terms (or --dry-run)"
         )
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found credentials
     publish_release(
         options.release,
         options.bucket,
@@ -209,7 +213,6 @@ def _record(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from .publish.export import export_plugin
 
-    logging.getLogger("botocore").setLevel(logging.WARNING)
     text = export_plugin(
         options.vision_checkout,
         artifacts_path=options.artifacts,

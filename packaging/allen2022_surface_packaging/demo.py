@@ -168,7 +168,7 @@ def _require_packages(*packages: str) -> None:
     if missing:
         raise PackagingError(
             f"{' and '.join(missing)} not installed: the demo loads through brainscore_vision, and from a local S3 "
-            "server of moto. Install brainscore_allen2022_surface[test]."
+            "server of moto. Install: pip install brainscore_vision 'moto[server]'"
         )
 
 

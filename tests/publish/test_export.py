@@ -219,7 +219,7 @@ def test_the_pull_request_answers_what_maintainers_ask(exported):
 
     for statement in (
         "## Relation to `data/allen2022_fmri_surface`",
-        "It loads the very objects of that plugin",
+        "It loads the very objects of that plugin and the images of `data/allen2022_fmri`",
         "adds one folder and changes no other file",
         "registers no benchmark and no model, so no score changes",
         "doi:10.1038/s41593-021-00962-x",
@@ -259,6 +259,7 @@ def test_shapes_in_the_pull_request_are_those_of_the_objects(uploaded, four_subj
     assert len(rows) == 2 * 2 * (3 + 4)
     assert "221168" not in text
     assert "Each region has an object, so that its identifier fetches only that." in text
+    assert "very objects" not in text
     target_path = another_checkout / TARGET_PATH
     assert (target_path / "artifacts.json").read_bytes() == uploaded.read_bytes()
     assert "| `Allen2022_fmri_surface.test` | three repetitions of each image | 78 x 920 x 1 |" in (
@@ -368,7 +369,7 @@ def test_exported_folder_says_what_it_is_and_how_to_load_without_credentials(exp
     readme = (checkout / TARGET_PATH / "README.md").read_text(encoding="utf-8")
 
     assert "## Load without credentials" in readme
-    assert "export BRAINSCORE_ALLEN2022_SURFACE_DIR=RELEASE" in readme
+    assert "export BRAINSCORE_ALLEN2022_SURFACE_DIR=$PWD/RELEASE" in readme
     assert "| `Allen2022_fmri_surface.test` | three repetitions of each image | 309 x 221168 x 1 |" in readme
     commands = re.findall(r"^python -m (.*)$", readme, re.MULTILINE)
     assert commands == ["allen2022_surface_packaging build s3://natural-scenes-dataset RELEASE"]
@@ -442,7 +443,73 @@ class Hidden:
         return getattr(self.finder, name)
 
 sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
+
+from importlib import metadata
+
+def hide(function):
+    def hidden(name):
+        if name.startswith("brainscore_allen2022"):
+            raise metadata.PackageNotFoundError(name)
+        return function(name)
+    return hidden
+
+metadata.version, metadata.requires = hide(metadata.version), hide(metadata.requires)
 """
+RUN = f"{HIDE_PLUGIN}\nsys.modules.update(dict.fromkeys(HIDDEN))\nfrom allen2022_surface_packaging.__main__ import main"
+
+
+def run_exported(folder, *arguments, hidden=()):
+    """Run a command of an exported copy from its folder, without the installed plugin and without hidden packages."""
+    return run_python(folder, "-c", f"HIDDEN = {hidden!r}\n{RUN}", *map(str, arguments))
+
+
+@pytest.mark.slow
+def test_commands_of_the_exported_packaging_run_there(another_checkout, measured_copy, tmp_path):
+    export_plugin(another_checkout)
+    folder = another_checkout / TARGET_PATH / "data_packaging"
+    nsd, built = tmp_path / "nsd", tmp_path / "built"
+    readme = (another_checkout / TARGET_PATH / "README.md").read_text()
+
+    for arguments in (
+        ["simulate", nsd, "--subjects", 1, 2, "--trials", 60, "--vertices", 160, "--image-size", 8],
+        ["check", nsd, "--subjects", 1, 2],
+        ["build", nsd, built, "--subjects", 1, 2, "--name", "Two", "--workers", 2, "--cache", "none"],
+        ["verify", built, "--nsd-root", nsd],
+        ["pack", measured_copy, tmp_path / "packed"],
+        ["upload", "--help"],
+        ["record", "--help"],
+        ["export", another_checkout, "--overwrite"],
+    ):
+        run = run_exported(folder, *arguments)
+        assert run.returncode == 0, run.stderr
+
+    assert (tmp_path / "packed" / "version_ids.csv").is_file()
+    assert (another_checkout / TARGET_PATH / "README.md").read_text() == readme
+
+
+@pytest.mark.parametrize(
+    ("hidden", "arguments", "message"),
+    [
+        ("h5py", ["check", "NSD"], "h5py is not installed. Install it: pip install h5py"),
+        ("PIL", ["check", "NSD"], "PIL is not installed. Install it: pip install Pillow"),
+        (
+            "boto3",
+            ["upload", "R", "--bucket", "b", "--dry-run"],
+            "boto3 is not installed. Install it: pip install boto3",
+        ),
+        ("nilearn", ["report", "R"], "A report needs nilearn.* Install: pip install jinja2 matplotlib nilearn"),
+        ("moto", ["demo"], r"moto not installed: .* Install: pip install brainscore_vision 'moto\[server\]'"),
+    ],
+)
+def test_exported_packaging_says_in_one_line_what_to_install(exported, hidden, arguments, message):
+    checkout, _ = exported
+
+    run = run_exported(checkout / TARGET_PATH / "data_packaging", *arguments, hidden=(hidden,))
+
+    assert run.returncode == 1
+    line = run.stderr.splitlines()[-1]
+    assert re.fullmatch(f"allen2022-surface: {message}", line), run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.slow

@@ -155,7 +155,7 @@ def test_command_line_names_a_missing_package_and_how_to_install_it(package, rel
     assert leaving.value.code == 1
     assert error.count("\n") == 1
     assert f"needs {package}" in error
-    assert "pip install 'brainscore_allen2022_surface[report]'" in error
+    assert "pip install jinja2 matplotlib nilearn" in error
 
 
 def test_folder_that_is_no_release_is_refused(tmp_path):

@@ -26,6 +26,7 @@ LIBRARY = "brainscore_vision"
 PLUGIN_NAME = "allen2022_surface"
 PACKAGE_PATH = Path(__file__).parents[1]
 REGISTRATION = re.compile(r"""(data_registry|stimulus_set_registry)\[['"]([^'"]+)['"]\]""")
+EXISTING_PLUGINS = ("allen2022_fmri_surface", "allen2022_fmri")  # the second one has the images
 PACKAGING_NAME = "data_packaging"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 HOLDS = {"train": "averages over repetitions", "test": "three repetitions of each image"}
@@ -77,7 +78,8 @@ def export_plugin(
         run_tests(checkout, target_path),
     ]
     test_path = target_path.relative_to(checkout) / "test.py"
-    text = write_text(PLUGIN_NAME, str(test_path), objects, ceilings, checks)
+    shares_objects = is_shared(data_path, objects)
+    text = write_text(PLUGIN_NAME, str(test_path), objects, ceilings, checks, shares_objects=shares_objects)
     return f"{_git_commands(checkout, target_path)}\n\n{text}"
 
 
@@ -139,6 +141,13 @@ def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> Non
                 f"{folder} registers {registry}['{identifier}'] already ({len(taken)} such in all), and Brain-Score takes "
                 "an identifier from one plugin only. Remove that plugin, or rename."
             )
+
+
+def is_shared(data_path: Path, objects: Sequence[ListedObject]) -> bool:
+    """Return whether the plugins that Brain-Score has for NSD name the version and the SHA-1 of every object."""
+    paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+    return all(one.record.version_id in text and one.record.sha1 in text for one in objects)
 
 
 def refuse_target(target_path: Path, identifiers: set[tuple[str, str]], *, overwrite: bool) -> None:

@@ -12,15 +12,15 @@ from ..recipe import PUBLISHED_DATASETS
 from ..release import SPLITS
 from .artifacts import Artifacts, ObjectRecord
 from .ceilings import ReleaseCeilings
-from .shapes import PUBLISHED_SHAPES, find_shape
+from .shapes import find_shape
 
 TEMPLATES = files(__package__) / "templates"
 SHARED = (
-    "It loads the very objects of that plugin, by the same versions and SHA-1s. Nothing new has to be stored. The identifier of a "
-    "region fetches the whole assembly and reads the region."
+    "It loads the very objects of that plugin and the images of `data/allen2022_fmri`, by the same versions and SHA-1s. Nothing "
+    "new has to be stored. The identifier of a region fetches the whole assembly and reads the region."
 )
 NOT_SHARED = (
-    "It shares the method and the images, not the objects: those listed below are its own. {regions}The existing objects stay as "
+    "It shares the method and the images, but it has the objects that are listed below. {regions}The existing objects stay as "
     "they are."
 )
 NO_CEILINGS = "Not measured for this text: `export --release RELEASE` computes them from a release on disk."
@@ -71,11 +71,14 @@ def write_text(
     objects: Sequence[ListedObject],
     ceilings: Sequence[ReleaseCeilings],
     checks: Sequence[str],
+    *,
+    shares_objects: bool,
 ) -> str:
     """Write the text of the pull request.
 
     Parameters
     ----------
+    shares_objects : whether the existing plugins load the same objects
     test_path : of the plugin's tests, in the checkout
     checks : a line about each check that was run, with its result
     """
@@ -85,7 +88,7 @@ def write_text(
             plugin_name=plugin_name,
             test_path=test_path,
             terms_url=TERMS_URL,
-            sharing=_describe_sharing(objects),
+            sharing=SHARED if shares_objects else _describe_objects(objects),
             objects="\n".join(_format_object(one) for one in objects),
             ceilings="\n\n".join(_format_ceilings(one, objects) for one in ceilings) or NO_CEILINGS,
             checks="\n".join(f"* {check}" for check in checks),
@@ -116,9 +119,7 @@ def _dataset_rows(artifacts: Artifacts, name: str, split: str) -> Iterator[Liste
             yield ListedObject(region_identifier, "assembly", region_shape, region.assembly)
 
 
-def _describe_sharing(objects: Sequence[ListedObject]) -> str:
-    if all(one.record.sha1 in PUBLISHED_SHAPES for one in objects if one.kind == "assembly"):
-        return SHARED
+def _describe_objects(objects: Sequence[ListedObject]) -> str:
     has_regions = any(one.identifier.count(".") > 1 for one in objects)
     return NOT_SHARED.format(
         regions="Each region has an object, so that its identifier fetches only that. " * has_regions
