@@ -44,7 +44,7 @@ def test_upload_stops_after_the_first_object_when_the_bucket_is_public(upload, s
 
     assert f"{FIRST} can be read by anybody without credentials, which NSD's terms forbid" in line
     assert f"Sent so far: {FIRST}." in line
-    assert "Switch on Block Public Access for s3://brain, or remove the object" in line
+    assert "Remove it, switch on Block Public Access for s3://brain, and start again" in line
     assert proxy.contents_sent() == OBJECTS[:1]
     assert artifacts_path.read_bytes() == before
 
@@ -96,8 +96,11 @@ def cut(request):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (cut, "Nobody knows whether the object is private.*without credentials.*Is the network up"),
-        (lambda request: refuse(503, "SlowDown"), "Nobody knows whether the object is private.*S3 keeps failing"),
+        (cut, "It is unknown whether .* is private. Sent so far: .*without credentials.*Is the network up"),
+        (
+            lambda request: refuse(503, "SlowDown"),
+            "It is unknown whether .* is private. Sent so far: .*S3 keeps failing",
+        ),
     ],
 )
 def test_upload_stops_when_the_question_is_not_answered(upload, proxy, artifacts_path, answer, message):

@@ -11,6 +11,7 @@ from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import Manifest, ReleaseFolder
 from .objects import read_manifest
+from .regions import list_regions
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def measure_ceilings(release_path: Path) -> ReleaseCeilings:
     manifest = read_manifest(release)
     file_name = release.file_name(release.assembly_path(manifest.name, "test"))
     try:
-        regions = [_measure_region(release, manifest, region.name) for region in manifest.recipe.regions]
+        slices = list_regions(release.assembly_path(manifest.name, "test"))
+        regions = [_measure_region(release, manifest, region.name) for region in slices]
         return ReleaseCeilings(manifest.name, manifest.shapes["test"], manifest.files[file_name].sha1, regions)
     except (KeyError, OSError, ValueError) as error:
         raise PackagingError(f"{release} has no ceilings ({one_line(error)}). Verify it: verify {release}.") from error

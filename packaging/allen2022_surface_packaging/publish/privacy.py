@@ -26,17 +26,17 @@ def require_private(target: UploadTarget, key: str, version: ObjectVersion, *, s
     Raises
     ------
     PackagingError
-        If anybody can read the object, or S3 does not answer, so that nobody knows.
+        If anybody can read the object, or S3 does not answer.
     """
     for version_id in (None, version.version_id):
-        if not _is_refused(target, key, version_id):
+        if not _is_refused(target, key, version_id, sent):
             raise PackagingError(
-                f"{target.url(key)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Switch on "
-                f"Block Public Access for s3://{target.bucket}, or remove the object, and start again."
+                f"{target.url(key)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove "
+                f"it, switch on Block Public Access for s3://{target.bucket}, and start again."
             )
 
 
-def _is_refused(target: UploadTarget, key: str, version_id: str | None) -> bool:
+def _is_refused(target: UploadTarget, key: str, version_id: str | None, sent: str) -> bool:
     """Return whether S3 refuses the first byte of an object to a reader without credentials."""
     version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
     try:
@@ -46,6 +46,6 @@ def _is_refused(target: UploadTarget, key: str, version_id: str | None) -> bool:
         cause = error.__cause__
         if isinstance(cause, ClientError) and cause.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
             return True
-        raise PackagingError(f"Nobody knows whether the object is private. {error}") from error
+        raise PackagingError(f"It is unknown whether {target.url(key)} is private. {sent} {error}") from error
     body.close()
     return False
