@@ -61,7 +61,9 @@ def read_artifacts(path: Path) -> dict[str, StoredDataset]:
 def _parse_artifacts(content: object) -> dict[str, StoredDataset]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, expected an object of datasets")
-    return {identifier: _parse_dataset(identifier, entry) for identifier, entry in content.items()}
+    # A region has an object of its own, with an entry that holds only an assembly.
+    wholes = {identifier: entry for identifier, entry in content.items() if identifier.count(".") < 2}
+    return {identifier: _parse_dataset(identifier, entry) for identifier, entry in wholes.items()}
 
 
 def _parse_dataset(identifier: str, entry: object) -> StoredDataset:
@@ -79,6 +81,8 @@ def _parse_object(title: str, entry: object) -> StoredObject:
     match entry:
         case {"bucket": str(bucket), "key": str(key), "version_id": str(version_id), "sha1": str(sha1), **optional}:
             size = optional.pop("size", None)
+            optional.pop("shape", None)  # of an assembly, for people
+            optional.pop("simulated", None)
             if not optional and (size is None or isinstance(size, int)):
                 return StoredObject(bucket, key, version_id, sha1, size)
     raise ValueError(

@@ -26,7 +26,7 @@ ALLOWED = {
     "plugin": set(),
     "build": {"nsd", "recipe", "release"},
     "verify": {"nsd", "plugin", "recipe", "release"},
-    "publish": {"__init__", "nsd.facts", "plugin", "recipe", "release", "verify.soundness"},
+    "publish": {"__init__", "build.assembly", "nsd.facts", "plugin", "recipe", "release", "verify.soundness"},
     "report": {"nsd.facts", "plugin", "recipe", "release"},
 }
 

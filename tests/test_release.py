@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import FileRecord, FilledCounts, Manifest, ReleaseFolder, record_files
 
@@ -35,6 +37,22 @@ def test_manifest_describes_the_release(release):
     assert (manifest.n_vertices, manifest.n_trials_per_session) == (642, 300)
     assert isinstance(manifest.nan_counts["subj01"]["V1"], FilledCounts)
     assert isinstance(manifest.files["train_test_split.csv"], FileRecord)
+
+
+def test_manifest_says_whether_the_tree_was_simulated(release, tmp_path):
+    simulate_tree(tmp_path / "nsd", TreeSize(subjects=(1, 2), n_trials=60, n_vertices=160, image_size=8))
+    (tmp_path / "nsd" / "SIMULATED.txt").unlink()
+    build_release(tmp_path / "nsd", tmp_path / "measured", make_recipe((1, 2), name="Two"))
+
+    assert Manifest.read(ReleaseFolder(release)).simulated is True
+    assert json.loads((release / "release.json").read_text())["simulated"] is True
+    assert Manifest.read(ReleaseFolder(tmp_path / "measured")).simulated is False
+
+
+def test_manifest_of_an_earlier_version_without_the_mark_is_of_measurements(release_copy):
+    rewrite_manifest(release_copy, lambda manifest: manifest.pop("simulated"))
+
+    assert Manifest.read(ReleaseFolder(release_copy)).simulated is False
 
 
 def test_manifest_lists_every_file_of_the_release(release_copy):

@@ -1,5 +1,12 @@
 """Run the command line: ``python -m allen2022_surface_packaging``."""
 
-from .cli import main
+import sys
+
+from .errors import describe_missing
+
+try:
+    from .cli import main
+except ModuleNotFoundError as error:  # a copy of this package may run where its requirements are not installed
+    sys.exit(f"allen2022-surface: {describe_missing(error)}")
 
 main()

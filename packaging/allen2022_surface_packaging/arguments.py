@@ -35,6 +35,10 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
     _add_verify(_add_command(commands, "verify", "Check a release: its files, shapes, coordinates, images and values."))
     _add_report(_add_command(commands, "report", "Write RELEASE/report.html, a page about the release."))
     _add_upload(_add_command(commands, "upload", "Upload a release to S3, and record its objects for the loaders."))
+    _add_pack(
+        _add_command(commands, "pack", "Write the objects as files for the upload form of Brain-Score's website.")
+    )
+    _add_record(_add_command(commands, "record", "Record the version ids of files that the website has stored."))
     _add_export(
         _add_command(commands, "export", "Write the plugin into a clone of brain-score/vision, for a pull request.")
     )
@@ -151,9 +155,7 @@ def _add_upload(command: argparse.ArgumentParser) -> None:
         metavar="BUCKET[/PREFIX]",
         help="a bucket that keeps versions; boto3's settings give region, profile and endpoint",
     )
-    command.add_argument(
-        "--artifacts", type=Path, metavar="FILE", help="record the objects here (default: the plugin's artifacts.json)"
-    )
+    _add_artifacts(command, "record the objects here (default: the plugin's artifacts.json)")
     command.add_argument("--dry-run", action="store_true", help="print what would be sent, and stop")
     command.add_argument("--overwrite", action="store_true", help="replace objects with other content")
     command.add_argument(
@@ -164,8 +166,23 @@ def _add_upload(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_pack(command: argparse.ArgumentParser) -> None:
+    _add_release(command)
+    command.add_argument("folder", metavar="FOLDER", type=Path, help="the folder to write")
+
+
+def _add_record(command: argparse.ArgumentParser) -> None:
+    _add_release(command)
+    command.add_argument("ids", metavar="IDS", type=Path, help="the version_ids.csv that pack wrote, filled in")
+    _add_artifacts(command, "record the objects here (default: the plugin's artifacts.json)")
+
+
 def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("vision_checkout", metavar="VISION_CHECKOUT", type=Path, help="a clone of brain-score/vision")
+    _add_artifacts(command, "export the plugin with this file (default: the plugin's artifacts.json)")
+    command.add_argument(
+        "--release", type=Path, nargs="+", metavar="RELEASE", default=(), help="state the ceilings of these releases"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace the plugin of an earlier export")
 
 
@@ -183,6 +200,10 @@ def _add_nsd_root(command: argparse.ArgumentParser) -> None:
     # Not a Path, which would remove a slash from the address of a bucket.
     help = "an NSD tree in the official or flat layout: a folder, or s3://bucket[/prefix]"
     command.add_argument("nsd_root", metavar="NSD_ROOT", help=help)
+
+
+def _add_artifacts(command: argparse.ArgumentParser, help: str) -> None:
+    command.add_argument("--artifacts", type=Path, metavar="FILE", help=help)
 
 
 def _add_release(command: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import arguments
 from .build.pipeline import build_releases
-from .errors import PackagingError
+from .errors import PackagingError, describe_missing
 from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.simulation import TreeSize, simulate_tree
@@ -39,11 +39,16 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """
     options = arguments.parse(command_line)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found credentials
     try:
         COMMANDS[options.command](options)
         sys.exit(0)
     except PackagingError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__package__):
+            raise
+        _fail(describe_missing(error))
     except OSError as error:
         hint = " Free some space and start again." if error.errno == errno.ENOSPC else ""
         path = f"{error.filename}: " if error.filename else ""
@@ -217,7 +222,7 @@ def _report(options: argparse.Namespace) -> None:
         if (error.name or "").split(".")[0] not in REPORT_PACKAGES:
             raise
         raise PackagingError(
-            f"A report needs {error.name}, which is not installed. pip install 'brainscore_allen2022_surface[report]'"
+            f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
         ) from error
     print(f"The report is in {write_report(options.release)}")
 
@@ -229,7 +234,6 @@ def _upload(options: argparse.Namespace) -> None:
         options.parser.error(
             f"upload gives NSD's data to others: read {TERMS_URL}, then add --accept-nsd-terms (or --dry-run)"
         )
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found credentials
     publish_release(
         options.release,
         options.bucket,
@@ -240,10 +244,29 @@ def _upload(options: argparse.Namespace) -> None:
     )
 
 
+def _pack(options: argparse.Namespace) -> None:
+    from .publish.website import PAGE_NAME, pack_release
+
+    pack_release(options.release, options.folder)
+    print(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from .publish.website import record_versions
+
+    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=print)
+
+
 def _export(options: argparse.Namespace) -> None:
     from .publish.export import export_plugin
 
-    print(export_plugin(options.vision_checkout, overwrite=options.overwrite))
+    text = export_plugin(
+        options.vision_checkout,
+        artifacts_path=options.artifacts,
+        release_paths=options.release,
+        overwrite=options.overwrite,
+    )
+    print(text)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -260,6 +283,8 @@ COMMANDS = {
     "verify": _verify,
     "report": _report,
     "upload": _upload,
+    "pack": _pack,
+    "record": _record,
     "export": _export,
     "demo": _demo,
 }

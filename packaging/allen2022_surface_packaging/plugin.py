@@ -8,7 +8,7 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from .errors import PackagingError
+from .errors import PackagingError, describe_missing
 
 PLUGIN = "brainscore_allen2022_surface"
 # Where `export` puts a copy of this package: PLUGIN_FOLDER/data_packaging/allen2022_surface_packaging
@@ -45,9 +45,7 @@ def import_plugin(module: str) -> ModuleType:
             _import_from(folder)
         return import_module(f"{PLUGIN}.{module}")
     except ModuleNotFoundError as error:
-        raise PackagingError(
-            f"The plugin in {folder} needs {error.name}, which is not installed. Install it: pip install {error.name}"
-        ) from error
+        raise PackagingError(f"The plugin in {folder} needs a further package: {describe_missing(error)}") from error
 
 
 def _import_from(folder: Path) -> None:

@@ -137,6 +137,7 @@ class Manifest:
     inputs : the size in bytes of every raw file that was read, by its path in NSD's public bucket
     versions : of the packages that could change a byte
     files : every file of the release but the manifest, by its path in the release
+    simulated : whether the raw files were simulated; a manifest that does not say so is of measurements
     """
 
     name: str
@@ -152,6 +153,7 @@ class Manifest:
     inputs: dict[str, int]
     versions: dict[str, str]
     files: dict[str, FileRecord]
+    simulated: bool = False
 
     @classmethod
     def read(cls, folder: ReleaseFolder) -> Self:

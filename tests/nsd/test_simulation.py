@@ -9,6 +9,7 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
+from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify.soundness import verify_release
 
@@ -125,3 +126,13 @@ def test_simulation_is_refused_when_the_folder_holds_files(tmp_path, capsys):
         main(["simulate", str(tmp_path)])
     assert "exists already and is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("layout", ["official", "flat"])
+def test_simulated_tree_says_at_its_root_that_it_holds_no_measurements(tmp_path, layout):
+    size = TreeSize(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=60, image_size=8, layout=layout)
+    simulate_tree(tmp_path / "nsd", size)
+
+    text = (tmp_path / "nsd" / "SIMULATED.txt").read_text(encoding="utf-8")
+    assert "no measurements" in text
+    assert open_tree(tmp_path / "nsd").simulation_mark.exists()

@@ -76,7 +76,7 @@ def published(release, four_subject_release, moto_port, tmp_path_factory) -> Pat
         client.create_bucket(Bucket=BUCKET)
         client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         for folder in (release, four_subject_release):
-            publish_release(folder, f"{BUCKET}/{PREFIX}", artifacts_path=path)
+            publish_release(folder, f"{BUCKET}/{PREFIX}", artifacts_path=path, allow_simulated=True)
     return path
 
 

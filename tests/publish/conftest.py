@@ -1,4 +1,4 @@
-"""A small release, an S3 server behind a proxy, and a file to record objects in."""
+"""A small release, an S3 server behind a proxy, a file to record objects in, and checkouts of brain-score/vision."""
 
 import http.client
 import json
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import boto3
@@ -14,6 +15,7 @@ import pytest
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
+from allen2022_surface_packaging.publish.export import export_plugin
 from allen2022_surface_packaging.recipe import make_recipe
 from publish.proxy import Proxy
 from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY
@@ -22,9 +24,13 @@ from support import run_cli
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """A release smaller than that of other tests: it is uploaded more than a hundred times."""
+    """A release smaller than that of other tests: it is uploaded more than a hundred times.
+
+    Its tree has no mark of simulation, so that it stands for measurements.
+    """
     folder = tmp_path_factory.mktemp("tiny")
     simulate_tree(folder / "nsd", TreeSize(n_trials=60, n_vertices=160, image_size=24))
+    (folder / "nsd" / "SIMULATED.txt").unlink()
     build_release(folder / "nsd", folder / "release", make_recipe())
     return folder / "release"
 
@@ -84,6 +90,66 @@ def upload(release, s3, artifacts_path, monkeypatch):
         return lines[0] if lines else result.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A copy of the installed library without the plugin.
+
+    Its models, benchmarks and metrics are thousands of files that the tests do not change. They are links.
+    """
+    checkout = tmp_path_factory.mktemp("vision") / "my vision"
+    library = checkout / "brainscore_vision"
+    installed = Path(find_spec("brainscore_vision").origin).parent
+    left_out = shutil.ignore_patterns("__pycache__", "allen2022_surface")
+    shutil.copytree(installed / "data", library / "data", ignore=left_out)
+    for path in installed.iterdir():
+        if path.is_file():
+            shutil.copy(path, library)
+        elif path.name not in ("data", "__pycache__"):
+            (library / path.name).symlink_to(path)
+    return checkout
+
+
+@pytest.fixture
+def another_checkout(checkout, tmp_path):
+    """A checkout of its own for a test that exports other objects."""
+    copy = tmp_path / "another"
+    shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns("allen2022_surface"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def eight_subject_release(nsd_tree, tmp_path_factory):
+    """The release of the same tree as `four_subject_release`."""
+    path = tmp_path_factory.mktemp("exported") / "eight"
+    build_release(nsd_tree, path, make_recipe())
+    return path
+
+
+@pytest.fixture(scope="session")
+def exported(checkout):
+    """The checkout with the plugin in it, and what the command printed."""
+    return checkout, export_plugin(checkout)
+
+
+@pytest.fixture
+def small_checkout(tmp_path):
+    """The smallest folder that counts as a checkout."""
+    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
+    (data_path / "other").mkdir(parents=True)
+    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
+    (data_path / "other" / "__init__.py").write_text("data_registry['Other2000'] = lambda: None\n")
+    return tmp_path / "vision"
+
+
+@pytest.fixture
+def measured_copy(eight_subject_release, tmp_path):
+    """A copy of the release of eight subjects without the mark of simulation."""
+    copy = Path(shutil.copytree(eight_subject_release, tmp_path / "measured"))
+    manifest = json.loads((copy / "release.json").read_text())
+    (copy / "release.json").write_text(json.dumps(manifest | {"simulated": False}))
+    return copy
 
 
 UPLOADS = """

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Request:
-    """A request on its way to S3."""
+    """A request on its way to S3; `n_answered_bytes` is the size of what S3 answered."""
+
+    n_answered_bytes = 0
 
     def __init__(self, number, method, path, headers, body):
         self.number, self.method, self.headers, self.body = number, method, headers, body
@@ -81,6 +83,7 @@ class Proxy:
                 connection.request(self.command, self.path, request.body, dict(self.headers))
                 response = connection.getresponse()
                 content = response.read()
+                request.n_answered_bytes = len(content)
                 if response.status < 300:
                     proxy.passed_on.append(request)
                 return response.status, dict(response.headers), content

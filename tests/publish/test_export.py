@@ -1,24 +1,18 @@
-"""The pull request, in a fresh copy of the installed brainscore_vision."""
+"""The plugin's folder in a fresh copy of the installed brainscore_vision."""
 
 import filecmp
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging import __version__
-from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
-from allen2022_surface_packaging.recipe import make_recipe
+from publish.checkouts import TARGET_PATH, run_python
 
 IDENTIFIERS = [
     f"Allen2022_fmri_surface{subjects}{region}.{split}"
@@ -26,60 +20,6 @@ IDENTIFIERS = [
     for region in ("", ".V1", ".V2", ".V4", ".IT")
     for split in ("train", "test")
 ]
-TARGET_PATH = Path("brainscore_vision/data/allen2022_surface")
-
-
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of the installed library without the plugin.
-
-    Its models, benchmarks and metrics are thousands of files that the tests do not change. They are links.
-    """
-    checkout = tmp_path_factory.mktemp("vision") / "my vision"
-    library = checkout / "brainscore_vision"
-    installed = Path(find_spec("brainscore_vision").origin).parent
-    left_out = shutil.ignore_patterns("__pycache__", "allen2022_surface")
-    shutil.copytree(installed / "data", library / "data", ignore=left_out)
-    for path in installed.iterdir():
-        if path.is_file():
-            shutil.copy(path, library)
-        elif path.name not in ("data", "__pycache__"):
-            (library / path.name).symlink_to(path)
-    return checkout
-
-
-@pytest.fixture(scope="module")
-def release(nsd_tree, tmp_path_factory):
-    """The release of the same tree as `four_subject_release`."""
-    path = tmp_path_factory.mktemp("exported") / "eight"
-    build_release(nsd_tree, path, make_recipe())
-    return path
-
-
-@pytest.fixture(scope="module")
-def exported(checkout):
-    """The checkout with the plugin in it, and what the command printed."""
-    return checkout, export_plugin(checkout)
-
-
-@pytest.fixture
-def small_checkout(tmp_path):
-    """The smallest folder that counts as a checkout."""
-    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
-    (data_path / "other").mkdir(parents=True)
-    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
-    (data_path / "other" / "__init__.py").write_text("data_registry['Other2000'] = lambda: None\n")
-    return tmp_path / "vision"
-
-
-def run_python(checkout, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=checkout,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_exported_plugin_is_unchanged(exported):
@@ -87,7 +27,9 @@ def test_exported_plugin_is_unchanged(exported):
     source_path = plugin_path()
     names = sorted(path.name for path in source_path.iterdir() if path.is_file() and not path.name.startswith("."))
 
-    assert sorted(path.name for path in (checkout / TARGET_PATH).iterdir()) == sorted([*names, "data_packaging"])
+    assert sorted(path.name for path in (checkout / TARGET_PATH).iterdir()) == sorted(
+        [*names, "README.md", "data_packaging"]
+    )
     assert filecmp.cmpfiles(source_path, checkout / TARGET_PATH, names, shallow=False) == (names, [], [])
 
 
@@ -96,7 +38,7 @@ def test_export_holds_no_other_tests_or_requirements(exported):
     checkout, _ = exported
     files = [path for path in (checkout / TARGET_PATH).rglob("*") if path.is_file()]
 
-    assert [path.name for path in files if path.name.startswith("test")] == ["test.py"]
+    assert [path.name for path in files if path.name.startswith("test") or path.stem.endswith("_test")] == ["test.py"]
     assert not {"setup.py", "requirements.txt", "environment.yml", "conftest.py"} & {path.name for path in files}
     assert not [path for path in files if "__pycache__" in path.parts or path.suffix == ".pyc"]
 
@@ -135,6 +77,8 @@ def test_brainscore_finds_every_identifier_and_the_tests(exported):
 
 
 # The sizes of the small tree, instead of those of NSD, before the tests of the plugin run
+
+
 SMALL = """
 import json, os
 from pathlib import Path
@@ -154,13 +98,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def run_plugin_tests(exported, release, four_subject_release, tmp_path):
+def run_plugin_tests(exported, eight_subject_release, four_subject_release, tmp_path):
     """Run the exported tests on the data of the small releases, and return pytest's last line."""
     checkout, _ = exported
     (tmp_path / "small_sizes.py").write_text(SMALL)
     releases = tmp_path / "releases"
     releases.mkdir()
-    for folder in (release, four_subject_release):
+    for folder in (eight_subject_release, four_subject_release):
         (releases / folder.name).symlink_to(folder)
 
     def run(*options):
@@ -184,21 +128,6 @@ def test_the_plugins_own_tests_pass_on_data_of_the_right_size_and_only_on_such(r
     assert re.search(r"^8 failed", output.splitlines()[-1].strip("= ")), output
 
 
-def test_the_pull_request_lists_identifiers_shapes_sha1s_and_checks(exported):
-    checkout, text = exported
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
-
-    assert len(rows) == 12
-    assert [cell.strip() for cell in rows[0][1:4]] == ["`Allen2022_fmri_surface.train`", "assembly", "412 x 221168 x 1"]
-    assert [c.strip() for c in rows[-1][1:4]] == ["`Allen2022_fmri_surface_4subj.test`", "stimulus_zip", "200 images"]
-    assert "`67241ed5a84d8e7ae77f8c8d72e7219508fb9d7e`" in rows[0][4]
-    assert "* no other plugin registers any of the 24 identifiers" in text
-    assert re.search(r"^\* `python -m pytest .*`: 32 passed, 45 deselected", text, re.MULTILINE)
-    commands = text.partition("\n\n")[0].splitlines()
-    assert commands[0] == f"cd '{checkout}'"
-    assert commands[2] == f"git add {TARGET_PATH}"
-
-
 def test_git_commands_commit_only_the_plugin(exported, tmp_path):
     checkout, text = exported
     repository = tmp_path / "clone"
@@ -213,79 +142,6 @@ def test_git_commands_commit_only_the_plugin(exported, tmp_path):
     listed = subprocess.run(["git", "ls-files"], cwd=repository, check=True, capture_output=True, text=True)
     files = {str(path.relative_to(repository)) for path in (repository / TARGET_PATH).rglob("*") if path.is_file()}
     assert set(listed.stdout.splitlines()) == files
-
-
-def test_exported_packaging_runs_from_its_folder(exported):
-    checkout, _ = exported
-
-    run = run_python(checkout / TARGET_PATH / "data_packaging", "-m", "allen2022_surface_packaging", "build", "--help")
-
-    assert run.returncode == 0, run.stderr
-    readme = (checkout / TARGET_PATH / "data_packaging" / "README.md").read_text()
-    assert "'nibabel>=5.2'" in readme
-    assert "extra ==" not in readme
-
-
-def test_exported_packaging_runs_without_being_installed(exported):
-    checkout, _ = exported
-    script = (
-        "from importlib import metadata\n"
-        "installed = metadata.version\n"
-        "def version(name):\n"
-        "    if name.startswith('brainscore_allen'):\n"
-        "        raise metadata.PackageNotFoundError(name)\n"
-        "    return installed(name)\n"
-        "metadata.version = version\n"
-        "from allen2022_surface_packaging.release import __file__, installed_versions\n"
-        "print(installed_versions()['brainscore_allen2022_surface'], __file__)\n"
-    )
-
-    run = run_python(checkout / TARGET_PATH / "data_packaging", "-c", script)
-
-    assert run.returncode == 0, run.stderr
-    version, path = run.stdout.split(maxsplit=1)
-    assert version == __version__
-    assert Path(path.strip()).is_relative_to(checkout)
-
-
-HIDE_PLUGIN = """
-import sys
-
-class Hidden:
-    \"\"\"Lets Python find no installed copy of the plugin.\"\"\"
-
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.partition(".")[0] == "brainscore_allen2022_surface" and path is None
-        return None if hidden else self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
-"""
-
-
-@pytest.mark.slow
-def test_exported_packaging_reports_without_the_installed_plugin(exported, release_copy, tmp_path):
-    checkout, _ = exported
-    script = f"""{HIDE_PLUGIN}
-from importlib.util import find_spec
-assert find_spec("brainscore_allen2022_surface") is None
-from allen2022_surface_packaging.cli import main
-try:
-    main(["report", sys.argv[1]])
-finally:
-    print(sys.modules["brainscore_allen2022_surface"].__file__)
-"""
-
-    run = run_python(checkout / TARGET_PATH / "data_packaging", "-c", script, str(release_copy))
-
-    assert run.returncode == 0, run.stderr
-    assert (release_copy / "report.html").stat().st_size > 100_000
-    assert Path(run.stdout.splitlines()[-1]) == checkout / TARGET_PATH / "__init__.py"
 
 
 def test_exported_plugin_does_not_unlink_itself(exported):

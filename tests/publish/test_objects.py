@@ -11,12 +11,19 @@ import pandas as pd
 import pytest
 
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.publish.objects import make_objects
+from allen2022_surface_packaging.publish.objects import make_objects, read_manifest
+from allen2022_surface_packaging.release import ReleaseFolder
 from publish.uploads import NAME, OBJECTS
 
 
+def list_objects(path, folder):
+    """List the objects of the release in a folder."""
+    release = ReleaseFolder(path)
+    return make_objects(release, read_manifest(release), folder)
+
+
 def test_stimulus_zip_is_flat_ordered_and_without_times(release, tmp_path):
-    objects = {item.name: item for item in make_objects(release, tmp_path)}
+    objects = {item.name: item for item in list_objects(release, tmp_path)}
     table = pd.read_csv(objects[f"stimulus_{NAME}_test.csv"].path)
     release_table = pd.read_csv(release / "stimulus_metadata_test.csv")
 
@@ -34,9 +41,11 @@ def test_objects_have_the_same_bytes_on_any_day_and_machine(release, tmp_path):
         path.chmod(0o700)
         os.utime(path, (1_900_000_000, 1_900_000_000))
     script = (
-        "import os, sys, pathlib; from allen2022_surface_packaging.publish.objects import make_objects\n"
+        "import os, sys, pathlib; from allen2022_surface_packaging.publish.objects import make_objects, read_manifest\n"
+        "from allen2022_surface_packaging.release import ReleaseFolder\n"
         "os.umask(0o077); folder = pathlib.Path(sys.argv[2]); folder.mkdir()\n"
-        "print([(item.name, item.sha1) for item in make_objects(pathlib.Path(sys.argv[1]), folder)])"
+        "release = ReleaseFolder(pathlib.Path(sys.argv[1]))\n"
+        "print([(item.name, item.sha1) for item in make_objects(release, read_manifest(release), folder)])"
     )
     outputs = [
         subprocess.run(
@@ -53,7 +62,7 @@ def test_objects_have_the_same_bytes_on_any_day_and_machine(release, tmp_path):
 
 
 def test_objects_have_the_names_that_brainio_expects(release, tmp_path):
-    assert [item.name for item in make_objects(release, tmp_path)] == OBJECTS
+    assert [item.name for item in list_objects(release, tmp_path)] == OBJECTS
 
 
 def test_release_is_refused_when_an_image_is_missing(release_copy, tmp_path):
@@ -61,4 +70,4 @@ def test_release_is_refused_when_an_image_is_missing(release_copy, tmp_path):
     (tmp_path / "made").mkdir()
 
     with pytest.raises(PackagingError, match="release is incomplete: .*stimuli_test/nsd_.*missing"):
-        make_objects(release_copy, tmp_path / "made")
+        list_objects(release_copy, tmp_path / "made")

@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish import upload
 from allen2022_surface_packaging.publish.s3 import open_target
 from allen2022_surface_packaging.publish.upload import publish_release
-from publish.uploads import NAME, OBJECTS, PREFIX, list_recorded, list_versions, publish
+from publish.proxy import refuse
+from publish.uploads import NAME, OBJECTS, PREFIX, REGIONS, list_recorded, list_versions, publish
 
 
 def test_dry_run_prints_the_plan_and_changes_nothing(release, s3, proxy, artifacts_path):
@@ -25,7 +27,7 @@ def test_dry_run_prints_the_plan_and_changes_nothing(release, s3, proxy, artifac
     assert line.split() == [
         f"{PREFIX}/assy_{NAME}_train.nc", f"{path.stat().st_size:,}", "bytes", "SHA-1", sha1, "new"
     ]  # fmt: skip
-    assert plan.count(" new") == 6
+    assert plan.count(" new") == len(OBJECTS)
     assert not list_versions(s3)
     assert artifacts_path.read_bytes() == before
     assert {request.method for request in proxy.requests} <= {"GET", "HEAD", "POST"}
@@ -85,7 +87,7 @@ def test_second_upload_sends_nothing_and_records_the_same(release, s3, proxy, ar
 
     plan = publish(release, tmp_path / "other.json")
 
-    assert plan.count("already there, skipped") == 6
+    assert plan.count("already there, skipped") == len(OBJECTS)
     assert proxy.contents_sent() == []
     assert list_versions(s3) == first
     assert list_recorded(tmp_path / "other.json") == list_recorded(artifacts_path)
@@ -197,13 +199,26 @@ def test_only_the_entries_of_the_release_are_replaced(release, four_subject_rele
 
     publish(release, artifacts_path)
     between = json.loads(artifacts_path.read_text())
-    publish(four_subject_release, artifacts_path)
+    publish(four_subject_release, artifacts_path, allow_simulated=True)
     after = json.loads(artifacts_path.read_text())
 
-    ours = {f"{NAME}.train", f"{NAME}.test"}
-    assert list(between) == list(after) == list(before)
-    assert all((between[identifier] == before[identifier]) == (identifier not in ours) for identifier in before)
-    assert all((after[identifier] == between[identifier]) == (identifier in ours) for identifier in before)
+    assert list(between)[:4] == list(after)[:4] == list(before)
+    assert all((between[name] == before[name]) == (not name.startswith(f"{NAME}.")) for name in before)
+    assert all((after[name] == between[name]) == name.startswith(f"{NAME}.") for name in between)
+    assert len(after) == 2 * 2 * (1 + len(REGIONS))
+
+
+def test_entries_of_regions_that_the_release_no_longer_has_are_removed(release, s3, artifacts_path):
+    artifacts = json.loads(artifacts_path.read_text())
+    artifacts[f"{NAME}.LO1.test"] = {"assembly": artifacts[f"{NAME}.test"]["assembly"]}
+    artifacts["Other.LO1.test"] = {"assembly": artifacts[f"{NAME}.test"]["assembly"]}
+    artifacts_path.write_text(json.dumps(artifacts))
+
+    publish(release, artifacts_path)
+
+    after = json.loads(artifacts_path.read_text())
+    assert f"{NAME}.LO1.test" not in after
+    assert after["Other.LO1.test"] == artifacts["Other.LO1.test"]
 
 
 def test_release_of_another_name_gets_other_entries(release_copy, s3, artifacts_path):
@@ -216,7 +231,7 @@ def test_release_of_another_name_gets_other_entries(release_copy, s3, artifacts_
     publish(release_copy, artifacts_path)
 
     assert [Path(entry["key"]).name for entry in list_recorded(artifacts_path, "Other")][0] == "assy_Other_train.nc"
-    assert len(json.loads(artifacts_path.read_text())) == 6
+    assert len(json.loads(artifacts_path.read_text())) == 4 + 2 * (1 + len(REGIONS))
 
 
 def test_nothing_is_sent_when_artifacts_cannot_be_written(release, s3, proxy, artifacts_path, tmp_path):
@@ -233,6 +248,34 @@ def test_plugin_path_is_that_of_the_installed_plugin(monkeypatch):
     import brainscore_allen2022_surface
 
     assert (plugin_path() / "artifacts.json") == Path(brainscore_allen2022_surface.__file__).with_name("artifacts.json")
+
+
+def test_file_of_the_installed_plugin_is_named_before_anything_is_sent(release, s3, proxy):
+    path = plugin_path() / "artifacts.json"
+    before = path.read_bytes()
+    told = []
+    proxy.fault = lambda request: refuse(403, "AccessDenied") if request.puts() else None
+
+    publish_release(release, "brain", dry_run=True, tell=told.append)
+    with pytest.raises(PackagingError, match="failed to put the object"):
+        publish_release(release, "brain", tell=told.append)
+
+    says = (
+        f"The objects will be recorded in {path}, the file of the installed plugin (--artifacts FILE chooses another)"
+    )
+    assert told[0] == told[2] == says
+    assert path.read_bytes() == before
+
+
+def test_recorded_shapes_are_those_of_the_objects(release, s3, artifacts_path, tmp_path):
+    publish(release, artifacts_path)
+
+    recorded = [entry for entry in list_recorded(artifacts_path) if entry["key"].endswith(".nc")]
+    assert len(recorded) == 2 * (1 + len(REGIONS))
+    for entry in recorded:
+        s3.download_file(entry["bucket"], entry["key"], str(tmp_path / "object.nc"))
+        with xr.open_dataarray(tmp_path / "object.nc") as assembly:
+            assert entry["shape"] == list(assembly.shape)
 
 
 def test_large_object_is_refused_before_anything_is_sent(release, s3, proxy, artifacts_path, monkeypatch):

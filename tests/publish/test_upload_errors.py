@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from publish.proxy import Cut, refuse
-from publish.uploads import ACCESS_KEY, NAME, ONE_VERSION_EACH, count_versions, list_versions
+from publish.uploads import ACCESS_KEY, NAME, OBJECTS, ONE_VERSION_EACH, count_versions, list_versions
 from support import run_cli
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_sent_without_accepting_the_terms(upload, s3, proxy):
     assert "then add --accept-nsd-terms" in upload(status=2)
 
     assert proxy.requests == []
-    assert upload("--dry-run", status=0).count(" new") == 6
+    assert upload("--dry-run", status=0).count(" new") == len(OBJECTS)
     assert not list_versions(s3)
 
 
@@ -156,5 +156,5 @@ def test_help_states_the_terms_and_their_address():
 def test_command_prints_the_plan_and_the_artifacts_file(upload, s3, artifacts_path):
     output = upload("--accept-nsd-terms", status=0)
 
-    assert output.count(" new") == 6
+    assert output.count(" new") == len(OBJECTS)
     assert f"{artifacts_path} now lists {NAME}.train, {NAME}.test" in output

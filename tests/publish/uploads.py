@@ -7,6 +7,7 @@ from allen2022_surface_packaging.publish.upload import publish_release
 ACCESS_KEY, SECRET_KEY = "AKIAQUITESECRET00000", "wJalrXUtnFEMI/notToBeShown/bPxRfiCY"
 PREFIX = "some/where/deep"
 NAME = "Allen2022_fmri_surface"
+REGIONS = ("V1", "V2", "V4", "IT")
 OBJECTS = [
     f"stimulus_{NAME}_train.csv",
     f"stimulus_{NAME}_train.zip",
@@ -14,6 +15,7 @@ OBJECTS = [
     f"stimulus_{NAME}_test.zip",
     f"assy_{NAME}_train.nc",
     f"assy_{NAME}_test.nc",
+    *(f"assy_{NAME}_{region}_{split}.nc" for split in ("train", "test") for region in REGIONS),
 ]
 ONE_VERSION_EACH = dict.fromkeys(OBJECTS, 1)
 
@@ -41,4 +43,5 @@ def count_versions(s3, prefix=PREFIX):
 def list_recorded(artifacts_path, name=NAME):
     """Return the objects of a release that an artifacts file records."""
     artifacts = json.loads(artifacts_path.read_text())
-    return [artifacts[f"{name}.{split}"][kind] for split in ("train", "test") for kind in artifacts[f"{name}.{split}"]]
+    entries = [entry for identifier, entry in artifacts.items() if identifier.startswith(f"{name}.")]
+    return [stored for entry in entries for stored in entry.values()]

@@ -63,3 +63,22 @@ def test_page_and_pictures_follow_the_colour_scheme_of_the_reader(tab, reported,
 
     page, ink = np.median(brightness), brightness.min() if not is_dark else brightness.max()
     assert (page < 60 and ink > 200) if is_dark else (page > 230 and ink < 60)
+
+
+@pytest.mark.parametrize("medium", ["screen", "print"])
+@pytest.mark.parametrize("device", WIDTHS)
+def test_banner_of_simulated_data_spans_the_top_on_screen_and_on_paper(tab, reported, device, medium):
+    tab.open(reported / "report.html", width=WIDTHS[device])
+    tab.call("Emulation.setEmulatedMedia", media=medium)
+    box = tab.evaluate(
+        "(({x, y, width, height}) => ({x, y, width, height, page: document.documentElement.clientWidth}))"
+        "(document.querySelector('#simulated').getBoundingClientRect())"
+    )
+    page_width = box.pop("page")
+
+    red, green, blue = (np.median(tab.screenshot(box)[:, :, channel]) for channel in range(3))
+
+    tab.call("Emulation.setEmulatedMedia", media="")
+    assert (box["x"], box["y"]) == (0, 0)
+    assert box["width"] == page_width
+    assert red > 100 > 60 > max(green, blue)

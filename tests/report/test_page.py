@@ -155,7 +155,7 @@ def test_command_line_names_a_missing_package_and_how_to_install_it(package, rel
     assert leaving.value.code == 1
     assert error.count("\n") == 1
     assert f"needs {package}" in error
-    assert "pip install 'brainscore_allen2022_surface[report]'" in error
+    assert "pip install jinja2 matplotlib nilearn" in error
 
 
 def test_folder_that_is_no_release_is_refused(tmp_path):
@@ -186,3 +186,12 @@ def test_damaged_release_is_refused_with_the_command_that_says_why(release_copy)
 
     with pytest.raises(PackagingError, match=r"cannot be read \(.*`allen2022-surface verify .*` says what is wrong"):
         write_report(release_copy)
+
+
+def test_banner_says_that_data_is_simulated_and_is_missing_for_measurements(reported, full_size):
+    simulated, measured = ((path / "report.html").read_text(encoding="utf-8") for path in (reported, full_size))
+    body = simulated.partition("<body>")[2].lstrip()
+
+    assert re.match(r'<p class="simulated" .*>Simulated data\.</strong> .*These are no measurements\.</p>', body)
+    assert "<title>Simulated: Allen2022_fmri_surface</title>" in simulated
+    assert "Simulated" not in measured

@@ -47,7 +47,12 @@ class AssemblyFile:
 
 @contextmanager
 def create_assembly(
-    path: Path, *, identifier: str, presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+    path: Path,
+    *,
+    identifier: str,
+    stimulus_set_identifier: str | None = None,
+    presentations: pd.DataFrame,
+    neuroids: Iterable[tuple[str, AnyArray]],
 ) -> Iterator[AssemblyFile]:
     """Create an assembly file with all its coordinates, and yield it for the values.
 
@@ -67,7 +72,7 @@ def create_assembly(
         If the disk has no space for the values.
     """
     try:
-        shape = _create_file(path, identifier, presentations, neuroids)
+        shape = _create_file(path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
     except RuntimeError as error:  # what netCDF4 raises when a write fails
         raise PackagingError(f"{path} could not be written ({error}). Is the disk full?") from error
     with h5py.File(path, "r") as file:
@@ -81,7 +86,11 @@ def create_assembly(
 
 
 def _create_file(
-    path: Path, identifier: str, presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+    path: Path,
+    identifier: str,
+    stimulus_set_identifier: str,
+    presentations: pd.DataFrame,
+    neuroids: Iterable[tuple[str, AnyArray]],
 ) -> tuple[int, int]:
     """Write everything but the values, and return the number of presentations and of neuroids."""
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
@@ -95,7 +104,7 @@ def _create_file(
         variable = file.createVariable(VARIABLE_NAME, np.float32, DIMENSIONS, contiguous=True, fill_value=False)
         variable.coordinates = " ".join(name for name, _, _ in coordinates)
         variable.identifier = identifier
-        variable.stimulus_set_identifier = identifier
+        variable.stimulus_set_identifier = stimulus_set_identifier
         variable[-1, -1, -1] = 0  # so that the library gives the values their place in the file
     return sizes["presentation"], sizes["neuroid"]
 

@@ -206,6 +206,7 @@ def describe_release(plan: Plan, assemblies: AssemblyRecord, folder: ReleaseFold
         inputs={file.official_path: file.size() for file in plan.inputs},
         versions=installed_versions(),
         files=record_files(folder),
+        simulated=plan.tree.simulation_mark.exists(),
     )
 
 

@@ -67,6 +67,10 @@ LABEL_NAMES = {
     "nsdgeneral": ("nsdgeneral",),
 }
 LARGEST_COCO_ID = 581_929  # of COCO 2017
+SIMULATION_MARK = (
+    "This tree was written by `allen2022-surface simulate`. Its responses and images are simulated; they are no "
+    "measurements of the Natural Scenes Dataset.\n"
+)
 CONTRAST = 20.0  # grey levels per standard deviation of a latent
 RELATIVE_NOISE = dict(zip(BETAS_VERSIONS, (1.0, 1.5, 2.0), strict=True))  # standard deviation, by version of the betas
 SIMULATED_BETAS = BETAS_VERSIONS[:2]  # those that the recipes of this package use
@@ -93,6 +97,8 @@ class TreeSize:
 def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Path | None = None) -> None:
     """Write a synthetic NSD tree, whole or not at all, a block of trials at a time.
 
+    A text file at its root says that the tree is simulated. A release that is built from it says so too.
+
     Parameters
     ----------
     expdesign_path : path, optional
@@ -113,6 +119,7 @@ def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Pa
     labels = {hemisphere: _make_labels(size.n_vertices, i, rng) for i, hemisphere in enumerate(HEMISPHERES)}
     with new_folder(root) as folder:
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
+        _target_path(tree.simulation_mark).write_text(SIMULATION_MARK, encoding="utf-8")
         _write_design(tree, design, expdesign_path)
         _write_stimulus_info(tree, design, n_images, rng)
         _write_images(tree, size, design, latents)

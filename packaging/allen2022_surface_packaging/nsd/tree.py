@@ -13,6 +13,7 @@ from .storage import RawFile, Storage, open_storage
 
 DESIGN_NAME = "nsd_expdesign.mat"
 STIMULUS_INFO_NAME = "nsd_stim_info_merged.csv"
+SIMULATION_MARK_NAME = "SIMULATED.txt"
 EXTRACTED_FOLDERS = ("brainscore/stimuli_train", "brainscore/stimuli_test")
 
 
@@ -86,6 +87,11 @@ class NSDTree:
         """The images. If there are none, the file where they should be."""
         files = [RawFile(self.storage, path, OFFICIAL.images[0]) for path in self.layout.images]
         return next((file for file in files if file.exists()), files[0])
+
+    @property
+    def simulation_mark(self) -> RawFile:
+        """The text file that says that the tree is simulated. A tree of measurements lacks it."""
+        return RawFile(self.storage, SIMULATION_MARK_NAME, SIMULATION_MARK_NAME)
 
     def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
         """Return the folder of a version of a subject's betas."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,29 +12,48 @@ import msgspec
 
 from ..atomic import locked, write_whole
 from ..errors import PackagingError, one_line
+from ..plugin import plugin_path
+from .objects import BrainioObject
 
 
 class ObjectRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """One version of an S3 object, and the SHA-1 of its content. Objects published by others have no size."""
+    """One version of an S3 object, and the SHA-1 of its content.
+
+    Attributes
+    ----------
+    size : in bytes; objects published by others have none
+    shape : of an assembly; objects published by others have none
+    simulated : whether an assembly holds simulated responses; only a demonstration publishes such
+    """
 
     bucket: str
     key: str
     version_id: str
     sha1: str
     size: int | None = None
+    shape: tuple[int, int, int] | None = None
+    simulated: bool = False
+
+    @property
+    def url(self) -> str:
+        """The address of the object."""
+        return f"s3://{self.bucket}/{self.key}"
 
 
-class DatasetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The three objects of a dataset."""
+class DatasetRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The objects of a dataset. A region has an assembly only: its stimuli are those of the whole."""
 
     assembly: ObjectRecord
-    stimulus_csv: ObjectRecord
-    stimulus_zip: ObjectRecord
+    stimulus_csv: ObjectRecord | None = None
+    stimulus_zip: ObjectRecord | None = None
 
 
 @dataclass(frozen=True)
 class Artifacts:
-    """The content of an artifacts file: datasets by their identifier, such as "Allen2022_fmri_surface.train"."""
+    """The content of an artifacts file: datasets by their identifier, such as "Allen2022_fmri_surface.train".
+
+    A region of a dataset, such as "Allen2022_fmri_surface.V4.train", has an entry of its own.
+    """
 
     datasets: dict[str, DatasetRecord]
 
@@ -61,6 +81,32 @@ class Artifacts:
         write_whole(path, [f"{text}\n".encode()])
 
 
+def default_artifacts_path() -> Path:
+    """Return the artifacts file that the plugin's loaders read.
+
+    Raises
+    ------
+    PackagingError
+        If the plugin is not installed.
+    """
+    return plugin_path() / "artifacts.json"
+
+
+def announce_artifacts(path: Path | None, tell: Callable[[str], object]) -> Path:
+    """Say which artifacts file will be changed, and return it: `path`, or else that of the installed plugin.
+
+    Raises
+    ------
+    PackagingError
+        If the file cannot be read or could not be written.
+    """
+    choice = "" if path else ", the file of the installed plugin (--artifacts FILE chooses another)"
+    path = path or default_artifacts_path()
+    require_writable(path)
+    tell(f"The objects will be recorded in {path}{choice}")
+    return path
+
+
 def require_writable(path: Path) -> None:
     """Raise a `PackagingError` if an artifacts file cannot be read or could not be written."""
     if not os.access(path.parent, os.W_OK):
@@ -70,8 +116,12 @@ def require_writable(path: Path) -> None:
     Artifacts.read(path)
 
 
-def record_datasets(path: Path, datasets: dict[str, DatasetRecord]) -> None:
-    """Add datasets to an artifacts file in one step. Other datasets in the file stay as they are.
+def record_release(path: Path, name: str, datasets: dict[str, DatasetRecord]) -> None:
+    """Replace all entries of a release in an artifacts file in one step. Other releases in the file stay as they are.
+
+    Parameters
+    ----------
+    name : of the release; an entry of a region that the release no longer has would mix two releases, so it is removed
 
     Raises
     ------
@@ -79,4 +129,20 @@ def record_datasets(path: Path, datasets: dict[str, DatasetRecord]) -> None:
         If the file is damaged.
     """
     with locked(path.parent):  # another upload may end at the same time
-        Artifacts(Artifacts.read(path).datasets | datasets).write(path)
+        before = Artifacts.read(path).datasets
+        kept = {
+            identifier: record
+            for identifier, record in before.items()
+            if identifier in datasets or not identifier.startswith(f"{name}.")
+        }
+        Artifacts(kept | datasets).write(path)
+
+
+def describe_datasets(
+    records: Iterable[tuple[BrainioObject, ObjectRecord]],
+) -> dict[str, DatasetRecord]:
+    """Return the records of objects by the identifier of their dataset."""
+    by_identifier: dict[str, dict[str, ObjectRecord]] = {}
+    for item, record in records:
+        by_identifier.setdefault(item.identifier, {})[item.kind] = record
+    return {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}

@@ -8,31 +8,44 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.metadata import requires
-from importlib.resources import files
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
 from ..atomic import new_folder
 from ..errors import PackagingError
-from ..nsd.facts import N_REPETITIONS
+from ..nsd.facts import TERMS_URL
 from ..plugin import PLUGIN, plugin_path
-from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, PUBLISHED_DATASETS
-from ..release import SPLITS
-from .artifacts import Artifacts, DatasetRecord
+from .artifacts import Artifacts
+from .ceilings import measure_ceilings
+from .pull_request import ListedObject, check_ceilings, list_objects, read_template, write_text
 
 LIBRARY = "brainscore_vision"
 PLUGIN_NAME = "allen2022_surface"
 PACKAGE_PATH = Path(__file__).parents[1]
 REGISTRATION = re.compile(r"""(data_registry|stimulus_set_registry)\[['"]([^'"]+)['"]\]""")
+EXISTING_PLUGINS = ("allen2022_fmri_surface", "allen2022_fmri")  # the second one has the images
+PACKAGING_NAME = "data_packaging"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
-TEMPLATES = files(__package__) / "templates"
+HOLDS = {"train": "averages over repetitions", "test": "three repetitions of each image"}
 
 
-def export_plugin(checkout: Path, *, overwrite: bool = False) -> str:
+def export_plugin(
+    checkout: Path,
+    *,
+    artifacts_path: Path | None = None,
+    release_paths: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> str:
     """Write the plugin's folder into a brain-score/vision checkout, and run its tests there.
+
+    Parameters
+    ----------
+    artifacts_path : path, optional
+        The artifacts file that the exported plugin gets; by default that of the plugin.
+    release_paths : releases whose ceilings the text states
 
     Returns
     -------
@@ -41,8 +54,8 @@ def export_plugin(checkout: Path, *, overwrite: bool = False) -> str:
     Raises
     ------
     PackagingError
-        If the folder is not such a checkout, an identifier is registered there already, another folder would be lost, or
-        a test fails.
+        If the folder is not such a checkout, an identifier is registered there already, another folder would be lost, an
+        object or a release is simulated, or a test fails.
     """
     source_path = plugin_path()
     data_path = find_data_folder(checkout)
@@ -50,17 +63,46 @@ def export_plugin(checkout: Path, *, overwrite: bool = False) -> str:
     refuse_registered(data_path, identifiers)
     target_path = data_path / PLUGIN_NAME
     refuse_target(target_path, identifiers, overwrite=overwrite)
+    artifacts_path = artifacts_path or source_path / "artifacts.json"
+    objects = list_objects(read_measured(artifacts_path))
+    ceilings = [measure_ceilings(path) for path in release_paths]
+    for measured in ceilings:
+        check_ceilings(measured, objects)
+    requirements = _find_requirements(source_path)
     with new_folder(target_path) as folder:
-        shutil.copytree(source_path, folder, ignore=LEFT_OUT, dirs_exist_ok=True)
-        packaging_path = folder / "data_packaging"
-        shutil.copytree(PACKAGE_PATH, packaging_path / PACKAGE_PATH.name, ignore=LEFT_OUT)
-        (packaging_path / "README.md").write_text(_packaging_readme(), encoding="utf-8")
+        _copy_plugin(source_path, artifacts_path, folder)
+        (folder / "README.md").write_text(_plugin_readme(objects, requirements), encoding="utf-8")
+        (folder / PACKAGING_NAME / "README.md").write_text(_packaging_readme(requirements), encoding="utf-8")
     checks = [
         f"no other plugin registers any of the {len(identifiers)} identifiers",
         run_tests(checkout, target_path),
     ]
-    artifacts = Artifacts.read(target_path / "artifacts.json")
-    return f"{_git_commands(checkout, target_path)}\n\n{_pull_request(artifacts, checks)}"
+    test_path = target_path.relative_to(checkout) / "test.py"
+    shares_objects = is_shared(data_path, objects)
+    text = write_text(PLUGIN_NAME, str(test_path), objects, ceilings, checks, shares_objects=shares_objects)
+    return f"{_git_commands(checkout, target_path)}\n\n{text}"
+
+
+def read_measured(artifacts_path: Path) -> Artifacts:
+    """Read an artifacts file.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged, or lists simulated data.
+    """
+    if not artifacts_path.is_file():
+        raise PackagingError(
+            f"{artifacts_path} is missing, expected an artifacts file that `upload` or `record` wrote."
+        )
+    artifacts = Artifacts.read(artifacts_path)
+    simulated = [name for name, record in artifacts.datasets.items() if record.assembly.simulated]
+    if simulated:
+        raise PackagingError(
+            f"{artifacts_path} lists simulated data ({simulated[0]}), which is not published. Upload a release of "
+            "measurements, or name another file with --artifacts."
+        )
+    return artifacts
 
 
 def find_data_folder(checkout: Path) -> Path:
@@ -101,6 +143,13 @@ def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> Non
             )
 
 
+def is_shared(data_path: Path, objects: Sequence[ListedObject]) -> bool:
+    """Return whether the plugins that Brain-Score has for NSD name the version and the SHA-1 of every object."""
+    paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+    return all(one.record.version_id in text and one.record.sha1 in text for one in objects)
+
+
 def refuse_target(target_path: Path, identifiers: set[tuple[str, str]], *, overwrite: bool) -> None:
     """Raise a `PackagingError` if the export would replace something else, or an earlier export without `overwrite`."""
     if target_path.is_symlink():
@@ -139,10 +188,39 @@ def run_tests(checkout: Path, target_path: Path) -> str:
     return f"{shown}: {outcome}"
 
 
-def _packaging_readme() -> str:
-    requirements = [requirement for requirement in requires(PLUGIN) or () if "extra ==" not in requirement]
-    quoted = " ".join(f"'{requirement}'" for requirement in sorted(requirements))
-    return _template("data_packaging.md").format(version=__version__, requirements=quoted)
+def _copy_plugin(source_path: Path, artifacts_path: Path, folder: Path) -> None:
+    """Copy the plugin without what an earlier export added, its artifacts file, and this package."""
+    added = [source_path / PACKAGING_NAME, source_path / "README.md"]
+    for path in source_path.iterdir():
+        if path not in added and not LEFT_OUT(str(source_path), [path.name]):
+            shutil.copytree(path, folder / path.name, ignore=LEFT_OUT) if path.is_dir() else shutil.copy2(path, folder)
+    shutil.copyfile(artifacts_path, folder / "artifacts.json")
+    shutil.copytree(PACKAGE_PATH, folder / PACKAGING_NAME / PACKAGE_PATH.name, ignore=LEFT_OUT)
+
+
+def _find_requirements(source_path: Path) -> str:
+    """Return what to pip-install: as the installed package says or, in an exported copy, as its text says."""
+    try:
+        found = [requirement for requirement in requires(PLUGIN) or () if "extra ==" not in requirement]
+        return " ".join(f"'{requirement}'" for requirement in sorted(found))
+    except PackageNotFoundError:
+        text = (source_path / PACKAGING_NAME / "README.md").read_text(encoding="utf-8")
+        return text.partition("pip install ")[2].partition("\n")[0]
+
+
+def _plugin_readme(objects: Sequence[ListedObject], requirements: str) -> str:
+    rows = [
+        f"| `{one.identifier}` | {HOLDS[one.identifier.rpartition('.')[2]]} | {one.shape} |"
+        for one in objects
+        if one.kind == "assembly" and one.identifier.count(".") == 1
+    ]
+    return read_template("plugin.md").format(
+        plugin_name=PLUGIN_NAME, terms_url=TERMS_URL, datasets="\n".join(rows), requirements=requirements
+    )
+
+
+def _packaging_readme(requirements: str) -> str:
+    return read_template("data_packaging.md").format(version=__version__, requirements=requirements)
 
 
 def _git_commands(checkout: Path, target_path: Path) -> str:
@@ -156,35 +234,3 @@ def _git_commands(checkout: Path, target_path: Path) -> str:
             f"gh pr create --repo brain-score/vision --title 'Add {PLUGIN_NAME}: NSD surface fMRI' --body-file -   # the text below",
         ]
     )
-
-
-def _pull_request(artifacts: Artifacts, checks: list[str]) -> str:
-    rows = "\n".join(_object_rows(artifacts))
-    listed = "\n".join(f"* {check}" for check in checks)
-    return _template("pull_request.md").format(plugin_name=PLUGIN_NAME, objects=rows, checks=listed).rstrip("\n")
-
-
-def _object_rows(artifacts: Artifacts) -> Iterator[str]:
-    """Yield a row of the pull request's table for every object of the published datasets."""
-    for dataset in PUBLISHED_DATASETS:
-        n_neuroids = len(dataset.subjects) * sum(N_NEUROIDS_OF_PUBLISHED_REGIONS.values())
-        for split in SPLITS:
-            identifier, n_images = f"{dataset.name}.{split}", dataset.n_images[split]
-            record = artifacts.datasets.get(identifier)
-            if record is None:
-                raise PackagingError(f"artifacts.json lists no objects for {identifier}. Upload that release first.")
-            n_presentations = n_images * (N_REPETITIONS if split == "test" else 1)
-            yield from _dataset_rows(identifier, record, f"{n_presentations} x {n_neuroids} x 1", f"{n_images} images")
-
-
-def _dataset_rows(identifier: str, record: DatasetRecord, assembly_shape: str, n_images: str) -> Iterator[str]:
-    for kind, stored, shape in (
-        ("assembly", record.assembly, assembly_shape),
-        ("stimulus_csv", record.stimulus_csv, n_images),
-        ("stimulus_zip", record.stimulus_zip, n_images),
-    ):
-        yield f"| `{identifier}` | {kind} | {shape} | `{stored.sha1}` | `s3://{stored.bucket}/{stored.key}` |"
-
-
-def _template(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""The brainio objects of a release, as S3 holds them: an assembly, a stimulus table and a ZIP of images for each split.
+"""The brainio objects of a release, as S3 holds them.
+
+Each split has an assembly, a stimulus table and a ZIP of images. A release of several regions also has an assembly of each
+region of each split, so that a loader fetches only what it needs; the only region of a release is the whole.
 
 The same release gives the same bytes, on any day and under any hash seed.
 """
@@ -7,6 +10,8 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,6 +19,7 @@ from typing import Literal, TypeAlias
 from ..atomic import sha1_of
 from ..errors import PackagingError
 from ..release import SPLITS, Manifest, ReleaseFolder
+from .regions import RegionSlice, list_regions, write_region
 
 Kind: TypeAlias = Literal["assembly", "stimulus_csv", "stimulus_zip"]
 
@@ -33,9 +39,12 @@ class BrainioObject:
 
     Attributes
     ----------
-    identifier : of the dataset, such as "Allen2022_fmri_surface.train"
+    identifier : of the dataset, such as "Allen2022_fmri_surface.train" or "Allen2022_fmri_surface.V4.train"
     name : of the object, without the prefix
+    path : of the file; that of a region exists only during `written`
     sha1 : of the file, in hexadecimal
+    shape : of an assembly
+    region : the region that the object holds, if it does not hold all
     """
 
     identifier: str
@@ -44,30 +53,65 @@ class BrainioObject:
     path: Path
     size: int
     sha1: str
+    shape: tuple[int, int, int] | None = None
+    region: RegionSlice | None = None
 
 
-def make_objects(release_path: Path, folder: Path) -> list[BrainioObject]:
-    """List the objects of a release, stimulus sets first. Tables and ZIPs are written to `folder`.
+def read_manifest(release: ReleaseFolder, *, allow_simulated: bool = False) -> Manifest:
+    """Read the manifest of a release that is to be published.
 
     Raises
     ------
     PackagingError
-        If `release_path` is not a release, or a file of it is missing.
+        If the folder is not a release, or its data is simulated.
     """
-    release = ReleaseFolder(release_path)
     manifest = Manifest.read(release)
-    stimuli, assemblies = [], []
-    for split in SPLITS:
-        identifier = f"{manifest.name}.{split}"
-        try:
+    if manifest.simulated and not allow_simulated:
+        raise PackagingError(
+            f"{release} was built from a simulated tree, so it is not published. Build a release from NSD's files."
+        )
+    return manifest
+
+
+def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[BrainioObject]:
+    """List the objects of a release: stimulus sets, then assemblies, then regions.
+
+    Tables and ZIPs are written to `folder`. Regions are written there one at a time, and removed again: together they are as
+    large as the assemblies.
+
+    Raises
+    ------
+    PackagingError
+        If a file of the release is missing or damaged.
+    """
+    stimuli, assemblies, regions = [], [], []
+    try:
+        for split in SPLITS:
+            identifier = f"{manifest.name}.{split}"
             stimuli += _make_stimulus_objects(release, split, identifier, folder)
             path = release.assembly_path(manifest.name, split)
-            sha1 = manifest.files[release.file_name(path)].sha1
-        except (FileNotFoundError, KeyError) as error:
-            missing = getattr(error, "filename", None) or error
-            raise PackagingError(f"{release} is incomplete: {missing} is missing. Build it again.") from error
-        assemblies.append(_describe(identifier, "assembly", path, sha1))
-    return stimuli + assemblies
+            sha1, shape = manifest.files[release.file_name(path)].sha1, manifest.shapes[split]
+            assemblies.append(_describe(identifier, "assembly", path, sha1, shape))
+            slices = list_regions(path)
+            if len(slices) > 1:
+                regions += [_make_region(region, manifest.name, split, shape, folder) for region in slices]
+    except (FileNotFoundError, KeyError) as error:
+        missing = getattr(error, "filename", None) or error
+        raise PackagingError(f"{release} is incomplete: {missing} is missing. Build it again.") from error
+    return stimuli + assemblies + regions
+
+
+@contextmanager
+def written(item: BrainioObject) -> Iterator[Path]:
+    """Yield the file of an object. The file of a region exists only during the block."""
+    if item.region is None:
+        yield item.path
+        return
+    _write_region(item.region, item.identifier, item.path)
+    try:
+        yield item.path
+    finally:
+        item.path.unlink()
 
 
 def object_name(identifier: str, kind: Kind) -> str:
@@ -122,5 +166,30 @@ def _make_stimulus_objects(release: ReleaseFolder, split: str, identifier: str, 
     ]
 
 
-def _describe(identifier: str, kind: Kind, path: Path, sha1: str) -> BrainioObject:
-    return BrainioObject(identifier, kind, object_name(identifier, kind), path, path.stat().st_size, sha1)
+def _make_region(
+    region: RegionSlice, name: str, split: str, whole_shape: tuple[int, int, int], folder: Path
+) -> BrainioObject:
+    identifier = f"{name}.{region.name}.{split}"
+    path = folder / object_name(identifier, "assembly")
+    _write_region(region, identifier, path)
+    shape = (whole_shape[0], region.n_neuroids, whole_shape[2])
+    item = _describe(identifier, "assembly", path, sha1_of(path), shape, region)
+    path.unlink()
+    return item
+
+
+def _write_region(region: RegionSlice, identifier: str, path: Path) -> None:
+    name, _, split = identifier.split(".")
+    write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{name}.{split}")
+
+
+def _describe(
+    identifier: str,
+    kind: Kind,
+    path: Path,
+    sha1: str,
+    shape: tuple[int, int, int] | None = None,
+    region: RegionSlice | None = None,
+) -> BrainioObject:
+    size = path.stat().st_size
+    return BrainioObject(identifier, kind, object_name(identifier, kind), path, size, sha1, shape, region)

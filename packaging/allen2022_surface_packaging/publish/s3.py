@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import boto3
 import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -38,11 +39,13 @@ class UploadTarget:
 
     Attributes
     ----------
+    anonymous : a client of the same server that sends no credentials
     prefix : without slashes at its ends; may be empty
     tagging : the tags of every object that is put, as S3 expects them; may be empty
     """
 
     client: S3Client
+    anonymous: S3Client
     bucket: str
     prefix: str
     tagging: str
@@ -105,14 +108,16 @@ def open_target(destination: str) -> UploadTarget:
         session = boto3.Session(botocore_session=configured)
         # boto3's own default gives up after a few seconds; what the user configured has priority.
         attempts = configured.get_config_variable("max_attempts") or N_ATTEMPTS
-        client = session.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": attempts}))
+        retrying = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        client = session.client("s3", config=retrying)
+        anonymous = session.client("s3", config=retrying.merge(Config(signature_version=UNSIGNED)))
         status = client.get_bucket_versioning(Bucket=bucket).get("Status", "never switched on")
     if status != "Enabled":
         raise PackagingError(
             f"s3://{bucket} keeps no versions (versioning is {status.lower()}), but loaders need the version of each "
             "object. Switch versioning on, or choose another bucket."
         )
-    return UploadTarget(client, bucket, prefix, _find_tagging(session, client.meta.region_name))
+    return UploadTarget(client, anonymous, bucket, prefix, _find_tagging(session, client.meta.region_name))
 
 
 def look_up(target: UploadTarget, key: str, version_id: str | None = None) -> ObjectVersion | None:

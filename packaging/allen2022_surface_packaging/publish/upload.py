@@ -11,10 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..errors import PackagingError
-from ..plugin import plugin_path
+from ..release import Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
-from .artifacts import DatasetRecord, ObjectRecord, record_datasets, require_writable
-from .objects import BrainioObject, make_objects
+from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release
+from .objects import BrainioObject, make_objects, read_manifest, written
+from .privacy import require_private
 from .s3 import LARGEST_OBJECT_BYTES, LocalFile, ObjectVersion, UploadTarget, holds, look_up, open_target, put
 
 logger = logging.getLogger(__name__)
@@ -59,11 +60,13 @@ def publish_release(
     artifacts_path: Path | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    allow_simulated: bool = False,
     tell: Callable[[str], object] = logger.info,
 ) -> None:
     """Plan, verify, upload and record a release.
 
-    NSD's terms forbid giving the data to others. Use a bucket that only people who accepted the terms can read.
+    NSD's terms forbid giving the data to others. Use a bucket that only people who accepted the terms can read; an object
+    that anybody can read stops the upload.
 
     Parameters
     ----------
@@ -72,18 +75,20 @@ def publish_release(
         The file to record the objects in; by default the plugin's `artifacts.json`.
     overwrite : replace objects with other content
     dry_run : stop after the plan
+    allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
     tell : called with each line for the user, and with the plan
 
     Raises
     ------
     PackagingError
-        If the release is not sound, S3 holds an object with other content, or S3 fails. Objects that were uploaded
-        before the failure stay, and the next call does not send them again.
+        If the release is simulated or not sound, S3 holds an object with other content, anybody can read an object, or S3
+        fails. Objects that were uploaded before the failure stay, and the next call does not send them again.
     """
-    artifacts_path = artifacts_path or plugin_path() / "artifacts.json"
-    require_writable(artifacts_path)
+    release = ReleaseFolder(release_path)
+    manifest = read_manifest(release, allow_simulated=allow_simulated)
+    artifacts_path = announce_artifacts(artifacts_path, tell)
     with tempfile.TemporaryDirectory(prefix="allen2022_surface_") as folder:
-        objects = make_objects(release_path, Path(folder))
+        objects = make_objects(release, manifest, Path(folder))
         refuse_large(objects)
         target = open_target(destination)
         plan = plan_upload(target, objects)
@@ -94,9 +99,9 @@ def publish_release(
         problems = verify_release(release_path)
         if problems:
             raise PackagingError(f"{release_path} is not sound, so nothing was sent: {problems[0]}")
-        datasets = describe_datasets(target, upload_planned(target, plan))
-        record_datasets(artifacts_path, datasets)
-        tell(f"{artifacts_path} now lists {', '.join(datasets)}")
+        datasets = record_published(target, manifest, upload_planned(target, plan))
+    record_release(artifacts_path, manifest.name, datasets)
+    tell(f"{artifacts_path} now lists {', '.join(datasets)}")
 
 
 def plan_upload(target: UploadTarget, objects: Sequence[BrainioObject]) -> list[PlannedObject]:
@@ -147,27 +152,58 @@ def refuse_different(target: UploadTarget, plan: Sequence[PlannedObject], *, ove
 
 
 def upload_planned(target: UploadTarget, plan: Sequence[PlannedObject]) -> list[PublishedObject]:
-    """Send the objects that S3 does not hold, in the order of the plan, and return all objects as S3 holds them."""
-    published = []
+    """Send the objects that S3 does not hold, in the order of the plan, and return all objects as S3 holds them.
+
+    Every object must be private: those that S3 holds already, before the first one is sent, and each one that is sent, before
+    the next one.
+
+    Raises
+    ------
+    PackagingError
+        If anybody can read an object, or S3 fails.
+    """
+    for planned in plan:
+        if planned.existing is not None:
+            require_private(target, planned.key, planned.existing, sent="Nothing was sent.")
+    published, sent = [], []
     with tqdm(total=_n_bytes_to_send(plan), desc="upload", unit="B", unit_scale=True, disable=None) as bar:
         for planned in plan:
             if planned.state == SAME and planned.existing is not None:
                 published.append(PublishedObject(planned, planned.existing))
                 continue
-            version = put(target, planned.key, planned.file, replaces=planned.existing, progress=bar.update)
-            logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
+            version = _send(target, planned, bar.update)
+            sent.append(target.url(planned.key))
+            require_private(target, planned.key, version, sent=f"Sent so far: {', '.join(sent)}.")
             published.append(PublishedObject(planned, version))
     return published
 
 
-def describe_datasets(target: UploadTarget, published: Sequence[PublishedObject]) -> dict[str, DatasetRecord]:
+def record_published(
+    target: UploadTarget, manifest: Manifest, published: Sequence[PublishedObject]
+) -> dict[str, DatasetRecord]:
     """Return the records of the published objects, by the identifier of the dataset."""
-    records: dict[str, dict[str, ObjectRecord]] = {}
-    for one in published:
-        item = one.planned.item
-        record = ObjectRecord(target.bucket, one.planned.key, one.version.version_id, item.sha1, item.size)
-        records.setdefault(item.identifier, {})[item.kind] = record
-    return {identifier: DatasetRecord(**of_kind) for identifier, of_kind in records.items()}
+    return describe_datasets(
+        (
+            one.planned.item,
+            ObjectRecord(
+                bucket=target.bucket,
+                key=one.planned.key,
+                version_id=one.version.version_id,
+                sha1=one.planned.item.sha1,
+                size=one.planned.item.size,
+                shape=one.planned.item.shape,
+                simulated=manifest.simulated and one.planned.item.kind == "assembly",
+            ),
+        )
+        for one in published
+    )
+
+
+def _send(target: UploadTarget, planned: PlannedObject, progress: Callable[[int], object]) -> ObjectVersion:
+    with written(planned.item):
+        version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
+    logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
+    return version
 
 
 def _n_bytes_to_send(plan: Sequence[PlannedObject]) -> int:

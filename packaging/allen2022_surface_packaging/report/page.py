@@ -79,6 +79,7 @@ def render_page(release: ReleaseContent) -> str:
     )
     return environment.get_template(TEMPLATE).render(
         overview=overview(release),
+        simulated=manifest.simulated,
         region_table=region_table(summarise_regions(neuroids, manifest)),
         scale=scale,
         scale_colours=colour_scale(),
