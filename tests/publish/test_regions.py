@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from allen2022_surface_packaging.atomic import sha1_of
-from allen2022_surface_packaging.build.assembly import create_assembly
+from allen2022_surface_packaging.build.assembly import create_assembly, encode_columns
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.publish.objects import make_objects, read_manifest, written
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
@@ -81,9 +81,11 @@ def test_memory_does_not_grow_with_the_region(tmp_path):
     neuroids = plant_neuroids(["V1"] * 10 + ["IT"] * n_neuroids)
     presentations = list_presentations("train", np.arange(256))
     whole_path = tmp_path / "whole.nc"
-    with create_assembly(whole_path, identifier="x.train", presentations=presentations, neuroids=neuroids) as values:
+    with create_assembly(
+        whole_path, identifier="x.train", presentations=presentations, neuroids=encode_columns(neuroids)
+    ) as assembly:
         for row in range(0, 256, 32):
-            values[row : row + 32] = np.full((32, len(neuroids), 1), row, np.float32)
+            assembly.write(row, 0, np.full((32, len(neuroids)), row, np.float32))
     region = list_regions(whole_path)[1]
 
     tracemalloc.start()
@@ -113,9 +115,12 @@ def test_regions_that_are_not_contiguous_are_refused(tmp_path):
     path = tmp_path / "mixed.nc"
     neuroids = plant_neuroids(["V1", "V2", "V1"])
     with create_assembly(
-        path, identifier="x.train", presentations=list_presentations("train", np.arange(2)), neuroids=neuroids
-    ) as values:
-        values[:] = np.zeros((2, 3, 1), np.float32)
+        path,
+        identifier="x.train",
+        presentations=list_presentations("train", np.arange(2)),
+        neuroids=encode_columns(neuroids),
+    ) as assembly:
+        assembly.write(0, 0, np.zeros((2, 3), np.float32))
 
     with pytest.raises(PackagingError, match="mixed.nc: the neuroids of a region are not contiguous"):
         list_regions(path)

@@ -20,6 +20,13 @@ from ..release import DIMENSIONS, TIME_BIN
 VARIABLE_NAME = "data"  # as in brainio's files
 
 
+def encode_columns(table: pd.DataFrame) -> Iterator[tuple[str, AnyArray]]:
+    """Yield name and values of every column; text as fixed-width bytes."""
+    for name in table:
+        values = table[name].to_numpy()
+        yield str(name), values.astype("S") if values.dtype.kind == "O" else values
+
+
 @dataclass(frozen=True)
 class AssemblyFile:
     """An assembly file that is open for its values.
@@ -113,9 +120,8 @@ def _list_coordinates(
     presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
 ) -> Iterator[tuple[str, str, AnyArray]]:
     """Yield name, dimension and values of every coordinate; text as fixed-width bytes."""
-    for name in presentations:
-        values = presentations[name].to_numpy()
-        yield str(name), "presentation", values.astype("S") if values.dtype.kind == "O" else values
+    for name, values in encode_columns(presentations):
+        yield name, "presentation", values
     for name, values in neuroids:
         yield name, "neuroid", values
     for name, times in TIME_BIN.items():

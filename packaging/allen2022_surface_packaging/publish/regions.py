@@ -11,8 +11,7 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..arrays import AnyArray
-from ..build.assembly import VARIABLE_NAME, create_assembly
+from ..build.assembly import VARIABLE_NAME, create_assembly, encode_columns
 from ..errors import PackagingError, one_line
 from ..release import DIMENSIONS
 
@@ -69,19 +68,12 @@ def write_region(region: RegionSlice, path: Path, *, identifier: str, stimulus_s
             identifier=identifier,
             stimulus_set_identifier=stimulus_set_identifier,
             presentations=presentations,
-            neuroids=_encode(neuroids),
+            neuroids=encode_columns(neuroids),
         ) as assembly:
             n_at_a_time = max(1, BLOCK_VALUES // region.n_neuroids)
             for start in range(0, len(presentations), n_at_a_time):
                 block = slice(start, min(start + n_at_a_time, len(presentations)))
                 assembly.write(start, 0, whole[block, region.rows, 0])
-
-
-def _encode(table: pd.DataFrame) -> Iterator[tuple[str, AnyArray]]:
-    """Yield name and values of every column; text as fixed-width bytes."""
-    for name in table:
-        values = table[name].to_numpy()
-        yield str(name), values.astype("S") if values.dtype.kind == "O" else values
 
 
 def _read_coordinates(file: netCDF4.Dataset, dimension: str, rows: slice) -> pd.DataFrame:
