@@ -50,6 +50,37 @@ def presentation_rows(assembly: xr.DataArray) -> IntArray:
     return rows
 
 
+def region_groups(assembly: xr.DataArray) -> Iterator[tuple[str, str, slice | IntArray]]:
+    """Yield subject, region and neuroids of each region of each subject, in the order of the assembly."""
+    subjects, regions = (neuroid_coordinate(assembly, name) for name in ("subject", "region"))
+    groups = pd.DataFrame({"subject": subjects, "region": regions})
+    for (subject, region), group in groups.groupby(["subject", "region"], sort=False):
+        neuroids = group.index.to_numpy(dtype=np.int64)
+        is_contiguous = neuroids[-1] - neuroids[0] == len(neuroids) - 1
+        yield str(subject), str(region), slice(int(neuroids[0]), int(neuroids[-1]) + 1) if is_contiguous else neuroids
+
+
+def neuroid_coordinate(assembly: xr.DataArray, name: str) -> NDArray[Any]:
+    """Return a coordinate of the neuroids."""
+    for coordinate, dims, values in walk_coords(assembly):
+        if coordinate == name and dims == ("neuroid",):
+            return np.asarray(values)
+    raise ValueError(f"The assembly has no neuroid coordinate {name}. Load it from a release, or add the coordinate.")
+
+
+def draw_images(rng: np.random.Generator, n_images: int, n_bootstraps: int) -> DoubleArray:
+    """Draw images with replacement. Return how often each is drawn, of shape (n_bootstraps, n_images)."""
+    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstraps).astype(np.float64)
+
+
+def check_bootstrap(n_bootstraps: int, confidence: float) -> None:
+    """Raise a ValueError unless a bootstrap with these parameters is possible."""
+    if n_bootstraps < 2:
+        raise ValueError(f"n_bootstraps is {n_bootstraps}, expected 2 or more. 500 is enough for a 95 % interval.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
+
+
 def _refuse_incomplete(counts: IntArray, table: pd.DataFrame, repetitions: NDArray[Any]) -> None:
     """Raise a ValueError unless there are several images, each with all of several repetitions once."""
     n_images, n_repetitions = counts.shape
@@ -91,3 +122,24 @@ def _read_ranges(values: xr.Variable) -> Iterator[tuple[int, int]]:
         stop = min(int(ends[n_chunks - 1]), start + NEUROIDS_IN_MEMORY)
         yield start, stop
         start = stop
+
+
+def valid_images(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:
+    """Mark images that have a NaN repetition, for each neuroid.
+
+    Parameters
+    ----------
+    responses : array of shape (n_repetitions, n_images, n_neuroids)
+
+    Returns
+    -------
+    array of shape (n_repetitions, n_images, n_neuroids)
+        The responses minus that to the first valid presentation, so that constant neuroids are exactly 0. Invalid images are 0.
+    array of shape (n_images, n_neuroids)
+        0 where an image has a NaN repetition, else 1.
+    """
+    is_valid = np.isfinite(responses).all(axis=0)
+    values = np.where(is_valid, responses, 0).astype(np.float64)
+    values -= np.take_along_axis(values[0], is_valid.argmax(axis=0)[None], axis=0)
+    values *= is_valid
+    return values, is_valid.astype(np.float64)
