@@ -133,7 +133,7 @@ def _errors(statistics: ImageStatistics, estimates: DoubleArray, weights: Double
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """A grid of values, and how errors spread each of them over the grid.
+    """A grid of values, which count from their mean over neuroids, and how errors spread each of them over the grid.
 
     Attributes
     ----------
@@ -153,7 +153,7 @@ class _Grid:
         """Make a grid from estimates of shape (1, n_neuroids) and errors of shape (n_bootstraps, n_neuroids)."""
         single = errors - errors.mean(axis=1, keepdims=True)
         deviation = float(single.std())
-        low, high = estimates.min() - 6 * deviation, estimates.max() + 6 * deviation
+        low, high = np.array([estimates.min(), estimates.max()]) - estimates.mean() + deviation * np.array([-6, 6])
         width = max(deviation / BINS_PER_DEVIATION, (high - low) / MOST_BINS, 1e-6)
         n_bins = int((high - low) / width) + 1
         steps = np.clip(np.rint(single / width).astype(np.int64), 1 - n_bins, n_bins - 1)
@@ -163,7 +163,8 @@ class _Grid:
 
     def true_medians(self, values: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
         """Estimate the median of the true values, of shape (n_bootstraps,), and their density, (n_bootstraps, n_bins)."""
-        observed, density = self._histogram(values), self._normal(values)
+        centred = values - values.mean(axis=1, keepdims=True)
+        observed, density = self._histogram(centred), self._normal(centred.var(axis=1, keepdims=True))
         for _ in range(N_STEPS):
             density *= (observed / np.maximum(density @ self.spread, 1e-12)) @ self.spread.T
             density /= density.sum(axis=1, keepdims=True)
@@ -184,11 +185,10 @@ class _Grid:
         counts = np.bincount(bins.ravel(), minlength=n_bins * len(values))
         return counts.reshape(len(values), n_bins) / values.shape[1]
 
-    def _normal(self, values: DoubleArray) -> DoubleArray:
-        """Return the normal density with the mean of the values, and their variance without that of the errors."""
+    def _normal(self, variances: DoubleArray) -> DoubleArray:
+        """Return normal densities around 0 with these variances, of shape (n_bootstraps, 1), minus that of the errors."""
         centres, width = (self.edges[1:] + self.edges[:-1]) / 2, self.edges[1] - self.edges[0]
-        variances = np.maximum(values.var(axis=1, keepdims=True) - self.error_variance, width**2)
-        density = np.exp(-((centres - values.mean(axis=1, keepdims=True)) ** 2) / variances / 2)
+        density = np.exp(-(centres**2) / 2 / np.maximum(variances - self.error_variance, width**2))
         normalised: DoubleArray = density / density.sum(axis=1, keepdims=True)
         return normalised
 
