@@ -110,7 +110,7 @@ def _refuse_different(array: FloatingArray, vertices: IntArray, neuroids: xr.Dat
     repeated = np.flatnonzero(first[numbers] != np.arange(len(vertices)))
     originals = first[numbers][repeated]
     differs = ~np.isclose(array[..., repeated], array[..., originals], rtol=TOLERANCE, atol=0, equal_nan=True)
-    columns = np.flatnonzero(differs.reshape(-1, len(repeated)).any(axis=0))
+    columns = np.flatnonzero(differs.any(axis=tuple(range(differs.ndim - 1))))
     if len(columns):
         pair = [originals[columns[0]], repeated[columns[0]]]
         regions = neuroid_coordinate(neuroids, "region")[rows[pair]]
