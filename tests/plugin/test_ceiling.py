@@ -147,8 +147,8 @@ def test_lazy_assembly_gives_the_same_score(test_assembly, release, monkeypatch,
 @pytest.mark.parametrize("chunk", [1, 10, 900])
 def test_chunks_of_any_size_give_the_same_score(test_assembly, monkeypatch, chunk):
     expected = internal_consistency(test_assembly)
-    monkeypatch.setattr("brainscore_allen2022_surface.ceiling.NEUROIDS_AT_A_TIME", 7)
-    monkeypatch.setattr("brainscore_allen2022_surface.ceiling.NEUROIDS_IN_MEMORY", 200)
+    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 7)
+    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_IN_MEMORY", 200)
 
     score = internal_consistency(test_assembly.chunk({"neuroid": chunk}))
 
@@ -159,7 +159,7 @@ def test_many_small_blocks_of_neuroids_give_the_same_score(rng, monkeypatch):
     signal = np.repeat(rng.standard_normal((20, 25)), 3, axis=0)
     assembly = make_assembly(signal + rng.standard_normal(signal.shape))
     whole = internal_consistency(assembly)
-    monkeypatch.setattr("brainscore_allen2022_surface.ceiling.NEUROIDS_AT_A_TIME", 4)
+    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
 
     np.testing.assert_allclose(internal_consistency(assembly).raw.values, whole.raw.values, atol=1e-12)
 

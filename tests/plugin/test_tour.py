@@ -28,9 +28,17 @@ from brainscore_allen2022_surface.ceiling import expected_consistency
 assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
 assert per_neuroid.shape == (920,)
 
+assert abs(np.nanmedian(noise_ceilings) - np.nanmedian(test["nc_testset"].values)) < 4
+assert list(v1_ceilings["subject"]) == [f"subj{number:02d}" for number in range(1, 9)]
+truth = v1_ceilings["median_nc_testset"]
+assert ((v1_ceilings["lower"] < truth) & (truth < v1_ceilings["upper"])).sum() >= 6
+assert len(v1_correlations) == 8 and (v1_correlations["r_0_1"] > 0.3).all()
+
+cortex = ceiling_maps["lh"]
 lh = test["vertex_index"].values[(test["subject"].values == "subj01") & (test["hemisphere"].values == "lh")]
+assert cortex.shape == (163_842,) and response_maps["rh"].shape == (78, 163_842)
 assert set(np.flatnonzero(np.isfinite(cortex))) == set(lh)
-assert cortex[vertex] == np.nanmax(cortex) == test["nc_testset"].values[best]
+assert cortex[vertex] == np.nanmax(cortex) == subject["nc_testset"].values[best]
 
 assert features(v1_train).shape == (102, 50) and features(v1_test).shape == (26, 50)
 assert list(v1_test["stimulus_id"].values) == sorted(set(test["stimulus_id"].values))

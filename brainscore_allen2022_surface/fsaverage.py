@@ -1,0 +1,120 @@
+"""Values of neuroids on the whole of fsaverage, for plotting."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from .repetitions import FloatingArray, IntArray, neuroid_coordinate
+
+N_VERTICES = 163_842  # of each hemisphere of fsaverage
+HEMISPHERES = ("lh", "rh")
+TOLERANCE = 1e-5  # of the values of a vertex in two regions, relative: they differ by rounding at most
+
+AnyArray: TypeAlias = NDArray[Any]
+
+
+def to_fsaverage(
+    values: xr.DataArray | ArrayLike, neuroids: xr.DataArray | None = None, *, n_vertices: int = N_VERTICES
+) -> dict[str, FloatingArray]:
+    """Put the values of the neuroids of one subject at their vertices of fsaverage.
+
+    The arrays are as nilearn's plotting functions and pycortex expect them. pycortex takes both hemispheres in one array,
+    the left one first: ``np.concatenate([maps["lh"], maps["rh"]], axis=-1)``. The first 10,242 vertices are fsaverage5.
+
+    Parameters
+    ----------
+    values : NeuroidAssembly or DataArray with the dimension neuroid, or array of shape (..., n_neuroids)
+        Of one subject, in any unit. Other dimensions, such as presentation, stay in front of the vertices.
+    neuroids : NeuroidAssembly or DataArray, optional
+        Needed if `values` is an array without coordinates. Its neuroids are those of the values, in the same order, and have
+        the coordinates `subject`, `hemisphere`, `vertex_index` and `region`.
+    n_vertices : int
+        Of each hemisphere. Smaller only for data on a reduced surface.
+
+    Returns
+    -------
+    dict of two arrays of shape (..., n_vertices)
+        `lh` and `rh`, in the unit of the values. NaN at vertices without a neuroid. Floating-point types stay; integers and
+        truth values become float64.
+
+    Raises
+    ------
+    ValueError
+        If the values are not one for each neuroid, there is not exactly one subject, a coordinate is missing, a vertex is not
+        on the surface, or a vertex that is in two regions, such as V4 and IT, has different values in them.
+    """
+    neuroids, array = _align(values, neuroids)
+    _refuse_several_subjects(neuroid_coordinate(neuroids, "subject"))
+    hemispheres = neuroid_coordinate(neuroids, "hemisphere")
+    vertices = neuroid_coordinate(neuroids, "vertex_index").astype(np.int64)
+    _refuse_outside(hemispheres, vertices, n_vertices)
+    maps = {}
+    for hemisphere in HEMISPHERES:
+        rows = np.flatnonzero(hemispheres == hemisphere)
+        _refuse_different(array[..., rows], vertices[rows], neuroids, rows)
+        surface = np.full((*array.shape[:-1], n_vertices), np.nan, dtype=array.dtype)
+        surface[..., vertices[rows]] = array[..., rows]
+        maps[hemisphere] = surface
+    return maps
+
+
+def _align(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray | None) -> tuple[xr.DataArray, AnyArray]:
+    """Return the neuroids, and their values with the neuroids as last dimension."""
+    if isinstance(values, xr.DataArray) and neuroids is None:
+        neuroids = values
+    if neuroids is None:
+        raise ValueError(
+            "The values have no coordinates. Name the assembly with their neuroids: to_fsaverage(values, assembly)."
+        )
+    for assembly in (values, neuroids):
+        if isinstance(assembly, xr.DataArray) and "neuroid" not in assembly.dims:
+            raise ValueError(f"The assembly has the dimensions {assembly.dims}, expected neuroid among them.")
+    array = np.asarray(values.transpose(..., "neuroid") if isinstance(values, xr.DataArray) else values)
+    if array.ndim == 0 or array.shape[-1] != neuroids.sizes["neuroid"]:
+        raise ValueError(
+            f"The values have the shape {array.shape}, expected {neuroids.sizes['neuroid']} neuroids as the last dimension."
+        )
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"The values have the type {array.dtype}, expected numbers.")
+    return neuroids, array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _refuse_several_subjects(subjects: AnyArray) -> None:
+    names = sorted(set(subjects.tolist()))
+    if len(names) != 1:
+        raise ValueError(
+            f"The neuroids are those of {', '.join(names) or 'no subject'}, expected one subject, because a map shows one. "
+            "Select it, as in assembly.isel(neuroid=assembly['subject'].values == 'subj01')."
+        )
+
+
+def _refuse_outside(hemispheres: AnyArray, vertices: IntArray, n_vertices: int) -> None:
+    unknown = sorted(set(hemispheres.tolist()) - set(HEMISPHERES))
+    if unknown:
+        raise ValueError(f"The coordinate hemisphere holds {', '.join(map(str, unknown))}, expected lh and rh.")
+    outside = vertices[(vertices < 0) | (vertices >= n_vertices)]
+    if len(outside):
+        raise ValueError(
+            f"The coordinate vertex_index holds {outside[0]}, expected 0 to {n_vertices - 1}. Set n_vertices to the number of "
+            "vertices in a hemisphere of the data."
+        )
+
+
+def _refuse_different(array: FloatingArray, vertices: IntArray, neuroids: xr.DataArray, rows: IntArray) -> None:
+    """Raise a ValueError if a vertex occurs several times with different values."""
+    _, first, numbers = np.unique(vertices, return_index=True, return_inverse=True)
+    repeated = np.flatnonzero(first[numbers] != np.arange(len(vertices)))
+    originals = first[numbers][repeated]
+    differs = ~np.isclose(array[..., repeated], array[..., originals], rtol=TOLERANCE, atol=0, equal_nan=True)
+    columns = np.flatnonzero(differs.any(axis=tuple(range(differs.ndim - 1))))
+    if len(columns):
+        pair = [originals[columns[0]], repeated[columns[0]]]
+        regions = neuroid_coordinate(neuroids, "region")[rows[pair]]
+        raise ValueError(
+            f"Vertex {vertices[pair[0]]} is in {' and in '.join(regions)} with different values, and a map has room for one. "
+            f"Select one region, as in assembly.isel(neuroid=assembly['region'].values == '{regions[0]}')."
+        )

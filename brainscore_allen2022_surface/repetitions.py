@@ -1,0 +1,145 @@
+"""The repetitions of the images of an assembly, and its values in blocks of neuroids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords
+from numpy.typing import NDArray
+
+NEUROIDS_IN_MEMORY = 65_536  # of a lazy assembly
+NEUROIDS_AT_A_TIME = 2048  # a block fits into the cache of a processor, and needs little memory
+
+DoubleArray: TypeAlias = NDArray[np.float64]
+FloatingArray: TypeAlias = NDArray[np.floating[Any]]
+IntArray: TypeAlias = NDArray[np.int64]
+
+
+def as_matrix(assembly: xr.DataArray) -> xr.Variable:
+    """Return the values with the dimensions presentation and neuroid. A lazy assembly stays lazy."""
+    extra_sizes = {dim: size for dim, size in assembly.sizes.items() if dim not in ("presentation", "neuroid")}
+    if len(assembly.dims) != len(extra_sizes) + 2 or any(size != 1 for size in extra_sizes.values()):
+        raise ValueError(
+            f"The assembly has the dimensions {dict(assembly.sizes)}, expected presentation, neuroid and at most one "
+            "time_bin. Select one time_bin, as in assembly.isel(time_bin=0)."
+        )
+    matrix: xr.Variable = assembly.variable.isel(dict.fromkeys(extra_sizes, 0)).transpose("presentation", "neuroid")
+    return matrix
+
+
+def presentation_rows(assembly: xr.DataArray) -> IntArray:
+    """Return the row of each repetition of each image in the assembly, of shape (n_images, n_repetitions)."""
+    columns = {name: values for name, dims, values in walk_coords(assembly) if dims == ("presentation",)}
+    if "repetition" not in columns:
+        raise ValueError(
+            "The assembly has no coordinate repetition, so it has no repetitions to compare. Load the test split."
+        )
+    table = pd.DataFrame(columns)
+    # As in Brain-Score: presentations show the same image if all their coordinates but the repetition are equal.
+    table["image"] = table.groupby([name for name in columns if name != "repetition"], dropna=False).ngroup()
+    repetitions, table["number"] = np.unique(table["repetition"], return_inverse=True)
+    counts = np.zeros((int(table["image"].max()) + 1, len(repetitions)), dtype=np.int64)
+    np.add.at(counts, (table["image"], table["number"]), 1)
+    _refuse_incomplete(counts, table, repetitions)
+    rows = np.empty_like(counts)
+    rows[table["image"], table["number"]] = np.arange(len(table))
+    return rows
+
+
+def region_groups(assembly: xr.DataArray) -> Iterator[tuple[str, str, slice | IntArray]]:
+    """Yield subject, region and neuroids of each region of each subject, in the order of the assembly."""
+    subjects, regions = (neuroid_coordinate(assembly, name) for name in ("subject", "region"))
+    groups = pd.DataFrame({"subject": subjects, "region": regions})
+    for (subject, region), group in groups.groupby(["subject", "region"], sort=False):
+        neuroids = group.index.to_numpy(dtype=np.int64)
+        is_contiguous = neuroids[-1] - neuroids[0] == len(neuroids) - 1
+        yield str(subject), str(region), slice(int(neuroids[0]), int(neuroids[-1]) + 1) if is_contiguous else neuroids
+
+
+def neuroid_coordinate(assembly: xr.DataArray, name: str) -> NDArray[Any]:
+    """Return a coordinate of the neuroids."""
+    for coordinate, dims, values in walk_coords(assembly):
+        if coordinate == name and dims == ("neuroid",):
+            return np.asarray(values)
+    raise ValueError(f"The assembly has no neuroid coordinate {name}. Load it from a release, or add the coordinate.")
+
+
+def draw_images(rng: np.random.Generator, n_images: int, n_bootstraps: int) -> DoubleArray:
+    """Draw images with replacement. Return how often each is drawn, of shape (n_bootstraps, n_images)."""
+    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstraps).astype(np.float64)
+
+
+def check_bootstrap(n_bootstraps: int, confidence: float) -> None:
+    """Raise a ValueError unless a bootstrap with these parameters is possible."""
+    if n_bootstraps < 2:
+        raise ValueError(f"n_bootstraps is {n_bootstraps}, expected 2 or more. 500 is enough for a 95 % interval.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
+
+
+def _refuse_incomplete(counts: IntArray, table: pd.DataFrame, repetitions: NDArray[Any]) -> None:
+    """Raise a ValueError unless there are several images, each with all of several repetitions once."""
+    n_images, n_repetitions = counts.shape
+    if n_repetitions < 2 or n_images < 2:
+        raise ValueError(
+            f"The assembly has {n_repetitions} repetitions of {n_images} images, expected 2 or more of each. "
+            "Select more presentations."
+        )
+    if (counts != 1).any():
+        image, number = np.argwhere(counts != 1)[0]
+        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
+        raise ValueError(
+            f"Image {stimulus_id} has {counts[image, number]} presentations with repetition {repetitions[number]} and the "
+            "same coordinates, expected 1. Select whole images."
+        )
+
+
+def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
+    """Yield blocks of neuroids: where they lie, and their values, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
+    for start, stop in _read_ranges(values):
+        responses = values[:, start:stop].values
+        for first in range(start, stop, NEUROIDS_AT_A_TIME):
+            block = slice(first, min(first + NEUROIDS_AT_A_TIME, stop))
+            yield block, responses[:, block.start - start : block.stop - start][rows.T]
+
+
+def _read_ranges(values: xr.Variable) -> Iterator[tuple[int, int]]:
+    """Yield the first neuroid of each read, and the neuroid after its last.
+
+    A read covers whole chunks, because dask reads a chunk only as a whole. A very large chunk is still read in several
+    parts, so that it does not lie in memory twice.
+    """
+    ends = np.cumsum(values.chunks[1]) if values.chunks else np.array([values.shape[1]])
+    start = 0
+    while start < ends[-1]:
+        n_chunks = max(
+            np.searchsorted(ends, start, "right") + 1, np.searchsorted(ends, start + NEUROIDS_AT_A_TIME, "right")
+        )
+        stop = min(int(ends[n_chunks - 1]), start + NEUROIDS_IN_MEMORY)
+        yield start, stop
+        start = stop
+
+
+def valid_images(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:
+    """Mark images that have a NaN repetition, for each neuroid.
+
+    Parameters
+    ----------
+    responses : array of shape (n_repetitions, n_images, n_neuroids)
+
+    Returns
+    -------
+    array of shape (n_repetitions, n_images, n_neuroids)
+        The responses minus that to the first valid presentation, so that constant neuroids are exactly 0. Invalid images are 0.
+    array of shape (n_images, n_neuroids)
+        0 where an image has a NaN repetition, else 1.
+    """
+    is_valid = np.isfinite(responses).all(axis=0)
+    values = np.where(is_valid, responses, 0).astype(np.float64)
+    values -= np.take_along_axis(values[0], is_valid.argmax(axis=0)[None], axis=0)
+    values *= is_valid
+    return values, is_valid.astype(np.float64)

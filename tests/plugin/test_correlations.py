@@ -1,0 +1,152 @@
+"""Correlations between repetitions: textbook values, and noise that is planted and found again."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+
+from brainscore_allen2022_surface.correlations import repetition_correlations
+from brainscore_allen2022_surface.loaders import load_assembly
+
+NAME = "Allen2022_fmri_surface"
+
+
+def make_assembly(values, *, subjects="subj01") -> xr.DataArray:
+    """Make an assembly from values of shape (n_images, n_repetitions, n_neuroids)."""
+    n_images, n_repetitions, n_neuroids = values.shape
+    return xr.DataArray(
+        values.reshape(-1, n_neuroids),
+        dims=("presentation", "neuroid"),
+        coords={
+            "stimulus_id": (
+                "presentation",
+                np.repeat([f"nsd_{image:05d}" for image in range(n_images)], n_repetitions),
+            ),
+            "repetition": ("presentation", np.tile(np.arange(n_repetitions), n_images)),
+            "subject": ("neuroid", np.broadcast_to(subjects, n_neuroids)),
+            "region": ("neuroid", ["V1"] * n_neuroids),
+        },
+    )
+
+
+def draw_responses(rng, *, n_images=103, n_neuroids=60, repetitions_with_shared_noise=()):
+    """Draw a signal that neuroids share partly, and noise of variance 1, a quarter of which some repetitions may share."""
+    mixture = rng.standard_normal((8, n_neuroids)) / 4
+    noise = rng.standard_normal((n_images, 3, n_neuroids))
+    shared = rng.standard_normal((n_images, n_neuroids))
+    for repetition in repetitions_with_shared_noise:
+        noise[:, repetition] = np.sqrt(0.75) * noise[:, repetition] + np.sqrt(0.25) * shared
+    return (rng.standard_normal((n_images, 8)) @ mixture)[:, None] + noise
+
+
+def test_correlations_equal_pearsons_averaged_over_neuroids(rng):
+    values = draw_responses(rng, n_images=20, n_neuroids=5)
+
+    row = repetition_correlations(make_assembly(values)).iloc[0]
+
+    expected = {
+        f"r_{a}_{b}": np.mean([scipy.stats.pearsonr(*responses)[0] for responses in values[:, [a, b]].T])
+        for a, b in combinations(range(3), 2)
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    assert row["largest_difference"] == pytest.approx(max(expected.values()) - min(expected.values()))
+
+
+def test_noise_that_two_repetitions_share_is_found(rng):
+    table = repetition_correlations(make_assembly(draw_responses(rng, repetitions_with_shared_noise=(0, 1))))
+
+    assert table["is_unequal"].item() and table["lower"].item() > 0
+    assert table["r_0_1"].item() > table[["r_0_2", "r_1_2"]].max(axis=1).item() + 0.1
+
+
+def test_noise_that_all_repetitions_share_equally_cannot_be_found(rng):
+    values = draw_responses(rng, repetitions_with_shared_noise=(0, 1, 2))
+
+    table = repetition_correlations(make_assembly(values))
+
+    assert not table["is_unequal"].item()
+    assert table["r_0_1"].item() > repetition_correlations(make_assembly(draw_responses(rng)))["r_0_1"].item() + 0.05
+
+
+@pytest.mark.slow
+def test_independent_noise_is_called_unequal_in_about_5_percent_of_simulations():
+    """400 simulations: 2 to 9 % is what 5 % gives in all but 1 of 500 runs."""
+    n_unequal = sum(
+        repetition_correlations(make_assembly(draw_responses(np.random.default_rng([3, number]))), n_bootstraps=1000)[
+            "is_unequal"
+        ].item()
+        for number in range(400)
+    )
+
+    assert 0.02 <= n_unequal / 400 <= 0.09
+
+
+def test_linearised_bootstrap_agrees_with_a_plain_one(rng):
+    values = draw_responses(rng, n_neuroids=10)
+
+    def mean_correlations(responses):
+        scores = scipy.stats.zscore(responses, axis=0)
+        return np.array([(scores[:, a] * scores[:, b]).mean() for a, b in combinations(range(3), 2)])
+
+    deviations = [
+        np.ptp(mean_correlations(values[rng.integers(0, 103, 103)]) - mean_correlations(values)) for _ in range(2000)
+    ]
+    row = repetition_correlations(make_assembly(values)).iloc[0]
+
+    assert row["upper"] - row["largest_difference"] == pytest.approx(np.quantile(deviations, 0.95), rel=0.1)
+
+
+def test_rows_follow_the_subjects_and_do_not_depend_on_each_other(rng):
+    values = draw_responses(rng, n_neuroids=10)
+    both = make_assembly(values, subjects=np.array(["subj02", "subj01"] * 5))
+
+    table = repetition_correlations(both)
+
+    assert list(table["subject"]) == ["subj02", "subj01"]
+    alone = repetition_correlations(both.isel(neuroid=slice(1, None, 2)))
+    np.testing.assert_allclose(table.iloc[1, 2:9].astype(float), alone.iloc[0, 2:9].astype(float), rtol=1e-10)
+
+
+def test_images_with_nan_and_constant_neuroids_are_left_out(rng):
+    values = draw_responses(rng, n_images=30, n_neuroids=4).astype(np.float32)
+    values[:, :, 0] = 0.1
+    values[:, 2, 1] = 0.1  # constant in one repetition only
+    values[4, 1, 2] = np.nan
+    values[4:, 1, 3] = np.nan
+
+    row = repetition_correlations(make_assembly(values[:, :, :3])).iloc[0]
+
+    valid = np.delete(values[:, :, 2], 4, axis=0)
+    assert row["n_neuroids"] == 1
+    assert row["r_0_1"] == pytest.approx(scipy.stats.pearsonr(valid[:, 0], valid[:, 1])[0], abs=1e-6)
+    nothing = repetition_correlations(make_assembly(values[:, :, :2])).iloc[0]
+    assert nothing["n_neuroids"] == 0 and np.isnan(nothing["r_0_1"]) and not nothing["is_unequal"]
+
+
+def test_two_repetitions_have_one_pair_and_no_difference(rng):
+    row = repetition_correlations(make_assembly(draw_responses(rng)[:, :2])).iloc[0]
+
+    assert row["largest_difference"] == 0 and not row["is_unequal"]
+    assert "r_0_2" not in row
+
+
+def test_lazy_release_gives_the_same_correlations(release, monkeypatch):
+    assembly = load_assembly(NAME, "test", source=release)
+    monkeypatch.setenv("BRAINIO_CHUNKS", "{'neuroid': 100}")
+    lazy = load_assembly(NAME, "test", source=release)
+
+    table = repetition_correlations(assembly, n_bootstraps=100)
+
+    assert table.equals(repetition_correlations(lazy, n_bootstraps=100))
+    assert len(table) == 32 and table["is_unequal"].mean() < 0.3
+
+
+def test_impossible_parameters_are_refused(rng):
+    assembly = make_assembly(draw_responses(rng))
+
+    with pytest.raises(ValueError, match="n_bootstraps is 0, expected 2 or more"):
+        repetition_correlations(assembly, n_bootstraps=0)
+    with pytest.raises(ValueError, match="no neuroid coordinate region"):
+        repetition_correlations(assembly.drop_vars("region"))

@@ -1,0 +1,344 @@
+"""Noise ceilings from repetitions: textbook values, planted signals and noise, and intervals that cover the truth."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+from brainscore_allen2022_surface.loaders import load_assembly
+from brainscore_allen2022_surface.medians import ImageStatistics
+from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
+
+NAME = "Allen2022_fmri_surface"
+
+
+@pytest.fixture
+def test_assembly(release):
+    return load_assembly(NAME, "test", source=release)
+
+
+def make_assembly(values, *, n_repetitions=3, nc_testset=50.0, region="V1") -> xr.DataArray:
+    """Make a plain DataArray; the repetitions of an image follow each other."""
+    n_presentations, n_neuroids = values.shape
+    image, repetition = np.divmod(np.arange(n_presentations), n_repetitions)
+    return xr.DataArray(
+        values,
+        dims=("presentation", "neuroid"),
+        coords={
+            "stimulus_id": ("presentation", [f"nsd_{number:05d}" for number in image]),
+            "repetition": ("presentation", repetition),
+            "neuroid_id": ("neuroid", [f"subj01_lh_V1_v{number:05d}" for number in range(n_neuroids)]),
+            "subject": ("neuroid", ["subj01"] * n_neuroids),
+            "region": ("neuroid", np.broadcast_to(region, n_neuroids)),
+            "nc_testset": ("neuroid", np.broadcast_to(nc_testset, n_neuroids)),
+        },
+    )
+
+
+def draw_responses(rng, n_images, ceilings, *, n_latents=None, noise_of_images=0.0):
+    """Draw signal plus noise of variance 1, in float64, of shape (n_images x 3, n_neuroids).
+
+    With latents, neuroids share their signal and a fifth of their noise. `noise_of_images` is the fraction of the noise that
+    all repetitions of an image share.
+    """
+    n_neuroids = len(ceilings)
+    signal = rng.standard_normal((n_images, n_latents or n_neuroids))
+    noise = rng.standard_normal((n_images, 3, n_neuroids))
+    if n_latents:
+        mixture = rng.standard_normal((n_latents, n_neuroids))
+        signal = signal @ (mixture / np.linalg.norm(mixture, axis=0))
+        noise = np.sqrt(0.8) * noise + np.sqrt(0.2) * rng.standard_normal((n_images, 3, 1))
+    noise *= np.sqrt(1 - noise_of_images)
+    noise += np.sqrt(noise_of_images) * rng.standard_normal((n_images, 1, n_neuroids))
+    signal = signal * np.sqrt(np.asarray(ceilings) / (100 - np.asarray(ceilings)) / 3)
+    return (signal[:, None] + noise).reshape(3 * n_images, n_neuroids)
+
+
+def reference_ceiling(responses):
+    """Return the ceiling of one neuroid from responses of shape (n_images, n_repetitions), by the F test of scipy."""
+    return 100 * max(0, 1 - 1 / scipy.stats.f_oneway(*responses).statistic)
+
+
+@pytest.mark.parametrize("n_repetitions", [2, 3, 5])
+def test_ceiling_equals_one_minus_inverse_f_statistic(rng, n_repetitions):
+    signal = np.repeat(rng.standard_normal((12, 20)), n_repetitions, axis=0)
+    values = signal * np.linspace(0, 2, 20) + rng.standard_normal(signal.shape)
+
+    ceilings = repetition_noise_ceilings(make_assembly(values, n_repetitions=n_repetitions))
+
+    expected = [reference_ceiling(column.reshape(12, n_repetitions)) for column in values.T]
+    np.testing.assert_allclose(ceilings, expected, rtol=1e-10, atol=1e-10)
+    assert (ceilings == 0).any() and (ceilings > 50).any()
+
+
+def test_ceiling_follows_the_formula_of_variance_components(rng):
+    values = draw_responses(rng, 30, [40.0])
+    responses = values.reshape(30, 3)
+    noise = np.mean([np.var(image, ddof=1) for image in responses])
+    signal = np.var(responses.mean(axis=1), ddof=1) - noise / 3
+
+    (ceiling,) = repetition_noise_ceilings(make_assembly(values))
+
+    assert ceiling == pytest.approx(100 * signal / (signal + noise / 3), rel=1e-10)
+
+
+def test_simulated_ceilings_are_found_from_many_images(rng):
+    truth = np.repeat([5.0, 20.0, 50.0, 80.0], 50)
+
+    ceilings = repetition_noise_ceilings(make_assembly(draw_responses(rng, 2000, truth)))
+
+    np.testing.assert_allclose(ceilings.reshape(4, 50).mean(axis=1), truth[::50], atol=0.7)
+
+
+def test_ceilings_of_a_release_agree_with_its_ncsnr(test_assembly):
+    nc_testset = test_assembly["nc_testset"].values
+
+    ceilings = repetition_noise_ceilings(test_assembly)
+
+    has_signal = nc_testset > 0
+    assert abs(np.nanmedian(ceilings[has_signal]) - np.nanmedian(nc_testset[has_signal])) < 4
+    assert np.corrcoef(ceilings[has_signal], nc_testset[has_signal])[0, 1] > 0.5
+
+
+def test_scale_and_offset_of_a_neuroid_do_not_change_its_ceiling(rng):
+    values = draw_responses(rng, 20, np.full(8, 40.0))
+
+    expected = repetition_noise_ceilings(make_assembly(values))
+
+    np.testing.assert_allclose(repetition_noise_ceilings(make_assembly(1e-3 * values + 100)), expected, rtol=1e-6)
+
+
+def test_images_with_nan_are_left_out_for_that_neuroid_only(rng):
+    values = draw_responses(rng, 20, np.full(3, 50.0))
+    with_nan = values.copy()
+    with_nan[7, 1] = np.nan  # repetition 1 of image 2
+    with_nan[::3, 2] = np.nan
+
+    ceilings = repetition_noise_ceilings(make_assembly(with_nan))
+
+    assert ceilings[0] == repetition_noise_ceilings(make_assembly(values))[0]
+    assert ceilings[1] == pytest.approx(reference_ceiling(np.delete(values[:, 1].reshape(20, 3), 2, axis=0)), rel=1e-10)
+    assert np.isnan(ceilings[2])
+
+
+def test_ceiling_needs_two_images_without_nan(rng):
+    values = draw_responses(rng, 20, np.full(2, 50.0))
+    values[3:, 0] = np.nan
+    values[6:, 1] = np.nan
+
+    ceilings = repetition_noise_ceilings(make_assembly(values))
+
+    assert np.isnan(ceilings[0])
+    assert ceilings[1] == pytest.approx(reference_ceiling(values[:6, 1].reshape(2, 3)), rel=1e-10)
+
+
+def test_constant_neuroid_has_no_ceiling_and_exact_repetitions_have_all(rng):
+    values = draw_responses(rng, 20, np.full(3, 50.0)).astype(np.float32)
+    values[:, 0] = 0.1  # the mean of three is not exactly 0.1 in single precision
+    values[:, 1] = np.repeat(values[::3, 1], 3)
+
+    ceilings = repetition_noise_ceilings(make_assembly(values))
+
+    assert np.isnan(ceilings[0])
+    assert ceilings[1] == pytest.approx(100)
+
+
+def test_zeros_in_place_of_nan_change_the_ceiling_in_both_directions(rng):
+    values = draw_responses(rng, 100, np.full(40, 30.0)) + 5
+    silent, partly_silent = values.copy(), values.copy()
+    silent.reshape(100, 3, 40)[:20] = 0
+    partly_silent.reshape(100, 3, 40)[:, 0] = 0
+    before, with_silent, with_partly = (
+        np.median(repetition_noise_ceilings(make_assembly(v))) for v in (values, silent, partly_silent)
+    )
+
+    assert with_silent > before + 20
+    assert with_partly < before - 20
+
+
+def test_lazy_and_single_time_bin_assemblies_give_the_same_ceilings(test_assembly, release, monkeypatch):
+    expected = repetition_noise_ceilings(test_assembly.isel(time_bin=0))
+    monkeypatch.setenv("BRAINIO_CHUNKS", "{'neuroid': 100}")
+    lazy = load_assembly(NAME, "test", source=release)
+    assert lazy.chunks is not None
+
+    np.testing.assert_array_equal(repetition_noise_ceilings(test_assembly), expected)
+    np.testing.assert_array_equal(repetition_noise_ceilings(lazy), expected)
+    np.testing.assert_array_equal(repetition_noise_ceilings(xr.DataArray(test_assembly)), expected)
+
+
+def test_small_blocks_and_shuffled_presentations_give_the_same_ceilings(rng, monkeypatch):
+    assembly = make_assembly(draw_responses(rng, 20, np.full(25, 50.0)))
+    expected = repetition_noise_ceilings(assembly)
+    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
+
+    shuffled = assembly.isel(presentation=rng.permutation(60))
+
+    np.testing.assert_allclose(repetition_noise_ceilings(shuffled), expected, rtol=1e-10)
+
+
+def test_memory_of_ceilings_stays_below_that_of_the_assembly(rng):
+    assembly = make_assembly(rng.standard_normal((309, 60_000), dtype=np.float32))
+    tracemalloc.start()
+    try:
+        repetition_noise_ceilings(assembly)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < assembly.nbytes  # in addition to the assembly
+
+
+def test_train_split_has_no_repetitions_for_a_ceiling(release):
+    train_assembly = load_assembly(NAME, "train", source=release)
+
+    with pytest.raises(ValueError, match="no coordinate repetition.*Load the test split"):
+        repetition_noise_ceilings(train_assembly)
+
+
+def test_resampled_statistics_equal_those_of_the_drawn_images(rng):
+    responses = rng.standard_normal((12, 3, 4))
+    means = responses.mean(axis=1)
+    statistics = ImageStatistics(means - means.mean(axis=0), responses.var(axis=1, ddof=1), np.ones((12, 1)), 3)
+    images = rng.integers(0, 12, 12)
+
+    (actual,) = statistics.resampled_log_unexplained(np.bincount(images, minlength=12)[None].astype(float))
+
+    drawn = responses[images]
+    noise = drawn.var(axis=1, ddof=1).mean(axis=0)
+    # ddof=1 corrects for the sample, and 12/11 for the draw from it
+    np.testing.assert_allclose(actual, np.log(noise / 3 / (12 / 11 * drawn.mean(axis=1).var(axis=0, ddof=1))))
+
+
+def test_table_has_a_row_per_region_and_subject_of_a_release(test_assembly):
+    table = ceiling_intervals(test_assembly, n_bootstraps=50)
+
+    assert list(zip(table["region"], table["subject"], strict=True)) == [
+        (region, f"subj{number:02d}") for region in ("V1", "V2", "V4", "IT") for number in range(1, 9)
+    ]
+    ceilings = repetition_noise_ceilings(test_assembly)
+    group = (test_assembly["region"].values == "V2") & (test_assembly["subject"].values == "subj03")
+    row = table[(table["region"] == "V2") & (table["subject"] == "subj03")].iloc[0]
+    assert row["n_neuroids"] == np.isfinite(ceilings[group]).sum()
+    assert row["median_ceiling"] == pytest.approx(np.nanmedian(ceilings[group]))
+    has_ceiling = group & np.isfinite(ceilings)
+    assert row["median_nc_testset"] == pytest.approx(np.median(test_assembly["nc_testset"].values[has_ceiling]))
+    assert (table["lower"] <= table["corrected_ceiling"]).all() and (table["corrected_ceiling"] <= table["upper"]).all()
+    assert not table["is_above_nc_testset"].all()
+
+
+def test_same_seed_gives_the_same_interval_and_another_seed_a_similar_one(rng):
+    assembly = make_assembly(draw_responses(rng, 50, rng.uniform(10, 60, 40)))
+    first = ceiling_intervals(assembly)
+
+    assert first.equals(ceiling_intervals(assembly))
+    second = ceiling_intervals(assembly, seed=1)
+    assert not first.equals(second)
+    assert second["lower"].item() == pytest.approx(first["lower"].item(), abs=1.5)
+
+
+def test_interval_of_a_group_does_not_depend_on_other_neuroids_or_their_order(rng):
+    values = draw_responses(rng, 30, rng.uniform(10, 60, 30), n_latents=5)
+    assembly = make_assembly(values, region=np.array(["V1", "IT", "V4"] * 10))
+    table = ceiling_intervals(assembly, n_bootstraps=100)
+
+    alone = ceiling_intervals(assembly.isel(neuroid=np.arange(1, 30, 3)), n_bootstraps=100)
+
+    assert list(table["region"]) == ["V1", "IT", "V4"]
+    np.testing.assert_allclose(table[table["region"] == "IT"].iloc[:, 2:8], alone.iloc[:, 2:8], rtol=1e-9)
+
+
+def test_higher_confidence_widens_the_interval(rng):
+    assembly = make_assembly(draw_responses(rng, 50, rng.uniform(10, 60, 40)))
+
+    widths = [
+        (table["upper"] - table["lower"]).item()
+        for table in (ceiling_intervals(assembly, confidence=confidence) for confidence in (0.5, 0.9, 0.99))
+    ]
+
+    assert widths[0] < 0.6 * widths[1] and widths[1] < 0.8 * widths[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_latents", [None, 10], ids=["independent", "correlated"])
+def test_interval_covers_the_true_median_in_about_95_percent_of_simulations(n_latents):
+    """300 simulations: 91 to 98 % is what a coverage of 95 % gives in all but 1 of 100 runs."""
+    covered = 0
+    for number in range(300):
+        rng = np.random.default_rng([7, number])
+        truth = rng.uniform(5, 60, 100)
+        row = ceiling_intervals(
+            make_assembly(draw_responses(rng, 103, truth, n_latents=n_latents)), n_bootstraps=200
+        ).iloc[0]
+        covered += row["lower"] <= np.median(truth) <= row["upper"]
+
+    assert 0.91 <= covered / 300 <= 0.98
+
+
+def test_noise_of_single_neuroids_shifts_the_plain_median_but_not_the_corrected_one():
+    """The ceilings are skewed, so that the median of noisy estimates is too high."""
+    errors = []
+    for number in range(30):
+        rng = np.random.default_rng(number)
+        signal = (0.45 * rng.lognormal(0, 0.5, 2000)) ** 2
+        truth = 100 * signal / (signal + 1 / 3)
+        row = ceiling_intervals(make_assembly(draw_responses(rng, 103, truth)), n_bootstraps=50).iloc[0]
+        errors.append((row["median_ceiling"] - np.median(truth), row["corrected_ceiling"] - np.median(truth)))
+
+    plain, corrected = np.mean(errors, axis=0)
+    assert plain > 0.7 and abs(corrected) < 0.4 * plain
+
+
+def test_noise_that_all_repetitions_share_lies_above_nc_testset(rng):
+    truth = rng.uniform(20, 40, 200)
+    independent, shared = (
+        make_assembly(draw_responses(rng, 103, truth, noise_of_images=fraction), nc_testset=truth)
+        for fraction in (0, 0.15)
+    )
+
+    assert not ceiling_intervals(independent)["is_above_nc_testset"].item()
+    assert ceiling_intervals(shared)["is_above_nc_testset"].item()
+
+
+def test_neuroids_without_ceiling_are_left_out_of_the_interval(rng):
+    values = draw_responses(rng, 30, np.full(12, 50.0))
+    values[:, :4] = 0
+    values[4, 5] = np.nan
+    assembly = make_assembly(values, region=np.array(["V1"] * 2 + ["V2"] * 10), nc_testset=np.arange(12.0))
+
+    table = ceiling_intervals(assembly, n_bootstraps=50)
+
+    assert list(table["n_neuroids"]) == [0, 8]
+    assert table.iloc[0, 3:8].isna().all() and not table["is_above_nc_testset"][0]
+    assert table["median_nc_testset"][1] == np.median(np.arange(4, 12))
+    assert 0 <= table["lower"][1] < table["upper"][1] <= 100
+
+
+def test_interval_of_one_neuroid_is_as_wide_as_the_f_distribution_says(rng):
+    row = ceiling_intervals(make_assembly(draw_responses(rng, 103, [50.0])), n_bootstraps=2000).iloc[0]
+
+    lower, upper = np.log(1 - row[["upper", "lower"]].astype(float) / 100)
+    f_values = scipy.stats.f(102, 206).ppf([0.025, 0.975])
+    assert upper - lower == pytest.approx(np.log(f_values[1] / f_values[0]), rel=0.2)
+    assert row["corrected_ceiling"] == pytest.approx(row["median_ceiling"], abs=2)
+
+
+def test_missing_coordinates_and_impossible_parameters_are_refused(rng):
+    assembly = make_assembly(draw_responses(rng, 10, [50.0, 50.0]))
+
+    with pytest.raises(ValueError, match="no neuroid coordinate nc_testset"):
+        ceiling_intervals(assembly.drop_vars("nc_testset"))
+    with pytest.raises(ValueError, match="n_bootstraps is 1, expected 2 or more"):
+        ceiling_intervals(assembly, n_bootstraps=1)
+    with pytest.raises(ValueError, match="confidence is 95, expected a fraction"):
+        ceiling_intervals(assembly, confidence=95)
+
+
+def test_neuroid_assembly_and_plain_array_give_the_same_table(test_assembly):
+    few = test_assembly.isel(neuroid=np.arange(0, 920, 10))
+    assert isinstance(few, NeuroidAssembly)
+
+    assert ceiling_intervals(few, n_bootstraps=20).equals(ceiling_intervals(xr.DataArray(few), n_bootstraps=20))
