@@ -16,6 +16,7 @@ from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from numpy.typing import NDArray
 
 from .cache import local_file, local_folder
+from .markers import SEPARATOR, image_marker
 from .sources import DatasetFiles, Source, default_source, find_files
 
 StringArray: TypeAlias = NDArray[Any]  # of str, as objects or of a fixed width
@@ -71,7 +72,9 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     Returns
     -------
     StimulusSet
-        One row per image. `get_stimulus(stimulus_id)` returns the path of an image.
+        One row per image. `get_stimulus(stimulus_id)` returns the path of an image. The identifier is ``NAME.SPLIT`` for the
+        images that the shipped artifacts file lists, and ``NAME.SPLIT--MARKER`` for any others. The marker is a hash of
+        the image files: Brain-Score caches converted images and activations by the identifier.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     return _read_stimulus_set(files, f"{name}.{split}")
 
 
-def _read_stimulus_set(files: DatasetFiles, identifier: str) -> StimulusSet:
+def _read_stimulus_set(files: DatasetFiles, key: str) -> StimulusSet:
     table = pd.read_csv(local_file(files.stimulus_table))
     folder = local_folder(files.stimuli)
     if "filename" not in table:  # brainio needs this column; the table of a release has only image_file_name
@@ -94,11 +97,11 @@ def _read_stimulus_set(files: DatasetFiles, identifier: str) -> StimulusSet:
     missing_paths = [path for path in image_paths.values() if not path.is_file()]
     if missing_paths:
         raise FileNotFoundError(
-            f"{missing_paths[0]} and {len(missing_paths) - 1} more images of {identifier} are missing. "
+            f"{missing_paths[0]} and {len(missing_paths) - 1} more images of {key} are missing. "
             "Build the release again, or upload it again."
         )
     stimulus_set = StimulusSet(table)
-    stimulus_set.identifier = identifier
+    stimulus_set.identifier = key if files.has_shipped_stimuli else f"{key}{SEPARATOR}{image_marker(image_paths)}"
     stimulus_set.stimulus_paths = image_paths
     return stimulus_set
 

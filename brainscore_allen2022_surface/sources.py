@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from .artifacts import SHIPPED_PATH, StoredObject, read_artifacts
+from .artifacts import SHIPPED_PATH, StoredDataset, StoredObject, read_artifacts
 
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
 ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
@@ -27,11 +27,13 @@ class DatasetFiles:
     stimulus_table : CSV file
         The column `filename`, or in a release `image_file_name`, holds the file name of each image.
     stimuli : folder of images, or an S3 object that is a ZIP file of images
+    has_shipped_stimuli : whether the stimulus table and the images are those that the shipped artifacts file lists
     """
 
     assembly: Path | StoredObject
     stimulus_table: Path | StoredObject
     stimuli: Path | StoredObject
+    has_shipped_stimuli: bool = False
 
 
 def default_source() -> Path:
@@ -172,4 +174,17 @@ def _find_objects(identifier: str, artifacts_path: Path) -> DatasetFiles:
             f"Upload it (allen2022-surface upload), or set {RELEASE_VARIABLE} to a release."
         )
     dataset = artifacts[identifier]
-    return DatasetFiles(dataset.assembly, dataset.stimulus_csv, dataset.stimulus_zip)
+    return DatasetFiles(
+        dataset.assembly,
+        dataset.stimulus_csv,
+        dataset.stimulus_zip,
+        has_shipped_stimuli=_has_stimuli_of(dataset, read_artifacts(SHIPPED_PATH).get(identifier)),
+    )
+
+
+def _has_stimuli_of(dataset: StoredDataset, shipped: StoredDataset | None) -> bool:
+    """Return whether two datasets have the same stimulus table and the same images."""
+    return shipped is not None and (dataset.stimulus_csv.sha1, dataset.stimulus_zip.sha1) == (
+        shipped.stimulus_csv.sha1,
+        shipped.stimulus_zip.sha1,
+    )

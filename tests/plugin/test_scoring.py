@@ -112,7 +112,7 @@ def rsa_benchmark(region) -> RSABenchmark:
     assembly = NeuroidAssembly(xr.concat([train, test], dim="presentation"))
     stimulus_set = StimulusSet(pd.concat([train.stimulus_set, test.stimulus_set], ignore_index=True))
     stimulus_set.stimulus_paths = train.stimulus_set.stimulus_paths | test.stimulus_set.stimulus_paths
-    stimulus_set.identifier = f"{NAME}.train--full"
+    stimulus_set.identifier = f"{train.stimulus_set.identifier}--full"
     assembly.attrs["stimulus_set"] = stimulus_set
     return RSABenchmark(
         identifier=f"{NAME}.{region}-rdm",
