@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +16,10 @@ ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 MANIFEST_NAME = "release.json"
 
 Source: TypeAlias = str | os.PathLike[str]  # a release, a folder of releases, or an artifacts file
+
+
+class SimulatedDataWarning(UserWarning):
+    """Warns that a release was built from simulated files, and not from NSD's."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def default_artifacts_path() -> Path:
 def find_files(name: str, split: str, source: Source) -> DatasetFiles:
     """Find the files of one split of a dataset.
 
-    Only small JSON files are read, and nothing is downloaded.
+    Only small JSON files are read, and nothing is downloaded. A release of simulated data gives a `SimulatedDataWarning`.
 
     Parameters
     ----------
@@ -95,7 +100,11 @@ def find_files(name: str, split: str, source: Source) -> DatasetFiles:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _find_release(name, path).files(split)
+        release = _find_release(name, path)
+        if release.is_simulated:
+            message = f"{release.path} holds simulated data, not the responses of people. Use it only to try the code."
+            warnings.warn(message, SimulatedDataWarning, stacklevel=3)  # where the loader was called
+        return release.files(split)
     if path.is_file():
         return _find_objects(f"{name}.{split}", path)
     raise FileNotFoundError(f"{path} does not exist, expected a release, a folder of releases or an artifacts file.")
@@ -103,11 +112,12 @@ def find_files(name: str, split: str, source: Source) -> DatasetFiles:
 
 @dataclass(frozen=True)
 class _Release:
-    """A release and the two parts of its manifest that loading needs."""
+    """A release and the parts of its manifest that loading needs."""
 
     path: Path
     name: str
     sizes: dict[str, int]  # in bytes, by file name
+    is_simulated: bool
 
     def files(self, split: str) -> DatasetFiles:
         """Return the files of a split, after a check of the sizes of its assembly and its stimulus table."""
@@ -151,8 +161,9 @@ def _read_release(path: Path) -> _Release:
     manifest_path = path / MANIFEST_NAME
     try:
         match json.loads(manifest_path.read_text(encoding="utf-8")):
-            case {"name": str(name), "files": dict(records)}:
-                return _Release(path, name, {file_name: _size(record) for file_name, record in records.items()})
+            case {"name": str(name), "files": dict(records), **others}:
+                sizes = {file_name: _size(record) for file_name, record in records.items()}
+                return _Release(path, name, sizes, _flag(others.get("simulated", False)))
         raise ValueError("it must have a name and files")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{manifest_path} is damaged ({error}). Build the release again.") from error
@@ -163,6 +174,12 @@ def _size(record: object) -> int:
         case {"size": int(size)}:
             return size
     raise ValueError(f"each of its files must have a size in bytes, but got {record!r}")
+
+
+def _flag(simulated: object) -> bool:
+    if not isinstance(simulated, bool):
+        raise ValueError(f"simulated must be true or false, but got {simulated!r}")
+    return simulated
 
 
 def _find_objects(identifier: str, artifacts_path: Path) -> DatasetFiles:
