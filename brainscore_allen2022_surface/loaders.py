@@ -15,7 +15,8 @@ from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from numpy.typing import NDArray
 
-from .cache import local_file, local_folder
+from .artifacts import StoredObject
+from .cache import is_cached, local_file, local_folder
 from .markers import SEPARATOR, image_marker
 from .sources import DatasetFiles, Source, default_source, find_files
 
@@ -30,7 +31,7 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     name : "Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj", or the name of another release
     split : "train" or "test"
     region : "V1", "V2", "V4" or "IT", optional
-        Only this region is read.
+        Only this region is read. From S3, only this region is downloaded if it has an object of its own.
     source : path, optional
         A release, a folder of releases, or an artifacts file. By default, the source that the environment variables
         ``BRAINSCORE_ALLEN2022_SURFACE_DIR`` and ``BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS`` name, or else the published data.
@@ -53,7 +54,7 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     """
     files = find_files(name, split, default_source() if source is None else source)
     stimulus_set = _read_stimulus_set(files, f"{name}.{split}")
-    responses = _read_responses(local_file(files.assembly), region)
+    responses = _read_responses(local_file(_assembly_file(files, region)), region)
     assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
     assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
     assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
@@ -83,6 +84,14 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     """
     files = find_files(name, split, default_source() if source is None else source)
     return _read_stimulus_set(files, f"{name}.{split}")
+
+
+def _assembly_file(files: DatasetFiles, region: str | None) -> Path | StoredObject:
+    """Return the smallest file that holds a region: its own, unless only the whole assembly is in the cache already."""
+    whole, part = files.assembly, files.region_assemblies.get(region or "")
+    if part is None or (isinstance(whole, StoredObject) and not is_cached(part) and is_cached(whole)):
+        return whole
+    return part
 
 
 def _read_stimulus_set(files: DatasetFiles, key: str) -> StimulusSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,12 +32,14 @@ class DatasetFiles:
     stimulus_table : CSV file
         The column `filename`, or in a release `image_file_name`, holds the file name of each image.
     stimuli : folder of images, or an S3 object that is a ZIP file of images
+    region_assemblies : NetCDF files of single regions, by region; empty for a release
     has_shipped_stimuli : whether the stimulus table and the images are those that the shipped artifacts file lists
     """
 
     assembly: Path | StoredObject
     stimulus_table: Path | StoredObject
     stimuli: Path | StoredObject
+    region_assemblies: dict[str, StoredObject] = field(default_factory=dict)
     has_shipped_stimuli: bool = False
 
 
@@ -195,6 +197,7 @@ def _find_objects(identifier: str, artifacts_path: Path) -> DatasetFiles:
         dataset.assembly,
         dataset.stimulus_csv,
         dataset.stimulus_zip,
+        dataset.region_assemblies,
         has_shipped_stimuli=_has_stimuli_of(dataset, read_artifacts(SHIPPED_PATH).get(identifier)),
     )
 
