@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SHIPPED_PATH = Path(__file__).with_name("artifacts.json")
@@ -17,6 +17,7 @@ class StoredObject:
     ----------
     sha1 : of the content, in hexadecimal
     size : in bytes, if known
+    simulated : whether it holds simulated responses; only a demonstration publishes such
     """
 
     bucket: str
@@ -24,6 +25,7 @@ class StoredObject:
     version_id: str
     sha1: str
     size: int | None = None
+    simulated: bool = False
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key} (version {self.version_id})"
@@ -31,15 +33,24 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """The S3 objects of one split of a dataset: its responses, its stimulus table and its images."""
+    """The S3 objects of one split of a dataset: its responses, its stimulus table and its images.
+
+    Attributes
+    ----------
+    region_assemblies : the responses of single regions, by region. It is empty where only the whole was uploaded.
+    """
 
     assembly: StoredObject
     stimulus_csv: StoredObject
     stimulus_zip: StoredObject
+    region_assemblies: dict[str, StoredObject] = field(default_factory=dict)
 
 
 def read_artifacts(path: Path) -> dict[str, StoredDataset]:
     """Read an artifacts file.
+
+    An entry such as "Allen2022_fmri_surface.V4.train" holds only the object `assembly`, with the responses of one region. It
+    belongs to the dataset "Allen2022_fmri_surface.train", which has the stimulus table and the images.
 
     Returns
     -------
@@ -61,9 +72,27 @@ def read_artifacts(path: Path) -> dict[str, StoredDataset]:
 def _parse_artifacts(content: object) -> dict[str, StoredDataset]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, expected an object of datasets")
-    # A region has an object of its own, with an entry that holds only an assembly.
-    wholes = {identifier: entry for identifier, entry in content.items() if identifier.count(".") < 2}
-    return {identifier: _parse_dataset(identifier, entry) for identifier, entry in wholes.items()}
+    datasets = {
+        identifier: _parse_dataset(identifier, entry)
+        for identifier, entry in content.items()
+        if not _is_region(identifier, entry)
+    }
+    for identifier, entry in content.items():
+        if _is_region(identifier, entry):
+            _add_region(datasets, identifier, entry["assembly"])
+    return datasets
+
+
+def _is_region(identifier: str, entry: object) -> bool:
+    """Return whether an entry has the name of a region, such as "Allen2022_fmri_surface.V4.train", and only an assembly."""
+    return identifier.count(".") == 2 and isinstance(entry, dict) and entry.keys() == {"assembly"}
+
+
+def _add_region(datasets: dict[str, StoredDataset], identifier: str, assembly: object) -> None:
+    name, region, split = identifier.split(".")
+    if f"{name}.{split}" not in datasets:
+        raise ValueError(f"{identifier} is a region of {name}.{split}, which is missing")
+    datasets[f"{name}.{split}"].region_assemblies[region] = _parse_object(f"{identifier}, assembly", assembly)
 
 
 def _parse_dataset(identifier: str, entry: object) -> StoredDataset:
@@ -80,11 +109,11 @@ def _parse_dataset(identifier: str, entry: object) -> StoredDataset:
 def _parse_object(title: str, entry: object) -> StoredObject:
     match entry:
         case {"bucket": str(bucket), "key": str(key), "version_id": str(version_id), "sha1": str(sha1), **optional}:
-            size = optional.pop("size", None)
-            optional.pop("shape", None)  # of an assembly, for people
-            optional.pop("simulated", None)
-            if not optional and (size is None or isinstance(size, int)):
-                return StoredObject(bucket, key, version_id, sha1, size)
+            size, simulated = optional.pop("size", None), optional.pop("simulated", False)
+            optional.pop("shape", None)  # for people
+            if not optional and isinstance(size, int | None) and isinstance(simulated, bool):
+                return StoredObject(bucket, key, version_id, sha1, size, simulated)
     raise ValueError(
-        f"{title} must have the texts bucket, key, version_id and sha1, and may have the number size, but got {entry!r}"
+        f"{title} must have the texts bucket, key, version_id and sha1, and may have the number size, a shape and the flag "
+        f"simulated, but got {entry!r}"
     )

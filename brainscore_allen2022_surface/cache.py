@@ -48,6 +48,12 @@ def local_folder(folder: Path | StoredObject) -> Path:
     return folder if isinstance(folder, Path) else fetch_folder(folder)
 
 
+def is_cached(stored: StoredObject) -> bool:
+    """Return whether the cache holds the whole object with the right SHA-1, so that `fetch` needs no network."""
+    path = _path_of(stored)
+    return path.is_file() and _is_sound(path, [path], lambda: _sha1_of(path) == stored.sha1)
+
+
 def fetch(stored: StoredObject) -> Path:
     """Return the path of an object in the cache. A missing or damaged file is downloaded first.
 
@@ -61,10 +67,10 @@ def fetch(stored: StoredObject) -> Path:
     ValueError
         If the content has the wrong SHA-1, also after a second attempt.
     """
-    path = _cache_path() / stored.sha1 / PurePosixPath(stored.key).name
-    was_cached = path.is_file()
-    if was_cached and _is_sound(path, [path], lambda: _sha1_of(path) == stored.sha1):
+    path = _path_of(stored)
+    if is_cached(stored):
         return path
+    was_cached = path.is_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     # A damaged file is downloaded once more, no matter whether it was in the cache or has just been downloaded.
@@ -102,6 +108,10 @@ def fetch_folder(stored: StoredObject) -> Path:
     except BadZipFile as error:
         raise ValueError(f"{stored} is not a sound ZIP file ({error}). Someone must upload it again.") from error
     return folder
+
+
+def _path_of(stored: StoredObject) -> Path:
+    return _cache_path() / stored.sha1 / PurePosixPath(stored.key).name
 
 
 def _cache_path() -> Path:

@@ -15,7 +15,9 @@ from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from numpy.typing import NDArray
 
-from .cache import local_file, local_folder
+from .artifacts import StoredObject
+from .cache import is_cached, local_file, local_folder
+from .markers import SEPARATOR, image_marker
 from .sources import DatasetFiles, Source, default_source, find_files
 
 StringArray: TypeAlias = NDArray[Any]  # of str, as objects or of a fixed width
@@ -29,7 +31,7 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     name : "Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj", or the name of another release
     split : "train" or "test"
     region : "V1", "V2", "V4" or "IT", optional
-        Only this region is read.
+        Only this region is read. From S3, only this region is downloaded if it has an object of its own.
     source : path, optional
         A release, a folder of releases, or an artifacts file. By default, the source that the environment variables
         ``BRAINSCORE_ALLEN2022_SURFACE_DIR`` and ``BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS`` name, or else the published data.
@@ -52,7 +54,7 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     """
     files = find_files(name, split, default_source() if source is None else source)
     stimulus_set = _read_stimulus_set(files, f"{name}.{split}")
-    responses = _read_responses(local_file(files.assembly), region)
+    responses = _read_responses(local_file(_assembly_file(files, region)), region)
     assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
     assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
     assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
@@ -71,7 +73,9 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     Returns
     -------
     StimulusSet
-        One row per image. `get_stimulus(stimulus_id)` returns the path of an image.
+        One row per image. `get_stimulus(stimulus_id)` returns the path of an image. The identifier is ``NAME.SPLIT`` for the
+        images that the shipped artifacts file lists, and ``NAME.SPLIT--MARKER`` for any others. The marker is a hash of
+        the image files: Brain-Score caches converted images and activations by the identifier.
 
     Raises
     ------
@@ -82,7 +86,15 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     return _read_stimulus_set(files, f"{name}.{split}")
 
 
-def _read_stimulus_set(files: DatasetFiles, identifier: str) -> StimulusSet:
+def _assembly_file(files: DatasetFiles, region: str | None) -> Path | StoredObject:
+    """Return the smallest file that holds a region: its own, unless only the whole assembly is in the cache already."""
+    whole, part = files.assembly, files.region_assemblies.get(region or "")
+    if part is None or (isinstance(whole, StoredObject) and not is_cached(part) and is_cached(whole)):
+        return whole
+    return part
+
+
+def _read_stimulus_set(files: DatasetFiles, key: str) -> StimulusSet:
     table = pd.read_csv(local_file(files.stimulus_table))
     folder = local_folder(files.stimuli)
     if "filename" not in table:  # brainio needs this column; the table of a release has only image_file_name
@@ -94,11 +106,11 @@ def _read_stimulus_set(files: DatasetFiles, identifier: str) -> StimulusSet:
     missing_paths = [path for path in image_paths.values() if not path.is_file()]
     if missing_paths:
         raise FileNotFoundError(
-            f"{missing_paths[0]} and {len(missing_paths) - 1} more images of {identifier} are missing. "
+            f"{missing_paths[0]} and {len(missing_paths) - 1} more images of {key} are missing. "
             "Build the release again, or upload it again."
         )
     stimulus_set = StimulusSet(table)
-    stimulus_set.identifier = identifier
+    stimulus_set.identifier = key if files.has_shipped_stimuli else f"{key}{SEPARATOR}{image_marker(image_paths)}"
     stimulus_set.stimulus_paths = image_paths
     return stimulus_set
 

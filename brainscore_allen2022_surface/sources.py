@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from .artifacts import SHIPPED_PATH, StoredObject, read_artifacts
+from .artifacts import SHIPPED_PATH, StoredDataset, StoredObject, read_artifacts
 
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
 ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 MANIFEST_NAME = "release.json"
 
 Source: TypeAlias = str | os.PathLike[str]  # a release, a folder of releases, or an artifacts file
+
+
+class SimulatedDataWarning(UserWarning):
+    """Warns that a release was built from simulated files, and not from NSD's."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,15 @@ class DatasetFiles:
     stimulus_table : CSV file
         The column `filename`, or in a release `image_file_name`, holds the file name of each image.
     stimuli : folder of images, or an S3 object that is a ZIP file of images
+    region_assemblies : NetCDF files of single regions, by region; empty for a release
+    has_shipped_stimuli : whether the stimulus table and the images are those that the shipped artifacts file lists
     """
 
     assembly: Path | StoredObject
     stimulus_table: Path | StoredObject
     stimuli: Path | StoredObject
+    region_assemblies: dict[str, StoredObject] = field(default_factory=dict)
+    has_shipped_stimuli: bool = False
 
 
 def default_source() -> Path:
@@ -76,7 +85,7 @@ def default_artifacts_path() -> Path:
 def find_files(name: str, split: str, source: Source) -> DatasetFiles:
     """Find the files of one split of a dataset.
 
-    Only small JSON files are read, and nothing is downloaded.
+    Only small JSON files are read, and nothing is downloaded. A release of simulated data gives a `SimulatedDataWarning`.
 
     Parameters
     ----------
@@ -93,19 +102,31 @@ def find_files(name: str, split: str, source: Source) -> DatasetFiles:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _find_release(name, path).files(split)
+        release = _find_release(name, path)
+        if release.is_simulated:
+            _warn_of_simulation(release.path)
+        return release.files(split)
     if path.is_file():
-        return _find_objects(f"{name}.{split}", path)
+        files = _find_objects(f"{name}.{split}", path)
+        if isinstance(files.assembly, StoredObject) and files.assembly.simulated:
+            _warn_of_simulation(files.assembly)
+        return files
     raise FileNotFoundError(f"{path} does not exist, expected a release, a folder of releases or an artifacts file.")
+
+
+def _warn_of_simulation(place: object) -> None:
+    message = f"{place} holds simulated data, not the responses of people. Use it only to try the code."
+    warnings.warn(message, SimulatedDataWarning, stacklevel=4)  # where the loader was called
 
 
 @dataclass(frozen=True)
 class _Release:
-    """A release and the two parts of its manifest that loading needs."""
+    """A release and the parts of its manifest that loading needs."""
 
     path: Path
     name: str
     sizes: dict[str, int]  # in bytes, by file name
+    is_simulated: bool
 
     def files(self, split: str) -> DatasetFiles:
         """Return the files of a split, after a check of the sizes of its assembly and its stimulus table."""
@@ -149,8 +170,9 @@ def _read_release(path: Path) -> _Release:
     manifest_path = path / MANIFEST_NAME
     try:
         match json.loads(manifest_path.read_text(encoding="utf-8")):
-            case {"name": str(name), "files": dict(records)}:
-                return _Release(path, name, {file_name: _size(record) for file_name, record in records.items()})
+            case {"name": str(name), "files": dict(records), **others}:
+                sizes = {file_name: _size(record) for file_name, record in records.items()}
+                return _Release(path, name, sizes, _flag(others.get("simulated", False)))
         raise ValueError("it must have a name and files")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{manifest_path} is damaged ({error}). Build the release again.") from error
@@ -163,6 +185,12 @@ def _size(record: object) -> int:
     raise ValueError(f"each of its files must have a size in bytes, but got {record!r}")
 
 
+def _flag(simulated: object) -> bool:
+    if not isinstance(simulated, bool):
+        raise ValueError(f"simulated must be true or false, but got {simulated!r}")
+    return simulated
+
+
 def _find_objects(identifier: str, artifacts_path: Path) -> DatasetFiles:
     """Find the S3 objects of a dataset in an artifacts file."""
     artifacts = read_artifacts(artifacts_path)
@@ -172,4 +200,18 @@ def _find_objects(identifier: str, artifacts_path: Path) -> DatasetFiles:
             f"Upload it (allen2022-surface upload), or set {RELEASE_VARIABLE} to a release."
         )
     dataset = artifacts[identifier]
-    return DatasetFiles(dataset.assembly, dataset.stimulus_csv, dataset.stimulus_zip)
+    return DatasetFiles(
+        dataset.assembly,
+        dataset.stimulus_csv,
+        dataset.stimulus_zip,
+        dataset.region_assemblies,
+        has_shipped_stimuli=_has_stimuli_of(dataset, read_artifacts(SHIPPED_PATH).get(identifier)),
+    )
+
+
+def _has_stimuli_of(dataset: StoredDataset, shipped: StoredDataset | None) -> bool:
+    """Return whether two datasets have the same stimulus table and the same images."""
+    return shipped is not None and (dataset.stimulus_csv.sha1, dataset.stimulus_zip.sha1) == (
+        shipped.stimulus_csv.sha1,
+        shipped.stimulus_zip.sha1,
+    )

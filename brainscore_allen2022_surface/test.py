@@ -48,9 +48,10 @@ class TestRegistration:
         lines = (FOLDER / "__init__.py").read_text(encoding="utf-8").splitlines()
         assert sum(line.startswith(f"stimulus_set_registry['{identifier}'] = ") for line in lines) == 1
 
+    @pytest.mark.parametrize("marker", ["", "--0a1b2c3d"])
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
-    def test_stimulus_set_identifier_is_cacheable(self, identifier):
-        assert_stimulus_identifier_is_cacheable(identifier)
+    def test_stimulus_set_identifier_is_cacheable(self, identifier, marker):
+        assert_stimulus_identifier_is_cacheable(f"{identifier}{marker}")
 
     @pytest.mark.parametrize("identifier", IDENTIFIERS)
     def test_s3_objects_have_version_and_sha1(self, identifier):

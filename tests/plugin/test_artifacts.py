@@ -60,6 +60,16 @@ def test_artifacts_are_read_with_and_without_size(artifacts_path):
     assert read_artifacts(artifacts_path) == {"X.test": StoredDataset(with_size, without_size, without_size)}
 
 
+def test_regions_belong_to_their_dataset(artifacts_path):
+    region = OBJECT | {"key": "a/b_V4.nc"}
+    artifacts_path.write_text(json.dumps({"X.V4.test": {"assembly": region}, "X.test": DATASET}))
+
+    artifacts = read_artifacts(artifacts_path)
+
+    assert list(artifacts) == ["X.test"]
+    assert artifacts["X.test"].region_assemblies == {"V4": StoredObject("brain", "a/b_V4.nc", "v", "s")}
+
+
 @pytest.mark.parametrize(
     ("content", "listed"), [(json.dumps({"B.test": DATASET, "A.test": DATASET}), "A.test, B.test"), ("{}", "nothing")]
 )
@@ -88,6 +98,12 @@ def test_error_lists_datasets_when_one_is_missing(artifacts_path, content, liste
         (
             json.dumps({"X.test": DATASET | {"stimulus_zip": OBJECT | {"url": "x"}}}),
             "X.test, stimulus_zip must .*'url'",
+        ),
+        (json.dumps({"X.V4.test": {"assembly": OBJECT}}), "X.V4.test is a region of X.test, which is missing"),
+        (json.dumps({"X.test": DATASET, "X.V4.test": {"assembly": "x"}}), "X.V4.test, assembly must have .*'x'"),
+        (
+            json.dumps({"X.test": DATASET, "X.V4.test": {"assembly": OBJECT, "stimulus_csv": OBJECT}}),
+            "X.V4.test lacks one of the objects",
         ),
     ],
     ids=lambda text: text[:40],

@@ -58,7 +58,8 @@ def test_assembly_has_stimulus_set_and_identifiers(releases):
     assembly = load_assembly(NAME, "test", region="V4")
 
     assert assembly.identifier == "Allen2022_fmri_surface.V4.test"
-    assert assembly.stimulus_set_identifier == assembly.stimulus_set.identifier == "Allen2022_fmri_surface.test"
+    assert assembly.stimulus_set_identifier == assembly.stimulus_set.identifier
+    assert assembly.stimulus_set.identifier.startswith("Allen2022_fmri_surface.test--")
     assert set(assembly.stimulus_set.stimulus_id) == set(assembly["stimulus_id"].values)
 
 
@@ -126,7 +127,7 @@ try:
     for name in ("Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj"):
         for split in ("train", "test"):
             stimulus_set = brainscore_vision.load_stimulus_set(f"{name}.{split}")
-            assert stimulus_set.identifier == f"{name}.{split}"
+            assert stimulus_set.identifier.startswith(f"{name}.{split}--")
             whole = brainscore_vision.load_dataset(f"{name}.{split}")
             parts = [brainscore_vision.load_dataset(f"{name}.{r}.{split}") for r in ("V1", "V2", "V4", "IT")]
             assert np.array_equal(np.concatenate([part.values for part in parts], axis=1), whole.values)

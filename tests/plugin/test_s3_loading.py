@@ -99,7 +99,10 @@ def test_uploaded_objects_load_with_brainscore_core(s3, published, load_locally,
         stimulus_set_loader=load_stimuli,
     )
 
-    assert_same_stimuli(load_stimuli(), expected.attrs["stimulus_set"])
+    stimulus_set = load_stimuli()
+    assert stimulus_set.identifier == identifier  # brainscore_core takes the identifier that it is given
+    stimulus_set.identifier = expected.attrs["stimulus_set_identifier"]
+    assert_same_stimuli(stimulus_set, expected.attrs["stimulus_set"])
     np.testing.assert_array_equal(assembly.values, expected.values)
     assert set(assembly.indexes["presentation"].names) == set(expected.indexes["presentation"].names)
     for level in (*expected.indexes["presentation"].names, *expected.indexes["neuroid"].names):

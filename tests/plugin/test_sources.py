@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from brainscore_allen2022_surface import loaders, sources
 from brainscore_allen2022_surface.artifacts import SHIPPED_PATH
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
-from brainscore_allen2022_surface.sources import DatasetFiles, default_source, find_files
+from brainscore_allen2022_surface.sources import DatasetFiles, SimulatedDataWarning, default_source, find_files
 
 NAME = "Allen2022_fmri_surface"
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
@@ -157,6 +158,7 @@ def test_missing_folder_of_images_is_refused(release_copy):
         (json.dumps({"name": NAME}), "it must have a name and files"),
         (json.dumps({"name": 1, "files": {}}), "it must have a name and files"),
         (json.dumps({"name": NAME, "files": {"a": {"size": "5"}}}), "each of its files must have a size.*'5'"),
+        (json.dumps({"name": NAME, "files": {}, "simulated": "no"}), "simulated must be true or false, but got 'no'"),
     ],
     ids=lambda text: text[:30],
 )
@@ -172,3 +174,36 @@ def test_manifest_that_lacks_the_assembly_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match=f"release.json does not list {NAME}_test.nc. Build the release again"):
         load_assembly(NAME, "test", source=tmp_path)
+
+
+@pytest.fixture
+def mark_simulated(release_copy):
+    """A function that writes whether the release is simulated into its manifest."""
+
+    def mark(is_simulated):
+        path = release_copy / "release.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"simulated": is_simulated}))
+        return release_copy
+
+    return mark
+
+
+@pytest.mark.parametrize("load", [load_assembly, load_stimulus_set])
+def test_simulated_release_gives_one_warning_per_load(mark_simulated, load):
+    path = mark_simulated(True)
+
+    for _ in range(2):
+        with pytest.warns(SimulatedDataWarning) as caught:
+            load(NAME, "test", source=path)
+        (warning,) = [warning for warning in caught if warning.category is SimulatedDataWarning]
+        message = str(warning.message)
+        assert message.startswith(f"{path} holds simulated data") and "\n" not in message
+        assert warning.filename == __file__
+
+
+def test_release_of_measured_data_gives_no_warning(mark_simulated):
+    path = mark_simulated(False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SimulatedDataWarning)
+        load_assembly(NAME, "test", source=path)

@@ -1,0 +1,34 @@
+"""A relay in front of an S3 server, which counts the bytes that the server sends."""
+
+import contextlib
+import socket
+import threading
+
+
+class CountingRelay:
+    """Passes every byte on in both directions, and counts those from the server."""
+
+    def __init__(self, server_port):
+        self.server_port, self.n_bytes = server_port, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                client = self.listener.accept()[0]
+                server = socket.create_connection(("127.0.0.1", self.server_port))
+                threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(server, client, True), daemon=True).start()
+
+    def _pass_on(self, source, target, is_counted=False):
+        with contextlib.suppress(OSError):
+            while block := source.recv(2**16):
+                self.n_bytes += len(block) * is_counted
+                target.sendall(block)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self):
+        self.listener.close()

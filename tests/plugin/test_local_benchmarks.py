@@ -1,0 +1,287 @@
+"""Brain-Score's own surface benchmarks on a release on disk, with models whose order is known beforehand."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import brainscore_vision
+import netCDF4
+import numpy as np
+import pytest
+from brainscore_vision import benchmark_registry, data_registry, load_benchmark
+from brainscore_vision.benchmark_helpers.neural_common import RSABenchmark, TrainTestNeuralBenchmark
+
+from brainscore_allen2022_surface import benchmarks
+from brainscore_allen2022_surface.benchmarks import import_upstream, local_benchmarks
+from brainscore_allen2022_surface.ceiling import expected_consistency
+from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
+from brainscore_allen2022_surface.markers import image_marker, marker_of
+from plugin.models import random_model, signal_model
+
+NAME = "Allen2022_fmri_surface"
+IDENTIFIERS = {
+    f"{name}.{region}-{metric}"
+    for name in (NAME, f"{NAME}_4subj")
+    for region in ("V1", "V2", "V4", "IT")
+    for metric in ("ridge", "rdm")
+}
+
+
+@pytest.fixture(autouse=True)
+def without_disk_cache(monkeypatch):
+    """brainscore_vision may have been imported with the cache of this machine. One test below has a cache of its own."""
+    monkeypatch.setenv("RESULTCACHING_DISABLE", "1")
+
+
+@pytest.fixture
+def upstream():
+    """The registries of Brain-Score, filled by its own plugins."""
+    import_upstream("data")
+    import_upstream("benchmarks")
+
+
+@pytest.fixture
+def other_responses(release_copy):
+    """The release with other responses to the same images."""
+    with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
+        file["data"][:] = np.random.default_rng(3).standard_normal(file["data"].shape)
+    return release_copy
+
+
+def load_local(source, identifier, **options):
+    with local_benchmarks(source, **options):
+        return load_benchmark(identifier)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("region", ["V1", "IT"])
+def test_ridge_benchmark_ranks_signal_above_random_model(release, region):
+    benchmark = load_local(release, f"{NAME}.{region}-ridge", fast_ceilings=True)
+    nc_testset = benchmark.test_assembly["nc_testset"].values
+
+    score, random_score = benchmark(signal_model()), benchmark(random_model())
+
+    assert type(benchmark) is TrainTestNeuralBenchmark
+    assert float(score.ceiling) == pytest.approx(np.median(expected_consistency(nc_testset)), abs=0.05)
+    assert float(score) == pytest.approx(1, abs=0.1)
+    assert float(random_score) < 0.05
+
+
+@pytest.mark.parametrize("region", ["V1", "IT"])
+def test_rdm_benchmark_ranks_signal_above_random_model(release, region):
+    benchmark = load_local(release, f"{NAME}.{region}-rdm")
+
+    score, random_score = benchmark(signal_model()), benchmark(random_model())
+
+    assert type(benchmark) is RSABenchmark
+    assert 0.85 < float(score) <= 1
+    assert float(score.raw) == pytest.approx(score.ceiling.attrs["lower_bound_loo"], abs=0.05)
+    assert abs(float(random_score)) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("region", ["V1", "IT"])
+def test_fast_ceiling_equals_that_of_brainscore(release, region):
+    expected = load_local(release, f"{NAME}.{region}-ridge").ceiling
+
+    actual = load_local(release, f"{NAME}.{region}-ridge", fast_ceilings=True).ceiling
+
+    assert float(actual) == pytest.approx(float(expected), abs=1e-6)
+    assert float(actual.error) == pytest.approx(float(expected.error), abs=1e-6)
+    assert actual.raw.dims == expected.raw.dims
+    np.testing.assert_array_equal(actual.raw["neuroid_id"].values, expected.raw["neuroid_id"].values)
+    np.testing.assert_allclose(actual.raw.values, expected.raw.values, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
+def test_benchmark_has_the_data_of_the_whole_assembly(upstream, releases_path, monkeypatch, name):
+    """Only one region is read. Brain-Score's code, given whole assemblies, selects the same data."""
+    local = load_local(releases_path, f"{name}.V4-ridge"), load_local(releases_path, f"{name}.V4-rdm")
+    for split in ("train", "test"):
+        whole = load_assembly(name, split, source=releases_path)
+        monkeypatch.setitem(data_registry, f"{name}_{split}", lambda whole=whole: whole)
+
+    expected = load_benchmark(f"{name}.V4-ridge"), load_benchmark(f"{name}.V4-rdm")
+
+    for attribute in ("train_assembly", "test_assembly"):
+        assert_equal(getattr(local[0], attribute), getattr(expected[0], attribute))
+    assert_equal(local[1]._assembly, expected[1]._assembly)
+    assert float(local[1].ceiling) == float(expected[1].ceiling)
+
+
+def assert_equal(actual, expected):
+    np.testing.assert_array_equal(actual.values, expected.values)
+    for level in ("stimulus_id", "neuroid_id", "subject", "region", "nc_testset"):
+        np.testing.assert_array_equal(actual[level].values, expected[level].values)
+
+
+DOCUMENTED_CHANGE = re.compile("^```diff\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("metric", ["ridge", "rdm"])
+def test_documented_change_of_brainscore_has_the_same_scores(brainscore, release, tmp_path, monkeypatch, metric):
+    """The page shows lines that would make the context unnecessary. They are applied to a copy of Brain-Score's module."""
+    upstream = import_upstream("benchmarks").benchmark
+    source = Path(upstream.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "docs" / "upstream-benchmarks.md"
+    lines = DOCUMENTED_CHANGE.search(page.read_text(encoding="utf-8"))[1].splitlines()
+    for old, new in zip(lines[::2], lines[1::2], strict=True):
+        assert (old[0], new[0]) == ("-", "+") and source.count(old[1:]) == 1
+        source = source.replace(old[1:], new[1:])
+    (tmp_path / "changed_benchmark.py").write_text(f"from importlib import import_module\n{source}", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_DIR", str(release))
+
+    changed = importlib.import_module("changed_benchmark")
+    benchmark = (
+        changed.Allen2022fmriSurface("V4", "ridge") if metric == "ridge" else changed.Allen2022fmriSurfaceRSA("V4")
+    )
+
+    expected = load_local(release, f"{NAME}.V4-{metric}", fast_ceilings=True)(signal_model())
+    assert float(benchmark(signal_model())) == float(expected)
+    markers = [marker_of(load_stimulus_set(NAME, split, source=release).identifier) for split in ("train", "test")]
+    if metric == "rdm":
+        identifier = benchmark._assembly.stimulus_set.identifier
+        assert identifier == f"{NAME}.train--{markers[0]}--{NAME}.test--{markers[1]}--full"
+
+
+# --- nothing stays behind --------------------------------------------------------------------------------------------------
+
+
+def test_context_replaces_16_benchmarks_and_restores_them(upstream, release):
+    before = dict(benchmark_registry), dict(data_registry)
+
+    with local_benchmarks(release):
+        replaced = {key for key, value in benchmark_registry.items() if before[0].get(key) is not value}
+        load_benchmark(f"{NAME}.V4-ridge")
+
+    assert replaced == IDENTIFIERS
+    assert (benchmark_registry, data_registry) == before
+
+
+def test_registries_are_restored_after_an_exception(upstream, release):
+    before = dict(benchmark_registry), dict(data_registry)
+
+    with (
+        pytest.raises(FileNotFoundError, match=f"holds {NAME}, expected {NAME}_4subj. Build it"),
+        local_benchmarks(release),
+    ):
+        load_benchmark(f"{NAME}_4subj.V1-rdm")
+
+    assert (benchmark_registry, data_registry) == before
+
+
+def test_registries_are_restored_when_a_ceiling_fails(upstream, release, monkeypatch):
+    benchmark = load_local(release, f"{NAME}.V4-ridge")
+    before = dict(data_registry)
+    monkeypatch.setattr(import_upstream("benchmarks").benchmark, "filter_reliable_neuroids", None)
+
+    with pytest.raises(TypeError, match="not callable"):
+        float(benchmark.ceiling)
+
+    assert data_registry == before
+
+
+def test_benchmark_stays_usable_after_the_context(upstream, release):
+    benchmark = load_local(release, f"{NAME}.V4-ridge")
+
+    for split in ("train", "test"):
+        assert data_registry[f"{NAME}_{split}"].__module__ == "brainscore_vision.data.allen2022_fmri_surface"
+    assert 0.3 < float(benchmark.ceiling) < 1
+
+
+CACHED_SCORES = """
+import json, sys
+import brainscore_vision
+from brainscore_vision import benchmark_registry, data_registry
+from brainscore_allen2022_surface.benchmarks import local_benchmarks
+from plugin.models import signal_model
+
+results = []
+for source in sys.argv[1:]:
+    with local_benchmarks(source):
+        ridge, rdm = (brainscore_vision.load_benchmark(f"Allen2022_fmri_surface.V4-{metric}") for metric in ("ridge", "rdm"))
+    model = signal_model()
+    model.visual_degrees = lambda: 8  # so that images are converted
+    results.append([float(score) for score in (ridge(model), ridge.ceiling, rdm(model), rdm.ceiling)])
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_disk_cache_mixes_no_releases_and_holds_no_published_name(release, other_responses, tmp_path):
+    """In another process, because Brain-Score reads the folder of its cache when it is imported."""
+    cache_path = tmp_path / "results"
+    environment = os.environ | {
+        "RESULTCACHING_HOME": str(cache_path),
+        "RESULTCACHING_DISABLE": "0",
+        "BRAINSCORE_HOME": str(tmp_path / "brainscore"),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", CACHED_SCORES, str(release), str(other_responses), str(release)]
+
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    assert run.returncode == 0, run.stderr
+    first, other, again = json.loads(run.stdout.splitlines()[-1])
+    assert again == first
+    assert abs(other[1]) < 0.3 < first[1]  # responses without signal have no ceiling
+    cached = [path.stem.partition("=")[2].split(",")[0] for path in cache_path.rglob("*.pkl")]
+    n_ceilings, n_stimulus_sets = 4, 3  # two benchmarks of two releases; train, test and all images
+    assert len(cached) == n_ceilings + n_stimulus_sets
+    for name in cached:
+        assert re.search("--[0-9a-f]{8}(--|$)", name), name
+
+
+# --- identifiers -----------------------------------------------------------------------------------------------------------
+
+
+def test_identifier_of_benchmark_changes_with_responses(release, other_responses):
+    first, again, other = (
+        load_local(source, f"{NAME}.V4-{metric}").identifier
+        for source, metric in ((release, "ridge"), (release, "rdm"), (other_responses, "ridge"))
+    )
+
+    assert first.startswith(f"{NAME}.V4-ridge--")
+    assert marker_of(first) == marker_of(again)
+    assert marker_of(first) != marker_of(other)
+
+
+def test_identifier_of_benchmark_changes_with_images(release, release_copy):
+    before = load_local(release, f"{NAME}.V4-ridge").identifier
+    paths = sorted((release_copy / "stimuli_train").iterdir())
+    paths[0].write_bytes(paths[1].read_bytes())
+
+    assert load_local(release_copy, f"{NAME}.V4-ridge").identifier != before
+
+
+def test_set_of_all_images_is_marked_and_cacheable(release):
+    from brainscore_vision.benchmark_helpers.cache_contract import assert_stimulus_identifier_is_cacheable
+
+    benchmark = load_local(release, f"{NAME}.V4-rdm")
+
+    markers = [
+        image_marker(load_assembly(NAME, split, "V4", source=release).stimulus_set.stimulus_paths)
+        for split in ("train", "test")
+    ]
+    identifier = benchmark._assembly.stimulus_set.identifier
+    assert identifier == "--".join([f"{NAME}_train--full", *markers])
+    assert_stimulus_identifier_is_cacheable(identifier)
+
+
+def test_brainscore_without_surface_benchmarks_is_refused(release, monkeypatch):
+    monkeypatch.setattr(benchmarks, "PLUGIN", "allen2022_nothing")
+
+    with (
+        pytest.raises(
+            ModuleNotFoundError, match="data.allen2022_nothing cannot be imported .* Install a version that has it"
+        ),
+        local_benchmarks(release),
+    ):
+        brainscore_vision.load_benchmark(f"{NAME}.V4-rdm")
