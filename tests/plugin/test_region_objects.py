@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
-import pandas as pd
 import pytest
 
-from allen2022_surface_packaging.build.assembly import NEUROID_COORDINATES, create_assembly
+from allen2022_surface_packaging.publish.regions import list_regions, write_region
 from brainscore_allen2022_surface.artifacts import read_artifacts
 from brainscore_allen2022_surface.loaders import load_assembly
 from plugin.relay import CountingRelay
@@ -23,16 +22,14 @@ SPLITS = tuple(PRESENTATIONS)
 
 @pytest.fixture(scope="module")
 def region_files(release, tmp_path_factory) -> dict[tuple[str, str], Path]:
-    """A NetCDF file of each region of each split, as `upload` publishes them."""
+    """The file of every region and split, as `upload` writes it."""
     folder = tmp_path_factory.mktemp("regions")
-    paths = {(split, region): folder / f"assy_{NAME}_{region}_{split}.nc" for split in SPLITS for region in REGIONS}
-    for (split, region), path in paths.items():
-        assembly = load_assembly(NAME, split, region=region, source=release)
-        presentations = pd.DataFrame({name: assembly[name].values for name in PRESENTATIONS[split]})
-        neuroids = pd.DataFrame({name: assembly[name].values for name in NEUROID_COORDINATES})
-        identifier = f"{NAME}.{region}.{split}"
-        with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=neuroids) as variable:
-            variable[:] = assembly.values
+    paths = {}
+    for split in SPLITS:
+        for region in list_regions(release / f"{NAME}_{split}.nc"):
+            path = paths[split, region.name] = folder / f"{NAME}_{region.name}_{split}.nc"
+            identifier = f"{NAME}.{region.name}.{split}"
+            write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{NAME}.{split}")
     return paths
 
 
