@@ -27,7 +27,7 @@ def region_files(release, tmp_path_factory) -> dict[tuple[str, str], Path]:
     paths = {}
     for split in SPLITS:
         for region in list_regions(release / f"{NAME}_{split}.nc"):
-            path = paths[split, region.name] = folder / f"{NAME}_{region.name}_{split}.nc"
+            path = paths[split, region.name] = folder / f"assy_{NAME}_{region.name}_{split}.nc"
             identifier = f"{NAME}.{region.name}.{split}"
             write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{NAME}.{split}")
     return paths
