@@ -64,8 +64,15 @@ def measure(
 
 
 def build(nsd_root: Path, release_path: Path, subjects: Sequence[int], *options: str) -> Cost:
-    """Build a release without a cache, and return what the whole command took."""
+    """Build a release of the published regions without a cache, and return what the whole command took."""
+    return build_recipes(nsd_root, release_path, subjects, [], "--name", "bench", *options)
+
+
+def build_recipes(
+    nsd_root: Path, release_path: Path, subjects: Sequence[int], recipes: Sequence[str], *options: str
+) -> Cost:
+    """Build releases of some recipes without a cache, and return what the whole command took."""
     shutil.rmtree(release_path, ignore_errors=True)
-    command = ("-m", "allen2022_surface_packaging", "build")
-    choices = ("--name", "bench", "--cache", "none", *options)
-    return run(*command, nsd_root, release_path, *choices, "--subjects", *subjects)[1]
+    command = ("-m", "allen2022_surface_packaging", "build", nsd_root, release_path, "--cache", "none", *options)
+    choices = [argument for recipe in recipes for argument in ("--recipe", recipe)]
+    return run(*command, *choices, "--subjects", *subjects)[1]

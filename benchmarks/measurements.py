@@ -54,6 +54,29 @@ def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
     return Reading(time.perf_counter() - started, core_seconds)
 
 
+def assemble(nsd_root: str, subject: str, folder_path: str) -> Reading:
+    """Average, standardise and write the assemblies of a subject whose sessions are in a cache."""
+    from allen2022_surface_packaging.build.cluster import Workers
+    from allen2022_surface_packaging.build.pipeline import write_assemblies
+    from allen2022_surface_packaging.build.sessions import SessionCache
+    from allen2022_surface_packaging.build.subjects import compute_subject, plan_subject
+    from allen2022_surface_packaging.nsd.inspection import inspect_tree
+    from allen2022_surface_packaging.nsd.tree import open_tree
+    from allen2022_surface_packaging.recipe import make_recipe
+    from allen2022_surface_packaging.release import ReleaseFolder
+
+    plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
+    folder = Path(folder_path)
+    folder.mkdir(exist_ok=True)
+    workers = Workers()
+    cache = SessionCache([plan], folder / "cache")
+    cache.prepare(workers)
+    started, core_started = time.perf_counter(), time.process_time()
+    task = plan_subject(plan, cache, int(subject), None, folder / "values")
+    write_assemblies(plan, workers.run(compute_subject, [task]), ReleaseFolder(folder))
+    return Reading(time.perf_counter() - started, time.process_time() - core_started)
+
+
 def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Computing:
     """Standardise one hemisphere of a session, which is in memory, many times on one core.
 
@@ -242,6 +265,7 @@ MEASUREMENTS = {
     for function in (
         plain_read,
         prepare_sessions,
+        assemble,
         compute,
         notebooks,
         make_tree,

@@ -101,7 +101,10 @@ def test_cortex_is_every_vertex_and_needs_no_atlas(tree_copy):
         (Region("a", "Kastner2015", (1, 99)), r"recipe \(x\): region 1, labels is 99, expected labels .*1 \(V1v\), 2"),
         (Region("a", "streams", ("ventrall",)), "region 1, labels is 'ventrall', expected .*5 \\(ventral\\)"),
         (Region("a", "streams", (2,)), "region 1, labels is 2, expected labels of vertices"),
-        (Region("a", "Glasser", (2,)), "lh.Glasser.mgz is missing"),
+        (
+            Region("a", "Glasser", (2,)),
+            r"recipe \(x\): region 1, atlas is 'Glasser', but .*lh.Glasser.mgz and .*rh.Glasser.mgz are missing",
+        ),
     ],
 )
 def test_region_is_refused_when_the_atlas_lacks_it(small_tree, region, message):

@@ -86,7 +86,7 @@ def read_regions(tree: NSDTree, recipe: Recipe) -> RegionMap:
         If a label file is missing or damaged, the files disagree on the vertex count, an atlas lacks a label of the
         recipe, or two regions have the same name.
     """
-    atlases = {atlas: _read_atlas(tree, atlas) for atlas in recipe.atlases}
+    atlases = {atlas: _read_atlas(tree, recipe, atlas) for atlas in recipe.atlases}
     n_vertices = _common_length(tree, recipe, atlases)
     regions: list[LabelledRegion] = []
     for number, region in enumerate(recipe.regions, start=1):
@@ -131,8 +131,15 @@ class _Atlas:
         return {hemisphere: np.flatnonzero(np.isin(values, labels)) for hemisphere, values in self.labels.items()}
 
 
-def _read_atlas(tree: NSDTree, atlas: str) -> _Atlas:
+def _read_atlas(tree: NSDTree, recipe: Recipe, atlas: str) -> _Atlas:
     files = {hemisphere: tree.labels(atlas, hemisphere) for hemisphere in HEMISPHERES}
+    missing = [str(file) for file in files.values() if not file.exists()]
+    if missing:
+        number = next(n for n, region in enumerate(recipe.regions, start=1) if region.atlas == atlas)
+        raise PackagingError(
+            f"{recipe}: region {number}, atlas is {atlas!r}, but {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. Download it ({files['lh'].official_path}) or choose another."
+        )
     labels = {hemisphere: read_vertices(file) for hemisphere, file in files.items()}
     return _Atlas(files, labels, read_label_names(tree.label_names(atlas)))
 
