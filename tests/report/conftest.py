@@ -11,17 +11,19 @@ from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_mesh
 
 from allen2022_surface_packaging.build.assembly import create_assembly
-from allen2022_surface_packaging.recipe import Recipe
+from allen2022_surface_packaging.recipe import Recipe, Region
 from allen2022_surface_packaging.release import (
+    NEUROID_COORDINATES,
     FilledCounts,
     Manifest,
+    ReleasedRegion,
     ReleaseFolder,
     list_presentations,
     record_files,
 )
 from allen2022_surface_packaging.report.page import write_report
 from report.browser import Tab, open_chromium
-from report.reading import REGION_NAMES, SPLITS, Page, measure
+from report.reading import SPLITS, Page, measure
 
 N_VERTICES = 163_842
 # The vertices of each region, sorted by their distance from the occipital pole. V4 and IT share 20.
@@ -52,33 +54,39 @@ def truth(reported) -> pd.DataFrame:
 def full_size(reported, tmp_path_factory) -> Path:
     """A release on 163,842 vertices, with its report: few neuroids, at known positions and with planted noise ceilings."""
     path = tmp_path_factory.mktemp("full") / "release"
+    plant_release(path, reported, plant_neuroids())
+    write_report(path)
+    return path
+
+
+def plant_release(path: Path, reported: Path, neuroids: pd.DataFrame, shared_noise: float = 0.0) -> None:
+    """Write a release of subjects 1 and 2 with given neuroids, and the stimuli of another release."""
     shutil.copytree(reported, path, ignore=shutil.ignore_patterns("*.nc", "release.json", "report.html"))
     folder = ReleaseFolder(path)
-    neuroids = plant_neuroids()
-    shapes = {split: write_planted_assembly(folder, split, neuroids) for split in SPLITS}
+    shapes = {split: write_planted_assembly(folder, split, neuroids, shared_noise) for split in SPLITS}
+    names = list(dict.fromkeys(neuroids["region"]))
     manifest = Manifest(
         name="planted",
-        recipe=Recipe("planted", (1, 2)),
+        recipe=Recipe("planted", (1, 2), tuple(Region(name, "Kastner2015", (1,)) for name in names)),
+        regions=tuple(ReleasedRegion(name, "Kastner2015", (1,), 402) for name in names),
         image_format="png",
         from_region_assemblies=False,
         n_vertices=N_VERTICES,
         n_trials_per_session=300,
         sessions={"subj01": 4, "subj02": 4},
         shapes=shapes,
-        nan_counts={name: dict.fromkeys(REGION_NAMES, FilledCounts(0, 0, 0)) for name in ("subj01", "subj02")},
+        nan_counts={name: dict.fromkeys(names, FilledCounts(0, 0, 0)) for name in ("subj01", "subj02")},
         inputs={},
         versions={},
         files=record_files(folder),
     )
     manifest.write(folder)
-    write_report(path)
-    return path
 
 
 def plant_neuroids() -> pd.DataFrame:
     """Return neuroids of two subjects with the same regions. V1 is at the occipital pole."""
     vertices = pd.concat([plant_vertices("lh", "left"), plant_vertices("rh", "right")])
-    vertices = vertices.sort_values("region", key=lambda names: names.map(REGION_NAMES.index), kind="stable")
+    vertices = vertices.sort_values("region", key=lambda names: names.map([*VERTEX_RANGES].index), kind="stable")
     neuroids = pd.concat(
         [
             table.assign(subject=subject)
@@ -105,23 +113,34 @@ def plant_vertices(hemisphere: str, side: str) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def write_planted_assembly(folder: ReleaseFolder, split: str, neuroids: pd.DataFrame) -> tuple[int, int, int]:
-    """Write responses with the noise ceilings of the neuroids, and return their shape."""
+def write_planted_assembly(
+    folder: ReleaseFolder, split: str, neuroids: pd.DataFrame, shared_noise: float
+) -> tuple[int, int, int]:
+    """Write responses with the noise ceilings of the neuroids, and return their shape.
+
+    `shared_noise` is the share of the variance of the noise that all repetitions of an image have in common.
+    """
     rng = np.random.default_rng(SPLITS.index(split))
     nsd_ids = pd.read_csv(folder.stimulus_table_path(split))["nsd_id"].to_numpy()
     presentations = list_presentations(split, nsd_ids)
     noise_ceilings = neuroids["nc_testset"].to_numpy()
     ncsnr = np.sqrt(noise_ceilings / (100 - noise_ceilings) / 3)
-    signal = ncsnr * rng.standard_normal((len(nsd_ids), len(neuroids)))
-    noise = rng.standard_normal((len(presentations), len(neuroids)))
+    of_images = (len(nsd_ids), len(neuroids))
+    images = ncsnr * rng.standard_normal(of_images) + np.sqrt(shared_noise) * rng.standard_normal(of_images)
+    n_repetitions = len(presentations) // len(nsd_ids)
+    noise = np.sqrt(1 - shared_noise) * rng.standard_normal((len(presentations), len(neuroids)))
     with create_assembly(
         folder.assembly_path("planted", split),
         identifier=f"planted.{split}",
         presentations=presentations,
-        neuroids=neuroids,
-    ) as values:
-        values[:] = (signal.repeat(len(presentations) // len(nsd_ids), axis=0) + noise)[:, :, None]
+        neuroids=[(name, as_stored(neuroids[name])) for name in NEUROID_COORDINATES],
+    ) as file:
+        file.write(0, 0, images.repeat(n_repetitions, axis=0) + noise)
     return len(presentations), len(neuroids), 1
+
+
+def as_stored(column: pd.Series) -> np.ndarray:
+    return column.to_numpy().astype("S") if column.dtype == object else column.to_numpy()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import base64
 import io
 import itertools
+import json
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from PIL import Image
+from sklearn.feature_selection import f_classif
 from sklearn.model_selection import ShuffleSplit
 
 REGION_NAMES = ("V1", "V2", "V4", "IT")
@@ -18,22 +21,32 @@ SPLITS = ("train", "test")
 
 
 class Page(HTMLParser):
-    """The content of a page: tables by id (rows of texts, the header first), pictures, links, facts and text."""
+    """The content of a page: tables by id (rows of texts, the header first), pictures, texts for pictures, links and text.
+
+    `alts` are the texts of pictures, of drawings in SVG too. `data` are the contents of the scripts that hold data, by id.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tables: dict[str, list[list[str]]] = {}
         self.pictures: list[dict[str, str]] = []
+        self.drawings: list[dict[str, str]] = []
         self.links: list[str] = []
+        self.ids: list[str] = []
         self.terms: list[str] = []
         self.facts: list[str] = []
+        self.data: dict[str, dict] = {}
         self.text = ""
         self._cells: list[str] | None = None
-        self._is_hidden = False
-        self.feed(path.read_text(encoding="utf-8"))
+        self._hidden = ""
+        self._script_id = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
 
     def handle_starttag(self, tag, attributes):
         named = dict(attributes)
+        if "id" in named:
+            self.ids.append(named["id"])
         if tag == "table":
             self._rows = self.tables.setdefault(named["id"], [])
         elif tag == "tr":
@@ -43,20 +56,28 @@ class Page(HTMLParser):
             self._cells.append("")
         elif tag == "img":
             self.pictures.append(named)
+        elif tag == "svg" and "aria-label" in named:
+            self.drawings.append(named)
         elif tag in ("link", "a"):
             self.links.append(named["href"])
-        self._is_hidden = tag in ("style", "title")
+        elif tag == "script":
+            self._script_id = named.get("id", "")
+        if tag in ("style", "title", "script"):
+            self._hidden = tag
 
     def handle_endtag(self, tag):
         if tag in ("td", "th", "dt", "dd"):
             self._cells = None
-        self._is_hidden = False
+        if tag == self._hidden:
+            self._hidden = self._script_id = ""
 
     def handle_data(self, data):
-        if not self._is_hidden:
+        if self._script_id:
+            self.data[self._script_id] = json.loads(data)
+        if not self._hidden:
             self.text += data
-        if self._cells is not None:
-            self._cells[-1] += data
+            if self._cells is not None:
+                self._cells[-1] += data
 
     def rows(self, table: str) -> list[list[str]]:
         return self.tables[table][1:]
@@ -65,14 +86,13 @@ class Page(HTMLParser):
         return self.facts[self.terms.index(term)]
 
     def alts(self, pattern: str) -> list[str]:
-        return [picture["alt"] for picture in self.pictures if re.search(pattern, picture["alt"])]
+        texts = [*(picture["alt"] for picture in self.pictures), *(drawing["aria-label"] for drawing in self.drawings)]
+        return [text for text in texts if re.search(pattern, text)]
 
-    def pixels(self, pattern: str, view: int) -> np.ndarray:
-        """Return one of the three views of the only map whose text matches."""
-        (source,) = [picture["src"] for picture in self.pictures if re.search(pattern, picture["alt"])]
-        pixels = decode(source)
-        width = pixels.shape[1] // 3
-        return pixels[:, view * width : (view + 1) * width]
+    def panel(self, region: str) -> list[list[str]]:
+        """Return the rows of the panel of a region: subject, distribution, and the numbers."""
+        number = int(re.search(rf'href="#region-(\d+)">{region}<', self.source)[1])
+        return self.rows(f"distributions-{number}")
 
 
 def measure(assembly_path: Path) -> pd.DataFrame:
@@ -90,7 +110,18 @@ def measure(assembly_path: Path) -> pd.DataFrame:
         neuroids[f"split_{i}"] = np.where(constant[0] | constant[1], np.nan, 2 * r / (1 + r))
     for first, second in itertools.combinations(range(3), 2):
         neuroids[f"pair_{first}{second}"] = repetitions[first].corrwith(repetitions[second]).to_numpy()
+    neuroids["repetition_r"] = neuroids.filter(like="pair_").mean(axis=1)
+    neuroids["nc_repetitions"] = anova_ceiling(repetitions)
     return neuroids
+
+
+def anova_ceiling(repetitions: list[pd.DataFrame]) -> np.ndarray:
+    """Return 100 (1 - 1/F), at least 0, of a one-way analysis of variance of the images, with scikit-learn's F."""
+    images = np.tile(np.arange(len(repetitions[0])), len(repetitions))
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        f = f_classif(pd.concat(repetitions).to_numpy(), images)[0]
+        return 100 * np.maximum(1 - 1 / f, 0)
 
 
 def split_half_ceiling(neuroids: pd.DataFrame) -> float:

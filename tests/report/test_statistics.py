@@ -40,7 +40,19 @@ def test_region_table_equals_the_numbers_of_the_release(page, truth, manifest):
         *([region, "all"] for region in REGION_NAMES),
     ]
 
-    for region, subject, n, n_left, n_right, shared, n_invalid, noise_ceiling, split_half in rows:
+    for (
+        region,
+        subject,
+        n,
+        n_left,
+        n_right,
+        shared,
+        n_invalid,
+        noise_ceiling,
+        of_repetitions,
+        pairs,
+        split_half,
+    ) in rows:
         selected = subjects if subject == "all" else [subject]
         neuroids = truth[(truth.region == region) & truth.subject.isin(selected)]
         assert [number(n), number(n_left), number(n_right)] == [
@@ -53,7 +65,48 @@ def test_region_table_equals_the_numbers_of_the_release(page, truth, manifest):
         assert shared == (", ".join(f"{overlap[name]:,} in {name}" for name in REGION_NAMES if name in overlap) or "0")
         assert number(n_invalid) == sum(manifest.nan_counts[name][region].neuroids for name in selected)
         assert agrees(noise_ceiling, neuroids.nc_testset.median(), 1)
+        assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
+        assert agrees(pairs, neuroids.repetition_r.median(), 3)
         assert agrees(split_half, split_half_ceiling(neuroids), 3)
+
+
+def test_panels_equal_the_numbers_of_the_release(page, truth, manifest):
+    for region in REGION_NAMES:
+        rows = page.panel(region)
+        assert [row[0] for row in rows] == [*sorted(manifest.nan_counts), "all"]
+        for subject, _, noise_ceiling, of_repetitions, interval, split_half, n in rows:
+            neuroids = truth[(truth.region == region) & ((truth.subject == subject) | (subject == "all"))]
+            assert number(n) == len(neuroids)
+            assert agrees(noise_ceiling, neuroids.nc_testset.median(), 1)
+            assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
+            assert agrees(split_half, split_half_ceiling(neuroids), 3)
+            if subject != "all":
+                lower, upper = map(number, interval.split(" to "))
+                assert 0 <= lower < upper <= 100
+
+
+def test_heat_map_equals_the_numbers_of_the_release(page, truth, manifest):
+    header, *rows = page.tables["heat"]
+    assert header == ["Region", *sorted(manifest.nan_counts), "all"]
+    assert [row[0] for row in rows] == list(REGION_NAMES)
+    measures = {measure["title"]: measure for measure in page.data["heat-values"]}
+    for i, region in enumerate(REGION_NAMES):
+        for j, subject in enumerate(header[1:]):
+            neuroids = truth[(truth.region == region) & ((truth.subject == subject) | (subject == "all"))]
+            counts = [c[region] for name, c in manifest.nan_counts.items() if subject in (name, "all")]
+            n_values = len(neuroids) * sum(manifest.shapes[split][0] for split in SPLITS)
+            expected = {
+                "Noise ceiling (median)": neuroids.nc_testset.median(),
+                "Noise ceiling from test repetitions (median)": neuroids.nc_repetitions.median(),
+                "Split-half ceiling": split_half_ceiling(neuroids),
+                "Correlation of repetitions (median)": neuroids.repetition_r.median(),
+                "Neuroids": len(neuroids),
+                "Filled values": 100 * sum(count.train + count.test for count in counts) / n_values,
+            }
+            assert agrees(rows[i][1 + j], expected["Noise ceiling (median)"], 1)
+            assert list(measures) == list(expected)
+            for title, shown in measures.items():
+                assert agrees(f"{shown['values'][i][j]:.{shown['digits']}f}", expected[title], shown["digits"])
 
 
 def test_region_table_counts_vertices_that_v4_and_it_share(page):
@@ -172,6 +225,7 @@ def test_unknown_ceilings_of_a_region_are_shown_as_dashes(release_copy):
 
     page = Page(write_report(release_copy))
 
-    assert {tuple(row[-2:]) for row in page.rows("region-table") if row[0] == "V2"} == {("–", "–")}
+    assert {tuple(row[-4:]) for row in page.rows("region-table") if row[0] == "V2"} == {("–",) * 4}
+    assert {row[4] for row in page.panel("V2")} == {"–", ""}
     assert "V2: 0 neuroids, rank correlation –" in page.text
     assert {row[-1] for row in page.rows("invalid-table") if row[0] == "V2"} == {"13"}

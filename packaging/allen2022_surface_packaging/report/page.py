@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from ..atomic import write_whole
 from ..errors import PackagingError, one_line
-from ..nsd.facts import N_VERTICES_OF_FSAVERAGE
 from ..release import SPLITS, Manifest, ReleaseFolder
-from .figures import SHARED_COLOUR, VIEWS, colour_scale
+from .colours import ink_on, scale_colours
+from .cortex import cortex_content
+from .findings import list_findings
+from .heatmap import heat_map
 from .sections import (
     ReleaseContent,
-    ceiling_scale,
-    comparisons,
     contact_sheet,
-    distributions,
-    map_section,
+    noise_ceiling_end,
     overview,
     read_content,
+    region_panels,
     split_section,
 )
-from .summaries import summarise_inputs, summarise_invalid, summarise_regions
+from .summaries import summarise_inputs, summarise_invalid, summarise_regions, summarise_repetitions
+from .surface import has_surface
 from .tables import (
     file_table,
-    format_count,
     input_table,
     invalid_table,
     option_table,
     region_table,
+    repetition_table,
+    shared_noise_table,
+    source_table,
     version_table,
 )
+from .verification import read_verdict
 
 logger = logging.getLogger(__name__)
 
-TEMPLATE = "report.html"
+TEMPLATES = files(__package__) / "templates"
+SCRIPTS = ("page.js", "cortex.js")
 
 
 def write_report(release_path: Path) -> Path:
@@ -68,37 +77,55 @@ def write_report(release_path: Path) -> Path:
 def render_page(release: ReleaseContent) -> str:
     """Return the report of a release as HTML."""
     folder, manifest, neuroids = release.folder, release.manifest, release.neuroids
-    has_maps = manifest.n_vertices == N_VERTICES_OF_FSAVERAGE
-    scale = ceiling_scale(neuroids)
-    environment = Environment(
+    regions = summarise_regions(neuroids, manifest)
+    invalid = summarise_invalid(neuroids, manifest)
+    repetitions = summarise_repetitions(neuroids, manifest)
+    script = Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS))
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=script,
+            script_hash=base64.b64encode(sha256(script.encode()).digest()).decode("ascii"),
+            scale=[(colour, ink_on(colour)) for colour in scale_colours()],
+            overview=overview(release),
+            simulated=manifest.simulated,
+            verdict=read_verdict(folder),
+            verification_name=folder.verification_path.name,
+            findings=list_findings(regions, invalid, repetitions, release.ceilings),
+            cortex=cortex_content(neuroids, manifest) if has_surface(manifest.n_vertices) else None,
+            n_vertices=manifest.n_vertices,
+            heat=heat_map(manifest, regions, invalid),
+            region_table=region_table(regions),
+            panels=list(region_panels(release)),
+            first_panel=0 if len(manifest.regions) > 1 else 1,  # the panel of all regions is number 0
+            noise_ceiling_end=noise_ceiling_end(neuroids),
+            splits=split_section(release),
+            repetition_table=repetition_table(repetitions, n_trials_per_session=manifest.n_trials_per_session),
+            shared_noise_table=shared_noise_table(release.ceilings.agreement, release.ceilings.correlations),
+            betas=manifest.recipe.betas,
+            pool=manifest.recipe.pool,
+            sheets=[contact_sheet(release, split) for split in SPLITS],
+            nan_policy=manifest.recipe.nan_policy,
+            invalid_table=invalid_table(invalid),
+            option_table=option_table(manifest),
+            source_table=source_table(manifest),
+            version_table=version_table(manifest),
+            input_table=input_table(summarise_inputs(manifest.inputs)),
+            file_table=file_table(folder, manifest),
+            manifest_name=folder.manifest_path.name,
+        )
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE).render(
-        overview=overview(release),
-        simulated=manifest.simulated,
-        region_table=region_table(summarise_regions(neuroids, manifest)),
-        scale=scale,
-        scale_colours=colour_scale(),
-        maps=map_section(release, scale) if has_maps else None,
-        n_vertices=format_count(manifest.n_vertices),
-        n_vertices_of_fsaverage=format_count(N_VERTICES_OF_FSAVERAGE),
-        shared_colour=SHARED_COLOUR,
-        views=VIEWS,
-        distributions=list(distributions(release, scale)),
-        comparisons=list(comparisons(release, scale)),
-        splits=split_section(release),
-        sheets=[contact_sheet(release, split) for split in SPLITS],
-        nan_policy=manifest.recipe.nan_policy,
-        invalid_table=invalid_table(summarise_invalid(neuroids.table, manifest)),
-        option_table=option_table(manifest),
-        version_table=version_table(manifest),
-        input_table=input_table(summarise_inputs(manifest.inputs)),
-        file_table=file_table(folder, manifest),
-        manifest_name=folder.manifest_path.name,
     )
 
 

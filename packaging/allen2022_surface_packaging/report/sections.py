@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from ..nsd.facts import HEMISPHERES
-from ..progress import follow
-from ..recipe import published_dataset
+from ..recipe import CORTEX, published_dataset
 from ..release import SPLITS, TIME_BIN, Manifest, ReleaseFolder
-from .figures import (
-    SHARED_COLOUR,
-    SIDES,
-    VIEWS,
-    Picture,
-    cortical_map,
-    noise_ceiling_distributions,
-    region_colours,
-    region_map,
-    split_half_against_noise_ceiling,
-    split_overview,
-    thumbnail,
-)
-from .statistics import (
-    NeuroidStatistics,
-    RegionMap,
-    compare_ceilings,
-    expected_curve,
-    highest_on_scale,
-    map_regions,
-    median,
-    read_neuroids,
-)
+from .ceilings import CeilingTables, measure_ceilings
+from .charts import Thumbnail, comparison, distribution, positions, thumbnail
+from .measures import highest_on_scale
+from .statistics import ALL, NeuroidStatistics, compare_ceilings, expected_curve, read_neuroids
 from .summaries import (
     read_stimuli,
     region_names,
     subject_names,
-    summarise_repetitions,
     summarise_splits,
 )
-from .tables import Table, format_bytes, format_count, format_number, join_words, repetition_table, split_table
+from .tables import (
+    BETAS_MEANINGS,
+    Table,
+    format_bytes,
+    format_count,
+    format_number,
+    format_range,
+    join_words,
+    split_table,
+)
 
-MAX_THUMBNAILS = 800  # per split: enough for all images of NSD, and few enough for a page of some megabytes
-VIEWS_IN_WORDS = f"in {join_words(VIEWS)} view"
+MAX_THUMBNAILS = 450  # per split: enough for all images of the published releases, and few enough for a small page
+MOST_NAMED_REGIONS = 8  # in a sentence
+ALL_REGIONS = "All regions"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,30 +45,7 @@ class ReleaseContent:
     manifest: Manifest
     neuroids: NeuroidStatistics
     stimuli: dict[str, pd.DataFrame]  # by split
-
-
-@dataclass(frozen=True)
-class CeilingScale:
-    """The scale of all drawings of noise ceilings: its end in percent, and whether a noise ceiling is higher."""
-
-    highest: float
-    is_clipped: bool
-
-
-@dataclass(frozen=True)
-class CaptionedPicture:
-    """A picture with a caption."""
-
-    caption: str
-    picture: Picture
-
-
-@dataclass(frozen=True)
-class CorticalPictures:
-    """A picture of each hemisphere, by the name of the hemisphere, with a caption."""
-
-    caption: str
-    pictures: dict[str, Picture]
+    ceilings: CeilingTables
 
 
 @dataclass(frozen=True)
@@ -87,6 +53,7 @@ class Overview:
     """The top of the page. Tiles are pairs of number and label, facts are pairs of term and text."""
 
     name: str
+    description: str
     n_subjects: int
     regions: str
     tiles: list[tuple[str, str]]
@@ -94,21 +61,39 @@ class Overview:
 
 
 @dataclass(frozen=True)
-class MapSection:
-    """The cortical maps. The legend holds pairs of region and colour."""
+class SubjectRow:
+    """One subject in a panel of a region: numbers as texts, and the distribution of its noise ceilings.
 
-    legend: list[tuple[str, str]]
-    regions: list[CorticalPictures]
-    ceilings: list[CorticalPictures]
+    Attributes
+    ----------
+    interval : of the median noise ceiling from the test repetitions, or nothing
+    """
+
+    subject: str
+    n_neuroids: str
+    distribution: Markup
+    noise_ceiling: str
+    from_repetitions: str
+    interval: str
+    split_half: str
+
+
+@dataclass(frozen=True)
+class RegionPanel:
+    """A region, or all regions, in detail."""
+
+    name: str
+    caption: str
+    rows: list[SubjectRow]
+    comparison: Markup
 
 
 @dataclass(frozen=True)
 class SplitSection:
-    """The splits and repetitions."""
+    """The images of both splits."""
 
     splits: Table
-    picture: Picture
-    repetitions: Table
+    positions: Markup
 
 
 @dataclass(frozen=True)
@@ -117,169 +102,148 @@ class ContactSheet:
 
     split: str
     caption: str
-    pictures: list[Picture]
+    thumbnails: list[Thumbnail]
 
 
 def read_content(folder: ReleaseFolder, manifest: Manifest) -> ReleaseContent:
-    """Read and measure a release. One region of one subject is in memory at a time."""
-    return ReleaseContent(folder, manifest, read_neuroids(folder, manifest), read_stimuli(folder))
-
-
-def ceiling_scale(neuroids: NeuroidStatistics) -> CeilingScale:
-    """Choose the scale of noise ceilings, so that at most 1 % of the neuroids are above it."""
-    noise_ceilings = neuroids.table["nc_testset"].to_numpy()
-    highest = highest_on_scale(noise_ceilings)
-    return CeilingScale(highest, is_clipped=bool((noise_ceilings > highest).any()))
+    """Read and measure a release."""
+    neuroids = read_neuroids(folder, manifest)
+    return ReleaseContent(
+        folder, manifest, neuroids, read_stimuli(folder), measure_ceilings(folder, manifest, neuroids)
+    )
 
 
 def overview(release: ReleaseContent) -> Overview:
     """Return the top of the page."""
-    names = region_names(release.manifest)
-    n_subjects = len(release.manifest.recipe.subjects)
-    return Overview(release.manifest.name, n_subjects, join_words(names), _tiles(release), _facts(release))
+    manifest = release.manifest
+    return Overview(
+        name=manifest.name,
+        description=manifest.recipe.description,
+        n_subjects=len(manifest.recipe.subjects),
+        regions=_describe_regions(manifest),
+        tiles=_tiles(release),
+        facts=_facts(release),
+    )
+
+
+def _describe_regions(manifest: Manifest) -> str:
+    if [region.atlas for region in manifest.regions] == [CORTEX]:
+        return "the whole cortex"
+    names = region_names(manifest)
+    if len(names) <= MOST_NAMED_REGIONS:
+        return join_words(names)
+    return f"{format_count(len(names))} regions of {join_words(manifest.recipe.atlases)}"
 
 
 def _tiles(release: ReleaseContent) -> list[tuple[str, str]]:
     neuroids = release.neuroids
+    n_subjects, n_regions = len(release.manifest.recipe.subjects), len(release.manifest.regions)
     return [
-        (format_count(len(release.manifest.recipe.subjects)), "subjects"),
+        (format_count(n_subjects), "subject" if n_subjects == 1 else "subjects"),
+        (format_count(n_regions), "region" if n_regions == 1 else "regions"),
         (format_count(sum(map(len, release.stimuli.values()))), "images"),
         (format_count(len(neuroids.table)), "neuroids"),
-        (f"{format_number(neuroids.noise_ceiling, 1)} %", "median noise ceiling"),
-        (format_number(neuroids.split_half_ceiling, 3), "split-half ceiling (r)"),
+        (f"{format_number(neuroids.median('nc_testset'), 1)} %", "median noise ceiling"),
+        (format_number(neuroids.split_half_ceiling(), 3), "split-half ceiling (r)"),
     ]
 
 
 def _facts(release: ReleaseContent) -> list[tuple[str, str]]:
     manifest = release.manifest
-    name = manifest.name
+    recipe, name = manifest.recipe, manifest.name
     identifiers = ", ".join(f"{name}.{split}" for split in SPLITS)
-    n_neuroids = release.neuroids.table["region"].value_counts().to_dict()
     n_bytes = sum(record.size for record in manifest.files.values())
     shapes = {split: " × ".join(map(format_count, manifest.shapes[split])) for split in SPLITS}
     start, end = (value for values in TIME_BIN.values() for value in values)
+    images = ", ".join(f"{format_count(len(table))} {split}" for split, table in release.stimuli.items())
     return [
         ("Name", name),
         *([("In Brain-Score", identifiers)] if published_dataset(name) else []),
         ("Subjects", ", ".join(subject_names(manifest))),
-        ("Images", ", ".join(f"{format_count(len(table))} {split}" for split, table in release.stimuli.items())),
         (
-            "Neuroids",
-            ", ".join(f"{region} {format_count(n_neuroids.get(region, 0))}" for region in region_names(manifest)),
+            "Images",
+            f"{images}; {'shared between subjects' if recipe.pool == 'shared' else 'train images are own images'}",
         ),
+        ("Neuroids", _count_neuroids(release)),
+        ("Betas", f"{recipe.betas}: {BETAS_MEANINGS.get(recipe.betas, '')}"),
         ("Surface", f"fsaverage, {format_count(manifest.n_vertices)} vertices per hemisphere"),
         *((f"{split.capitalize()} assembly", f"{shape} float32") for split, shape in shapes.items()),
-        ("Values", "unitless: z-scored per session over trials, then per vertex over images"),
+        ("Values", f"unitless: z-scored per session over trials, then per vertex over {recipe.standardize_on} images"),
         ("Time bin", f"{start} to {end} ms, a placeholder that Brain-Score requires"),
         ("Size", f"{format_bytes(n_bytes)} in {format_count(len(manifest.files))} files"),
     ]
 
 
-def distributions(release: ReleaseContent, scale: CeilingScale) -> Iterator[CaptionedPicture]:
-    """Yield the distributions of the noise ceilings in each region."""
-    for region in region_names(release.manifest):
-        table = release.neuroids.select(region=region).table
-        ceilings = {str(subject): neuroids["nc_testset"].to_numpy() for subject, neuroids in table.groupby("subject")}
-        medians = ", ".join(f"{subject} {format_number(median(values), 1)} %" for subject, values in ceilings.items())
-        alt = f"Distributions of the noise ceilings in {region}, one row per subject. Medians: {medians}."
-        yield CaptionedPicture(region, noise_ceiling_distributions(ceilings, highest=scale.highest, alt=alt))
-
-
-def comparisons(release: ReleaseContent, scale: CeilingScale) -> Iterator[CaptionedPicture]:
-    """Yield the comparison of split-half ceilings and noise ceilings in each region."""
-    for region in region_names(release.manifest):
-        ceilings = compare_ceilings(release.neuroids.select(region=region).table)
-        n_neuroids = format_count(len(ceilings.noise_ceilings))
-        correlation = format_number(ceilings.rank_correlation, 2)
-        picture = split_half_against_noise_ceiling(
-            ceilings.noise_ceilings,
-            ceilings.split_half,
-            expected_curve(scale.highest),
-            highest=scale.highest,
-            alt=(
-                f"Split-half ceilings against noise ceilings of {n_neuroids} neuroids in {region}, with the expected "
-                f"curve. The colour shows the number of neuroids. Spearman's rank correlation is {correlation}."
-            ),
-        )
-        yield CaptionedPicture(f"{region}: {n_neuroids} neuroids, rank correlation {correlation}", picture)
-
-
-def map_section(release: ReleaseContent, scale: CeilingScale) -> MapSection:
-    """Return the maps of regions and ceilings. Only a release of all vertices of fsaverage has maps."""
+def _count_neuroids(release: ReleaseContent) -> str:
+    counts = release.neuroids.table["region"].value_counts().to_dict()
     names = region_names(release.manifest)
-    legend = list(zip(names, region_colours(len(names)), strict=True))
-    regions = [_region_pictures(drawn, names) for drawn in map_regions(release.neuroids.table, names)]
-    return MapSection(legend, regions, list(_ceiling_pictures(release, scale)))
+    if len(names) <= MOST_NAMED_REGIONS:
+        return ", ".join(f"{name} {format_count(counts.get(name, 0))}" for name in names)
+    sizes = [counts.get(name, 0) for name in names]
+    return f"{format_count(min(sizes))} to {format_count(max(sizes))} in a region"
 
 
-def _region_pictures(region_vertices: RegionMap, names: Sequence[str]) -> CorticalPictures:
-    pictures = {}
-    for hemisphere in HEMISPHERES:
-        vertices = region_vertices.vertices[region_vertices.vertices["hemisphere"] == hemisphere]
-        codes = vertices["code"].to_numpy(dtype=np.float64)
-        counts = [
-            f"{name} {format_count(int((codes == code).sum()))}"
-            for code, name in enumerate([*names, "more than one region"])
-        ]
-        pictures[hemisphere] = region_map(
-            codes,
-            vertices["vertex_index"].to_numpy(),
-            hemisphere,
-            colours=[*region_colours(len(names)), SHARED_COLOUR],
-            alt=(
-                f"Map of the regions on the inflated {SIDES[hemisphere]} hemisphere, {VIEWS_IN_WORDS}. "
-                f"Numbers of vertices: {', '.join(counts)}."
-            ),
-        )
-    return CorticalPictures(join_words(region_vertices.subjects), pictures)
+def region_panels(release: ReleaseContent) -> Iterator[RegionPanel]:
+    """Yield a panel of all regions, if there are several, and one of each region."""
+    names = region_names(release.manifest)
+    highest = noise_ceiling_end(release.neuroids)
+    for name in [*([None] if len(names) > 1 else []), *names]:
+        yield _region_panel(name, release, highest)
 
 
-def _ceiling_pictures(release: ReleaseContent, scale: CeilingScale) -> Iterator[CorticalPictures]:
-    subjects = subject_names(release.manifest)
-    for subject in follow(subjects, n_items=len(subjects), title="maps", unit="subject"):
-        table = release.neuroids.select(subject=subject).table
-        noise_ceilings, split_half = {}, {}
-        for hemisphere in HEMISPHERES:
-            neuroids = table[table["hemisphere"] == hemisphere]
-            noise_ceilings[hemisphere] = _noise_ceiling_picture(neuroids, subject, hemisphere, scale)
-            split_half[hemisphere] = _split_half_picture(neuroids, subject, hemisphere)
-        yield CorticalPictures(f"{subject}, noise ceiling", noise_ceilings)
-        yield CorticalPictures(f"{subject}, split-half ceiling", split_half)
+def noise_ceiling_end(neuroids: NeuroidStatistics) -> float:
+    """Return the end of the axes of noise ceilings in percent: no neuroid is above it."""
+    return min(100.0, highest_on_scale(neuroids.values("nc_testset")))
 
 
-def _noise_ceiling_picture(neuroids: pd.DataFrame, subject: str, hemisphere: str, scale: CeilingScale) -> Picture:
-    values = neuroids["nc_testset"].to_numpy()
-    alt = (
-        f"Map of the noise ceiling of {subject} on the inflated {SIDES[hemisphere]} hemisphere, {VIEWS_IN_WORDS}. "
-        f"The median over neuroids is {format_number(median(values), 1)} %."
+def _region_panel(region: str | None, release: ReleaseContent, highest: float) -> RegionPanel:
+    name = region or ALL_REGIONS
+    neuroids, subjects = release.neuroids, subject_names(release.manifest)
+    columns = [*subjects, *([ALL] if len(subjects) > 1 else [])]
+    rows = neuroids.rows(region=region)
+    ceilings = compare_ceilings(neuroids.values("nc_testset", rows), neuroids.values("split_half", rows))
+    n_neuroids = format_count(len(ceilings.noise_ceilings))
+    correlation = format_number(ceilings.rank_correlation, 2)
+    picture = comparison(
+        ceilings,
+        expected_curve(highest),
+        highest=highest,
+        alt=(
+            f"Split-half ceilings against noise ceilings of {n_neuroids} neuroids in {name}, with the expected curve. "
+            f"The colour shows the number of neuroids. Spearman's rank correlation is {correlation}."
+        ),
     )
-    limits = (0, scale.highest)
-    return cortical_map(values, neuroids["vertex_index"].to_numpy(), hemisphere, limits=limits, alt=alt)
-
-
-def _split_half_picture(neuroids: pd.DataFrame, subject: str, hemisphere: str) -> Picture:
-    values = neuroids["split_half"].to_numpy()
-    alt = (
-        f"Map of the split-half ceiling of {subject} on the inflated {SIDES[hemisphere]} hemisphere, {VIEWS_IN_WORDS}. "
-        f"The median over neuroids is {format_number(median(values), 3)}."
+    return RegionPanel(
+        name=name,
+        caption=f"{name}: {n_neuroids} neuroids, rank correlation {correlation}",
+        rows=[_subject_row(release, region, subject, highest) for subject in columns],
+        comparison=picture,
     )
-    return cortical_map(values, neuroids["vertex_index"].to_numpy(), hemisphere, limits=(0, 1), alt=alt)
+
+
+def _subject_row(release: ReleaseContent, region: str | None, subject: str, highest: float) -> SubjectRow:
+    neuroids = release.neuroids
+    rows = neuroids.rows(region=region, subject=subject)
+    interval = release.ceilings.interval(region or "", subject)
+    return SubjectRow(
+        subject=subject,
+        n_neuroids=format_count(len(rows)),
+        distribution=distribution(neuroids.values("nc_testset", rows), highest=highest),
+        noise_ceiling=format_number(neuroids.median("nc_testset", rows), 1),
+        from_repetitions=format_number(neuroids.median("nc_repetitions", rows), 1),
+        interval=format_range(*interval, 0) if interval else "",
+        split_half=format_number(neuroids.split_half_ceiling(rows), 3),
+    )
 
 
 def split_section(release: ReleaseContent) -> SplitSection:
-    """Return the tables and the picture of the splits and repetitions."""
+    """Return the table of the splits, and where their images are among those of NSD."""
     counts = join_words([f"{format_count(len(table))} {split}" for split, table in release.stimuli.items()])
-    picture = split_overview(
+    picture = positions(
         {split: table["nsd_id"].to_numpy() for split, table in release.stimuli.items()},
         alt=f"Positions of the {counts} images among the images of NSD, one line per image.",
     )
-    manifest = release.manifest
-    repetitions = summarise_repetitions(release.neuroids, manifest)
-    return SplitSection(
-        split_table(summarise_splits(release.folder, manifest, release.stimuli)),
-        picture,
-        repetition_table(repetitions, n_trials_per_session=manifest.n_trials_per_session),
-    )
+    return SplitSection(split_table(summarise_splits(release.folder, release.manifest, release.stimuli)), picture)
 
 
 def contact_sheet(release: ReleaseContent, split: str) -> ContactSheet:
@@ -288,11 +252,11 @@ def contact_sheet(release: ReleaseContent, split: str) -> ContactSheet:
     n_shown = min(len(table), MAX_THUMBNAILS)
     rows = np.linspace(0, len(table) - 1, n_shown).round().astype(int)
     shown = table.iloc[rows]
-    pictures = [
-        thumbnail(release.folder.stimuli_path(split) / file_name, alt=stimulus_id)
+    thumbnails = [
+        thumbnail(release.folder.stimuli_path(split) / file_name, name=stimulus_id)
         for file_name, stimulus_id in zip(shown["image_file_name"], shown["stimulus_id"], strict=True)
     ]
     n_images = format_count(len(table))
     is_sample = n_shown < len(table)
     caption = f"{format_count(n_shown)} of {n_images} images, evenly spaced" if is_sample else f"all {n_images} images"
-    return ContactSheet(split, caption, pictures)
+    return ContactSheet(split, caption, thumbnails)

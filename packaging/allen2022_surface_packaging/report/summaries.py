@@ -14,6 +14,7 @@ from ..nsd.facts import subject_name
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .statistics import ALL, NeuroidStatistics, median, open_assembly
 
+MEDIANS = ("nc_testset", "nc_repetitions", "repetition_r")
 VARYING_PART_OF_PATH = re.compile(r"(?<=/)[lr](?=h\.)|(?<=betas_session)\d+|(?<=nsd_)\d{5}")
 
 
@@ -26,7 +27,7 @@ class RegionSummary:
     n_left, n_right : number of neuroids in each hemisphere
     n_shared : number of neuroids whose vertex is also in another region, by the name of that region; zeros are left out
     n_invalid : number of neuroids with a NaN before NaN values were filled
-    noise_ceiling : median over neuroids, in percent
+    medians : over neuroids, of each column in `MEDIANS`
     split_half : as `NeuroidStatistics.split_half_ceiling`
     """
 
@@ -37,7 +38,7 @@ class RegionSummary:
     n_right: int
     n_shared: dict[str, int]
     n_invalid: int
-    noise_ceiling: float
+    medians: dict[str, float]
     split_half: float
 
 
@@ -126,20 +127,20 @@ def summarise_regions(neuroids: NeuroidStatistics, manifest: Manifest) -> list[R
     summaries = []
     for region in names:
         for subject in [*subjects, ALL]:
-            selected = neuroids.select(region=region, subject=subject)
-            is_left = selected.table["hemisphere"] == "lh"
+            rows = neuroids.rows(region=region, subject=subject)
+            n_left = int((neuroids.values("hemisphere", rows) == "lh").sum())
             summary = RegionSummary(
                 region=region,
                 subject=subject,
-                n_neuroids=len(selected.table),
-                n_left=int(is_left.sum()),
-                n_right=int((~is_left).sum()),
+                n_neuroids=len(rows),
+                n_left=n_left,
+                n_right=len(rows) - n_left,
                 n_shared={name: n for name in names if (n := n_shared[region, name, subject])},
                 n_invalid=sum(
                     manifest.nan_counts[name][region].neuroids for name in subjects if subject in (name, ALL)
                 ),
-                noise_ceiling=selected.noise_ceiling,
-                split_half=selected.split_half_ceiling,
+                medians={column: neuroids.median(column, rows) for column in MEDIANS},
+                split_half=neuroids.split_half_ceiling(rows),
             )
             summaries.append(summary)
     return summaries
@@ -150,37 +151,39 @@ def summarise_repetitions(neuroids: NeuroidStatistics, manifest: Manifest) -> li
     n_sessions = {subject: manifest.sessions[subject] for subject in subject_names(manifest)}
     n_sessions[ALL] = sum(manifest.sessions.values())
     return [
-        RepetitionSummary(subject, n, tuple(map(median, neuroids.select(subject=subject).repetition_correlations)))
+        RepetitionSummary(
+            subject, n, tuple(map(median, neuroids.repetition_correlations[:, neuroids.rows(subject=subject)]))
+        )
         for subject, n in n_sessions.items()
     ]
 
 
-def summarise_invalid(table: pd.DataFrame, manifest: Manifest) -> list[InvalidSummary]:
-    """Count what was filled, dropped or missing in each region of each subject.
-
-    Parameters
-    ----------
-    table : table with a row per neuroid
-        The neuroid coordinates of the assembly.
-    """
-    numbers = table["neuroid_id"].str.rsplit("_v", n=1).str[1].astype(int)
-    n_numbered = (numbers.groupby(table["region"]).max() + 1).to_dict()
+def summarise_invalid(neuroids: NeuroidStatistics, manifest: Manifest) -> list[InvalidSummary]:
+    """Count what was filled, dropped or missing in each region of each subject."""
     summaries = []
+    subjects = subject_names(manifest)
     for region in region_names(manifest):
-        for subject in subject_names(manifest):
-            rows = (table["region"] == region) & (table["subject"] == subject)
+        n_numbered = max(_count_numbered(neuroids, region, subject) for subject in subjects)
+        for subject in subjects:
+            rows = neuroids.rows(region=region, subject=subject)
             counts = manifest.nan_counts[subject][region]
             summary = InvalidSummary(
                 region=region,
                 subject=subject,
                 n_neuroids=counts.neuroids,
                 n_filled={"train": counts.train, "test": counts.test},
-                n_values={split: manifest.shapes[split][0] * int(rows.sum()) for split in SPLITS},
-                n_dropped=int(n_numbered.get(region, 0) - rows.sum()),
-                n_without_ceiling=int(table["nc_testset"][rows].isna().sum()),
+                n_values={split: manifest.shapes[split][0] * len(rows) for split in SPLITS},
+                n_dropped=n_numbered - len(rows),
+                n_without_ceiling=int(np.isnan(neuroids.values("nc_testset", rows)).sum()),
             )
             summaries.append(summary)
     return summaries
+
+
+def _count_numbered(neuroids: NeuroidStatistics, region: str, subject: str) -> int:
+    """Return one more than the number of the last neuroid; numbers ascend, and those of dropped neuroids are missing."""
+    rows = neuroids.rows(region=region, subject=subject)
+    return 1 + int(str(neuroids.ids[rows[-1]], "ascii").rpartition("_v")[2]) if len(rows) else 0
 
 
 def total_invalid(summaries: Sequence[InvalidSummary]) -> InvalidSummary:
@@ -235,6 +238,7 @@ def summarise_inputs(inputs: Mapping[str, int]) -> list[InputSummary]:
 def _count_shared_vertices(table: pd.DataFrame) -> Counter[tuple[str, str, str]]:
     """Count the vertices that two regions share, by both regions and the subject, which is also `ALL`."""
     vertices = table[["region", "subject", "hemisphere", "vertex_index"]]
+    vertices = vertices[vertices.duplicated(["subject", "hemisphere", "vertex_index"], keep=False)]
     pairs = vertices.merge(vertices, on=["subject", "hemisphere", "vertex_index"])
     pairs = pairs[pairs["region_x"] != pairs["region_y"]]
     of_subjects = Counter(zip(pairs["region_x"], pairs["region_y"], pairs["subject"], strict=True))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from ..atomic import sha1_of
 from ..release import SPLITS, FileRecord, Manifest, ReleaseFolder
@@ -20,7 +21,15 @@ from .summaries import (
 )
 
 MISSING = "–"
+BETAS_MEANINGS = {
+    "betas_fithrf_GLMdenoise_RR": "fitted hemodynamic response, GLMdenoise and ridge regression (NSD's b3). They share "
+    "information between the repetitions of an image, so ceilings from repetitions may be too high.",
+    "betas_fithrf": "fitted hemodynamic response (NSD's b2).",
+    "betas_assumehrf": "assumed hemodynamic response (NSD's b1).",
+}
 OPTION_MEANINGS = {
+    ("pool", "shared"): "The images that every subject saw three times, split into train and test.",
+    ("pool", "own"): "Train: the images that only this subject saw. Test: the shared images that it saw three times.",
     ("standardize_on", "all"): "Each vertex is standardised over the averages of all complete images.",
     ("standardize_on", "train"): "Each vertex is standardised over the averages of the train images alone.",
     ("nan_policy", "zero"): "Values that are not a number are replaced by 0.",
@@ -29,6 +38,7 @@ OPTION_MEANINGS = {
     ("image_format", "jpg"): "Images are JPEG of quality 95 (lossy).",
     ("from_region_assemblies", "True"): "Averages come from prepared region assemblies, repetitions from the betas.",
     ("from_region_assemblies", "False"): "Averages and repetitions come from the single-trial betas.",
+    **{("betas", version): f"Single-trial responses with {meaning}" for version, meaning in BETAS_MEANINGS.items()},
 }
 
 
@@ -60,6 +70,8 @@ def region_table(summaries: Sequence[RegionSummary]) -> Table:
         "Also in another region",
         "Invalid vertices",
         "Median noise ceiling (%)",
+        "From test repetitions (%)",
+        "Median r of repetitions",
         "Split-half ceiling (r)",
     )
     rows = [_region_row(summary) for summary in summaries if summary.subject != ALL]
@@ -76,7 +88,9 @@ def _region_row(summary: RegionSummary) -> list[str]:
         format_count(summary.n_right),
         ", ".join(f"{format_count(n)} in {region}" for region, n in summary.n_shared.items()) or "0",
         format_count(summary.n_invalid),
-        format_number(summary.noise_ceiling, 1),
+        format_number(summary.medians["nc_testset"], 1),
+        format_number(summary.medians["nc_repetitions"], 1),
+        format_number(summary.medians["repetition_r"], 3),
         format_number(summary.split_half, 3),
     ]
 
@@ -116,6 +130,40 @@ def repetition_table(summaries: Sequence[RepetitionSummary], *, n_trials_per_ses
     return Table("Sessions and repetitions", columns, list(rows.values()), totals)
 
 
+def shared_noise_table(agreement: pd.DataFrame, correlations: pd.DataFrame) -> Table:
+    """Show for each subject whether its repetitions seem to share noise.
+
+    Parameters
+    ----------
+    agreement, correlations : tables with a row per subject
+        As `compare_agreement`, and as `repetition_correlations` of the plugin.
+    """
+    columns = (
+        "Subject",
+        "Mean r of repetitions",
+        "Expected from NSD's noise ceiling",
+        "Interval of the difference",
+        "Largest difference of pairs",
+        "Its interval",
+        "Signs of shared noise",
+    )
+    rows = []
+    for agreed, pairs in zip(agreement.to_dict("records"), correlations.to_dict("records"), strict=True):
+        signs = {"r above the expected one": agreed["is_above"], "pairs differ": pairs["is_unequal"]}
+        rows.append(
+            [
+                agreed["subject"],
+                format_number(agreed["observed"], 3),
+                format_number(agreed["expected"], 3),
+                format_range(agreed["lower"], agreed["upper"], 3),
+                format_number(pairs["largest_difference"], 3),
+                format_range(pairs["lower"], pairs["upper"], 3),
+                " and ".join(sign for sign, is_there in signs.items() if is_there) or "none",
+            ]
+        )
+    return Table("Is the noise of repetitions independent?", columns, rows)
+
+
 def invalid_table(summaries: Sequence[InvalidSummary]) -> Table:
     """Show what was filled, dropped or missing. Regions of subjects without any of these are left out."""
     columns = (
@@ -143,15 +191,40 @@ def _invalid_row(summary: InvalidSummary) -> list[str]:
 
 
 def option_table(manifest: Manifest) -> Table:
-    """Show what was chosen when the release was built."""
+    """Show what was chosen when the release was built: the recipe, and the options beside it."""
+    recipe = manifest.recipe
+    split = {"train_fraction": str(recipe.train_fraction), "split_seed": str(recipe.split_seed)}
     options = {
-        "standardize_on": manifest.recipe.standardize_on,
-        "nan_policy": manifest.recipe.nan_policy,
+        "betas": recipe.betas,
+        "pool": recipe.pool,
+        **(split if recipe.pool == "shared" else {}),
+        "standardize_on": recipe.standardize_on,
+        "nan_policy": recipe.nan_policy,
         "image_format": manifest.image_format,
         "from_region_assemblies": str(manifest.from_region_assemblies),
     }
-    rows = [(name, value, OPTION_MEANINGS.get((name, value), "")) for name, value in options.items()]
-    return Table("Options", ("Option", "Value", "Meaning"), rows)
+    meanings = {
+        "train_fraction": "The share of the shared images that are train images.",
+        "split_seed": "The seed of the random split into train and test.",
+    }
+    rows = [
+        (name, value, OPTION_MEANINGS.get((name, value), meanings.get(name, ""))) for name, value in options.items()
+    ]
+    return Table("Recipe and options", ("Option", "Value", "Meaning"), rows)
+
+
+def source_table(manifest: Manifest) -> Table:
+    """Show from which labels of which atlas each region comes."""
+    rows = [
+        [
+            region.name,
+            region.atlas,
+            ", ".join(map(str, region.labels)) or "every vertex",
+            format_count(region.n_vertices),
+        ]
+        for region in manifest.regions
+    ]
+    return Table("Regions and their labels", ("Region", "Atlas", "Labels", "Vertices of a subject"), rows)
 
 
 def version_table(manifest: Manifest) -> Table:
@@ -191,6 +264,13 @@ def format_number(value: float, n_digits: int) -> str:
     if not np.isfinite(value):
         return MISSING
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")  # adding 0.0 removes the sign of zero
+
+
+def format_range(lower: float, upper: float, n_digits: int) -> str:
+    """Write both ends of an interval, or a dash if they are not finite."""
+    if not np.isfinite(lower + upper):
+        return MISSING
+    return f"{format_number(lower, n_digits)} to {format_number(upper, n_digits)}"
 
 
 def format_share(count: int, total: int) -> str:
