@@ -76,8 +76,9 @@ def ceiling_intervals(
 
     The interval is for the median over these neuroids of the ceilings that infinitely many images would give. It is found by
     bootstrap over images, because neuroids share the images, and nearby neuroids share noise. The estimates of single neuroids
-    are noisy, which shifts their median; the interval is corrected for that. `docs/ceilings.md` describes the method and how
-    often the interval covers the truth in simulations.
+    are noisy, which shifts their median; the interval is corrected for that, if the ceilings have a distribution with one peak.
+    If they form two separate groups, with the median between them, the interval is too high and mostly misses the truth.
+    `docs/ceilings.md` describes the method and how often the interval covers the truth in simulations.
 
     Parameters
     ----------
