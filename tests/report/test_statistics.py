@@ -81,8 +81,8 @@ def test_panels_equal_the_numbers_of_the_release(page, truth, manifest):
             assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
             assert agrees(split_half, split_half_ceiling(neuroids), 3)
             if subject != "all":
-                lower, upper = map(number, interval.split(" to "))
-                assert 0 <= lower < upper <= 100
+                estimate, lower, upper = map(number, re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", interval).groups())
+                assert 0 <= lower - 0.5 < estimate < upper + 0.5 <= 100.5
 
 
 def test_heat_map_equals_the_numbers_of_the_release(page, truth, manifest):

@@ -53,14 +53,15 @@ class CeilingTables:
     agreement: pd.DataFrame
     correlations: pd.DataFrame
 
-    def interval(self, region: str, subject: str) -> tuple[float, float] | None:
-        """Return the interval of the median noise ceiling in percent, or None if there is no neuroid."""
-        return self._intervals.get((region, subject))
+    def estimate(self, region: str, subject: str) -> tuple[float, float, float] | None:
+        """Return the corrected median of the noise ceilings and its interval in percent, or None without a neuroid."""
+        return self._estimates.get((region, subject))
 
     @cached_property
-    def _intervals(self) -> dict[tuple[str, str], tuple[float, float]]:
-        columns = (self.regions[name].tolist() for name in ("region", "subject", "lower", "upper"))
-        return {(region, subject): (lower, upper) for region, subject, lower, upper in zip(*columns, strict=True)}
+    def _estimates(self) -> dict[tuple[str, str], tuple[float, float, float]]:
+        names = ("region", "subject", "corrected_ceiling", "lower", "upper")
+        columns = (self.regions[name].tolist() for name in names)
+        return {(region, subject): (e, lower, upper) for region, subject, e, lower, upper in zip(*columns, strict=True)}
 
 
 def measure_ceilings(folder: ReleaseFolder, manifest: Manifest, neuroids: NeuroidStatistics) -> CeilingTables:

@@ -26,8 +26,8 @@ from .tables import (
     Table,
     format_bytes,
     format_count,
+    format_estimate,
     format_number,
-    format_range,
     join_words,
     split_table,
 )
@@ -66,7 +66,7 @@ class SubjectRow:
 
     Attributes
     ----------
-    interval : of the median noise ceiling from the test repetitions, or nothing
+    interval : the corrected median of the noise ceilings from the test repetitions and its interval, or nothing
     """
 
     subject: str
@@ -224,14 +224,14 @@ def _region_panel(region: str | None, release: ReleaseContent, highest: float) -
 def _subject_row(release: ReleaseContent, region: str | None, subject: str, highest: float) -> SubjectRow:
     neuroids = release.neuroids
     rows = neuroids.rows(region=region, subject=subject)
-    interval = release.ceilings.interval(region or "", subject)
+    estimate = release.ceilings.estimate(region or "", subject)
     return SubjectRow(
         subject=subject,
         n_neuroids=format_count(len(rows)),
         distribution=distribution(neuroids.values("nc_testset", rows), highest=highest),
         noise_ceiling=format_number(neuroids.median("nc_testset", rows), 1),
         from_repetitions=format_number(neuroids.median("nc_repetitions", rows), 1),
-        interval=format_range(*interval, 0) if interval else "",
+        interval=format_estimate(*estimate) if estimate else "",
         split_half=format_number(neuroids.split_half_ceiling(rows), 3),
     )
 

@@ -266,6 +266,12 @@ def format_number(value: float, n_digits: int) -> str:
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")  # adding 0.0 removes the sign of zero
 
 
+def format_estimate(value: float, lower: float, upper: float) -> str:
+    """Write an estimate with its interval, or a dash if it is unknown."""
+    interval = format_range(lower, upper, 0)
+    return MISSING if interval == MISSING else f"{format_number(value, 1)} ({interval})"
+
+
 def format_range(lower: float, upper: float, n_digits: int) -> str:
     """Write both ends of an interval, or a dash if they are not finite."""
     if not np.isfinite(lower + upper):

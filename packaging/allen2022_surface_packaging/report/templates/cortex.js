@@ -258,13 +258,17 @@
 
   canvases.forEach((canvas, side) => {
     const sign = side ? 1 : -1;
+    let last = [0, 0];
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
+      last = [event.clientX, event.clientY];
       moving = true;
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (event.buttons && moving) turn(sign * 0.5 * event.movementX, 0.5 * event.movementY);
-      else {
+      if (moving) {
+        turn(sign * 0.5 * (event.clientX - last[0]), 0.5 * (event.clientY - last[1]));
+        last = [event.clientX, event.clientY];
+      } else {
         const box = canvas.getBoundingClientRect();
         tellAt(side, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
       }
