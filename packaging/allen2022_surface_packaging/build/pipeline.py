@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import shutil
@@ -126,7 +127,9 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     n_images = [len(plan.splits[split]) for split in SPLITS]
     logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
     write_stimuli(plan, folder)
-    with scratch_folder(folder.path, "values") as scratch:
+    # In the cache, which every worker sees, and named after the release, so that two builds do not share it.
+    name = f"values-{hashlib.sha1(str(folder.path).encode()).hexdigest()[:12]}"
+    with scratch_folder(cache.path, name) as scratch:
         subjects = workers.run(compute_subject, _plan_subjects(plan, cache, scratch))
         assemblies = write_assemblies(plan, subjects, folder)
     describe_release(plan, assemblies, folder).write(folder)
