@@ -6,8 +6,19 @@ HERE = Path(__file__).parent
 
 BRAINSCORE = ["brainscore_vision>=2.4"]
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "nilearn>=0.11"]
+DOCS = [
+    "myst-nb>=1.1",  # runs the tour when the documentation is built
+    "numpydoc>=1.7",
+    "pydata-sphinx-theme>=0.15",
+    "sphinx>=7.3",
+    "sphinx-copybutton>=0.5",
+    "sphinx-design>=0.6",
+]
+MUTANTS = ["cosmic-ray>=8.3"]
 TEST = [
     "brainscore-brainio>=1.1",
+    "build>=1.2",
+    "hypothesis>=6.100",
     "moto[server]>=5.1",
     "mypy>=1.10",
     "pandas-stubs<3",
@@ -16,7 +27,9 @@ TEST = [
     "pytest>=8",
     "pytest-check>=2.3",  # imported by brainscore_core's plugin discovery
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
     "ruff>=0.6",
+    "twine>=6.1",
     "types-tqdm",
     "websocket-client>=1.6",  # drives the browser that looks at the report
 ]
@@ -46,6 +59,7 @@ setup(
         "allen2022_surface_packaging.report": ["templates/*"],
     },
     install_requires=[
+        "argcomplete>=3.3",
         "boto3>=1.36",  # conditional writes
         "brainscore_core>=2.4",
         "dask>=2024.5",
@@ -64,7 +78,9 @@ setup(
     extras_require={
         "brainscore": BRAINSCORE,
         "report": REPORT,
-        "test": BRAINSCORE + REPORT + TEST,
+        "docs": BRAINSCORE + REPORT + DOCS,
+        "mutants": MUTANTS,
+        "test": BRAINSCORE + REPORT + DOCS + TEST,
     },
     entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.cli:main"]},
     classifiers=[
