@@ -162,6 +162,36 @@ def test_every_fault_is_found_at_once():
     ]
 
 
+def test_wrong_type_does_not_hide_faults_of_other_keys():
+    text = """
+        name = "my recipe"
+        subjects = [1, 2]
+        betas = 7
+        [[region]]
+        name = "V1"
+        labels = [1, 1]
+        [[region]]
+        name = "V1"
+        atlas = "streams"
+        each = 1
+        [images]
+        pool = "own"
+    """
+    _, faults = parse_recipe("mine.toml", text)
+
+    assert [fault.split(" is ")[0].removeprefix("mine.toml: ") for fault in faults] == [
+        *("betas", "region 1, atlas", "region 2, each", "name", "images.pool"),
+        *("region 1, labels", "region 2, name"),
+    ]
+
+
+def test_published_name_is_judged_only_when_every_part_is_known():
+    text = recipe_text("Allen2022_fmri_surface")[1].replace('betas = "betas_fithrf_GLMdenoise_RR"', "betas = 7")
+    _, faults = parse_recipe("mine.toml", text)
+
+    assert faults == ["mine.toml: betas is 7, expected a text."]
+
+
 @pytest.mark.parametrize("dataset", PUBLISHED_DATASETS, ids=lambda dataset: dataset.name)
 def test_published_recipes_ship_with_the_published_choices(dataset):
     assert read_recipe(dataset.name) == Recipe(

@@ -196,7 +196,7 @@ def _subject_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     subjects = recipe.subjects
     if not subjects or list(subjects) != sorted(set(subjects)) or not set(subjects) <= set(SUBJECTS):
         yield "subjects", str(list(subjects)), "ascending numbers from 1 to 8, each once"
-    if recipe.pool == "own" and len(subjects) != 1:
+    elif recipe.pool == "own" and len(subjects) != 1:
         names = ", ".join(subject_name(subject) for subject in subjects)
         yield "images.pool", f"'own' for {names}", "one subject, because no two subjects have own images in common"
 

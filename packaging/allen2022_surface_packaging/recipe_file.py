@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 from .errors import PackagingError, one_line
-from .recipe import Recipe, Region, recipe_faults
+from .recipe import Recipe, Region, published_dataset, recipe_faults
 
 SHIPPED = files(__package__) / "recipes"
 SUFFIX = ".toml"
@@ -77,8 +77,9 @@ def parse_recipe(source: str, text: str) -> tuple[Recipe | None, list[str]]:
         return None, [f"{source} is not TOML ({one_line(error)}). Expected a recipe, such as `recipes show` prints."]
     parser = _Parser(source)
     recipe = parser.recipe(document)
-    if not parser.faults:  # else the parts are not what the record says
-        parser.faults += [_fault(source, *fault) for fault in recipe_faults(recipe)]
+    # The rest is checked as well. Only whether the content is the published one cannot be known without every part.
+    checked = replace(recipe, name="unknown") if parser.unread and published_dataset(recipe.name) else recipe
+    parser.faults += [_fault(source, *fault) for fault in recipe_faults(checked) if fault[0] not in parser.unread]
     return (None if parser.faults else recipe), parser.faults
 
 
@@ -91,18 +92,24 @@ _REQUIRED = object()
 
 @dataclass
 class _Parser:
-    """Reads the tables of a recipe, and collects faults."""
+    """Reads the tables of a recipe, and collects faults.
+
+    Attributes
+    ----------
+    unread : the keys whose values are missing or of another type; the recipe has empty values or defaults there
+    """
 
     source: str
     faults: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
 
     def recipe(self, document: Table) -> Recipe:
         """Read a whole recipe. The result counts only if there is no fault."""
         top = _Table(self, "", document)
         parts = {
-            "name": top.take("name", _is_text, "a text"),
+            "name": top.take("name", _is_text, "a text") or "",
             "description": top.take("description", _is_text, "a text", default=""),
-            "subjects": top.take("subjects", _is_whole_numbers, "a list of whole numbers", convert=_sorted_tuple),
+            "subjects": top.take("subjects", _is_whole_numbers, "a list of whole numbers", convert=_sorted_tuple) or (),
             "betas": top.take("betas", _is_text, "a text", default=Recipe.betas),
             "regions": tuple(self._regions(top.take("region", _is_tables, "tables, each begun by [[region]]"))),
         }
@@ -130,9 +137,10 @@ class _Parser:
         for number, table in enumerate(tables if isinstance(tables, list) else [], start=1):
             region = _Table(self, f"region {number}", table)
             each = region.take("each", _is_flag, "true or false", default=False)
+            needs_name = each is False and region.locate("each") not in self.unread
             parts = {
-                "name": region.take("name", _is_text, "a text", default="" if each is True else _REQUIRED),
-                "atlas": region.take("atlas", _is_text, "a text"),
+                "name": region.take("name", _is_text, "a text", default=_REQUIRED if needs_name else "") or "",
+                "atlas": region.take("atlas", _is_text, "a text") or "",
                 "labels": region.take(
                     "labels", _is_labels, "a list of whole numbers or names", default=(), convert=tuple
                 ),
@@ -168,21 +176,26 @@ class _Table:
         self.taken.append(key)
         value = self.rest.pop(key, default)
         if value is _REQUIRED:
-            self.parser.add(self._locate(key), "missing", expected)
+            self._refuse(key, "missing", expected)
             return None
         if value is default:
             return value
         if not is_valid(value):
-            self.parser.add(self._locate(key), repr(value), expected)
-            return default
+            self._refuse(key, repr(value), expected)
+            return None if default is _REQUIRED else default
         return convert(value) if convert else value
+
+    def _refuse(self, key: str, found: str, expected: str) -> None:
+        self.parser.add(self.locate(key), found, expected)
+        self.parser.unread.add(self.locate(key))
 
     def refuse_rest(self) -> None:
         """Note a fault for every key that nobody has taken."""
         for key in self.rest:
-            self.parser.add(self._locate(key), "unknown", f"only {', '.join(self.taken)}")
+            self.parser.add(self.locate(key), "unknown", f"only {', '.join(self.taken)}")
 
-    def _locate(self, key: str) -> str:
+    def locate(self, key: str) -> str:
+        """Return the full name of a key, for messages."""
         separator = ", " if self.title.startswith("region") else "."
         return f"{self.title}{separator}{key}" if self.title else key
 

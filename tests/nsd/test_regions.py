@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import nibabel
@@ -7,7 +8,8 @@ import xarray
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS, noise_ceiling
-from allen2022_surface_packaging.nsd.regions import read_ncsnr, read_regions
+from allen2022_surface_packaging.nsd.inspection import inspect_tree
+from allen2022_surface_packaging.nsd.regions import find_regions, read_ncsnr, read_regions
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
 
@@ -110,6 +112,24 @@ def test_cortex_is_every_vertex_and_needs_no_atlas(tree_copy):
 def test_region_is_refused_when_the_atlas_lacks_it(small_tree, region, message):
     with pytest.raises(PackagingError, match=message):
         read(small_tree, region)
+
+
+def test_every_fault_of_the_regions_is_found_at_once(small_tree):
+    regions = (
+        Region("a", "Glasser"),
+        Region("b", "Kastner2015", (99,)),
+        Region("b", "streams", (5,)),
+        Region("c", "streams", ("ventrall",)),
+        Region("", "streams", each=True),
+        Region("ventral", "streams", (5,)),
+    )
+    recipe = replace(make_recipe((1,), name="x"), regions=regions)
+
+    region_map, faults = find_regions(open_tree(small_tree), recipe)
+
+    assert region_map is None
+    assert [re.search(r"region (\w+)", fault)[1] for fault in faults] == ["1", "2", "4", "ventral"]
+    assert inspect_tree(open_tree(small_tree), recipe).problems[: len(faults)] == faults
 
 
 def test_region_is_refused_when_its_name_occurs_twice(small_tree):

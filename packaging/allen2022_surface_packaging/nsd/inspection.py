@@ -18,7 +18,7 @@ from ..recipe import Recipe
 from .facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from .files import BetasShape, Design, check_images, read_betas_shape, read_design, read_vertices
 from .plan import Plan, Session
-from .regions import RegionMap, read_ncsnr, read_regions
+from .regions import RegionMap, find_regions, read_ncsnr
 from .storage import RawFile
 from .tree import NSDTree
 from .trials import choose_images, complete_images, count_repetitions, fewest_repetitions, list_trials
@@ -208,10 +208,12 @@ def _inspect_design(tree: NSDTree, recipe: Recipe, problems: _Problems) -> Desig
 
 
 def _inspect_regions(tree: NSDTree, recipe: Recipe, problems: _Problems) -> RegionMap | None:
-    region_map = problems.attempt(read_regions, tree, recipe)
-    if region_map is None:  # it stopped at the first bad file: look at all of them
+    region_map, faults = find_regions(tree, recipe)
+    problems.lines += faults
+    if region_map is None:  # it stopped at the first bad file of each atlas: look at all of them
         for atlas, hemisphere in itertools.product(recipe.atlases, HEMISPHERES):
-            problems.attempt(read_vertices, tree.labels(atlas, hemisphere))
+            if tree.labels(atlas, hemisphere).exists():
+                problems.attempt(read_vertices, tree.labels(atlas, hemisphere))
     return region_map
 
 

@@ -84,19 +84,44 @@ def read_regions(tree: NSDTree, recipe: Recipe) -> RegionMap:
     ------
     PackagingError
         If a label file is missing or damaged, the files disagree on the vertex count, an atlas lacks a label of the
-        recipe, or two regions have the same name.
+        recipe, or two regions have the same name. The message is the first fault.
     """
-    atlases = {atlas: _read_atlas(tree, recipe, atlas) for atlas in recipe.atlases}
-    n_vertices = _common_length(tree, recipe, atlases)
+    region_map, faults = find_regions(tree, recipe)
+    if region_map is None:
+        raise PackagingError(faults[0])
+    return region_map
+
+
+def find_regions(tree: NSDTree, recipe: Recipe) -> tuple[RegionMap | None, list[str]]:
+    """Do what `read_regions` does, but go on after a fault.
+
+    Returns
+    -------
+    the regions, or None if there is a fault; and the faults, a line each
+    """
+    atlases: dict[str, _Atlas] = {}
     regions: list[LabelledRegion] = []
+    faults: list[str] = []
+    n_vertices = 0
+    for atlas in recipe.atlases:
+        try:
+            atlases[atlas] = _read_atlas(tree, recipe, atlas)
+        except PackagingError as error:
+            faults.append(str(error))
+    try:
+        n_vertices = _common_length(tree, recipe, atlases)
+    except PackagingError as error:
+        faults.append(str(error))
     for number, region in enumerate(recipe.regions, start=1):
-        key = f"{recipe}: region {number}"
-        regions += _resolve(key, region, n_vertices, atlases.get(region.atlas))
+        if region.atlas in atlases or region.atlas == CORTEX:
+            try:
+                regions += _resolve(f"{recipe}: region {number}", region, n_vertices, atlases.get(region.atlas))
+            except PackagingError as error:
+                faults.append(str(error))
     names = [region.name for region in regions]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise PackagingError(f"{recipe}: region {repeated} occurs twice, expected every region once. Rename one.")
-    return RegionMap(n_vertices, tuple(regions))
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        faults.append(f"{recipe}: region {name} occurs twice, expected every region once. Rename one.")
+    return (None if faults else RegionMap(n_vertices, tuple(regions))), faults
 
 
 @dataclass(frozen=True, eq=False)
