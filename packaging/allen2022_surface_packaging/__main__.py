@@ -9,4 +9,5 @@ try:
 except ModuleNotFoundError as error:  # a copy of this package may run where its requirements are not installed
     sys.exit(f"allen2022-surface: {describe_missing(error)}")
 
-main()
+if __name__ == "__main__":
+    main()
