@@ -40,6 +40,12 @@ assert cortex.shape == (163_842,) and response_maps["rh"].shape == (78, 163_842)
 assert set(np.flatnonzero(np.isfinite(cortex))) == set(lh)
 assert cortex[vertex] == np.nanmax(cortex) == subject["nc_testset"].values[best]
 
+import matplotlib.pyplot as plt
+colour_bar = plt.figure(plt.get_fignums()[0]).axes[-1]
+assert [label.get_text() for label in colour_bar.get_yticklabels()] == ["0", "25", "50", "75", "100"]
+red, _, blue = np.moveaxis(np.asarray(Image.open("neuroid.png").convert("RGB")), 2, 0)
+assert ((red > 200) & (blue < 120)).sum() > 10  # the vertex is in sight
+
 assert features(v1_train).shape == (102, 50) and features(v1_test).shape == (26, 50)
 assert list(v1_test["stimulus_id"].values) == sorted(set(test["stimulus_id"].values))
 first = v1_test["stimulus_id"].values[3]
@@ -74,3 +80,4 @@ def test_every_block_of_the_tour_runs(release, tmp_path):
     assert "noise ceiling of subj01's V1: " in run.stdout
     for name in ("noise_ceiling.png", "neuroid.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+    assert re.search(r"median correlation: [+-]0\.\d{3}; of a perfect model: \+0\.\d{3}", run.stdout)  # with its sign
