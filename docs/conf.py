@@ -37,7 +37,7 @@ nb_execution_mode = "force"  # in the tour; a fast check of the other pages sets
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 150
-nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries hold paths of this machine
 
 autosummary_generate = True
 autodoc_typehints = "description"
