@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from .files import require_file
 
 SHIPPED_PATH = Path(__file__).with_name("artifacts.json")
+ADVICE = "Install the plugin again, or upload the release."
+LONGEST_NAME_BYTES = 200  # a file system takes 255, and the cache adds to the name while a file is downloaded
+SHA1 = re.compile("[0-9a-f]{40}")
+IDENTIFIER = re.compile(r"\w+(\.\w+){1,2}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,15 +71,19 @@ def read_artifacts(path: Path) -> dict[str, StoredDataset]:
     ValueError
         If the file is damaged.
     """
+    require_file(path, ADVICE)
     try:
         return _parse_artifacts(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}). Install the plugin again, or upload the release.") from error
+        raise ValueError(f"{path} is damaged ({error}). {ADVICE}") from error
 
 
 def _parse_artifacts(content: object) -> dict[str, StoredDataset]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, expected an object of datasets")
+    for identifier in content:
+        if not IDENTIFIER.fullmatch(identifier):
+            raise ValueError(f"{reprlib.repr(identifier)} is no identifier such as Allen2022_fmri_surface.train")
     datasets = {
         identifier: _parse_dataset(identifier, entry)
         for identifier, entry in content.items()
@@ -111,9 +123,24 @@ def _parse_object(title: str, entry: object) -> StoredObject:
         case {"bucket": str(bucket), "key": str(key), "version_id": str(version_id), "sha1": str(sha1), **optional}:
             size, simulated = optional.pop("size", None), optional.pop("simulated", False)
             optional.pop("shape", None)  # for people
-            if not optional and isinstance(size, int | None) and isinstance(simulated, bool):
+            is_located = all(text and text.isprintable() for text in (bucket, key, version_id)) and _is_file_key(key)
+            is_checked = bool(SHA1.fullmatch(sha1)) and not isinstance(size, bool) and not optional
+            if is_located and is_checked and isinstance(size, int | None) and isinstance(simulated, bool):
                 return StoredObject(bucket, key, version_id, sha1, size, simulated)
     raise ValueError(
-        f"{title} must have the texts bucket, key, version_id and sha1, and may have the number size, a shape and the flag "
-        f"simulated, but got {entry!r}"
+        f"{title} must have the texts bucket, key, version_id and sha1 (40 hexadecimal digits), and may have the number size, "
+        f"a shape and the flag simulated, but got {_shortened(entry)}"
     )
+
+
+def _is_file_key(key: str) -> bool:
+    """Return whether a key ends in a name that a file in the cache can have."""
+    name = PurePosixPath(key).name
+    return name not in ("", "..") and key.endswith(name) and len(name.encode("utf-8", "replace")) <= LONGEST_NAME_BYTES
+
+
+def _shortened(entry: object) -> str:
+    """Return a text of one line for any content of a JSON file, however long or deep."""
+    short = reprlib.Repr()
+    short.maxdict = short.maxlist = 8
+    return short.repr(entry)

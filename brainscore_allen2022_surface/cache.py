@@ -10,34 +10,49 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import time
-import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZipFile, ZipInfo
 
+from .archives import ARCHIVE_ERRORS, list_entries
 from .artifacts import StoredObject
 from .downloading import download
+from .environment import CACHE_VARIABLE, cache_path
+from .files import LocalFile, LocalFolder, passes, require_file, sha1_of, stamp, temporary_path
 
-BLOCK_BYTES = 2**20
 ABANDONED_SECONDS = 24 * 3600
+RELEASE_STAMPS = ".allen2022_surface"  # stamps of files outside of the cache
+REMOVE = f"Remove it, or set {CACHE_VARIABLE} to another folder."
 
 
-def local_file(file: Path | StoredObject) -> Path:
+def local_file(file: LocalFile | StoredObject) -> Path:
     """Return the path of a file on this machine. An S3 object is fetched first.
+
+    The SHA-1 of a file of a release is computed once, and again only if the file has changed since.
 
     Raises
     ------
+    FileNotFoundError
+        If a file of a release is missing.
     ConnectionError, ValueError
-        As `fetch`.
+        As `fetch`. ValueError also if a file of a release has another SHA-1 than `release.json` lists.
     """
-    return file if isinstance(file, Path) else fetch(file)
+    if isinstance(file, StoredObject):
+        return fetch(file)
+    path = file.path
+    require_file(path, "Build the release again.")
+    stamp_name = hashlib.sha1(f"{path.resolve()} {file.sha1}".encode()).hexdigest()
+    if not passes([path], cache_path() / RELEASE_STAMPS / stamp_name, lambda: sha1_of(path) == file.sha1):
+        raise ValueError(
+            f"{path} is damaged: its SHA-1 is not that in release.json, {file.sha1}. Build the release again."
+        )
+    return path
 
 
-def local_folder(folder: Path | StoredObject) -> Path:
+def local_folder(folder: LocalFolder | StoredObject) -> Path:
     """Return the path of a folder on this machine. An S3 object is a ZIP file, which is fetched and extracted first.
 
     Raises
@@ -45,13 +60,13 @@ def local_folder(folder: Path | StoredObject) -> Path:
     ConnectionError, ValueError
         As `fetch_folder`.
     """
-    return folder if isinstance(folder, Path) else fetch_folder(folder)
+    return folder.path if isinstance(folder, LocalFolder) else fetch_folder(folder)
 
 
 def is_cached(stored: StoredObject) -> bool:
     """Return whether the cache holds the whole object with the right SHA-1, so that `fetch` needs no network."""
     path = _path_of(stored)
-    return path.is_file() and _is_sound(path, [path], lambda: _sha1_of(path) == stored.sha1)
+    return path.is_file() and passes([path], _stamp_path(path), lambda: sha1_of(path) == stored.sha1)
 
 
 def fetch(stored: StoredObject) -> Path:
@@ -65,13 +80,15 @@ def fetch(stored: StoredObject) -> Path:
     ConnectionError
         If the download fails.
     ValueError
-        If the content has the wrong SHA-1, also after a second attempt.
+        If the content has the wrong SHA-1, also after a second attempt, or something that is not a file is in its place.
     """
     path = _path_of(stored)
     if is_cached(stored):
         return path
-    was_cached = path.is_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    was_cached = path.exists() or path.is_symlink()
+    if was_cached:
+        require_file(path, REMOVE)
+    _make_folder(path.parent)
     _remove_abandoned(path)
     # A damaged file is downloaded once more, no matter whether it was in the cache or has just been downloaded.
     n_attempts = 1 if was_cached else 2
@@ -99,49 +116,51 @@ def fetch_folder(stored: StoredObject) -> Path:
     folder = zip_path.with_suffix("")
     try:
         with ZipFile(zip_path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            for entry in entries:
-                _refuse_outside(stored, entry)
+            entries = list_entries(archive, zip_path.stat().st_size)
             if not folder.exists():
                 _extract_folder(archive, entries, folder)
+            elif not folder.is_dir():
+                raise ValueError(f"{folder} is not a folder. {REMOVE}")
             _restore_files(archive, entries, folder)
-    except BadZipFile as error:
-        raise ValueError(f"{stored} is not a sound ZIP file ({error}). Someone must upload it again.") from error
+    except ARCHIVE_ERRORS as error:
+        raise ValueError(f"{stored} is not a sound ZIP file: {error}. Someone must upload a sound one.") from error
     return folder
 
 
 def _path_of(stored: StoredObject) -> Path:
-    return _cache_path() / stored.sha1 / PurePosixPath(stored.key).name
+    return cache_path() / stored.sha1 / PurePosixPath(stored.key).name
 
 
-def _cache_path() -> Path:
-    return Path(os.environ.get("BRAINIO_HOME") or "~/.brainio").expanduser()
+def _stamp_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.checked")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{path} cannot be created, because a file is in the place of a folder. {REMOVE}") from error
 
 
 def _download_checked(stored: StoredObject, path: Path) -> str:
     """Download an object to `path`, if its content has the right SHA-1, and return the actual SHA-1."""
-    with _temporary_file(path) as temporary_path:
-        download(stored, temporary_path)
-        actual_sha1 = _sha1_of(temporary_path)
+    with _temporary_file(path) as partial_path:
+        download(stored, partial_path)
+        actual_sha1 = sha1_of(partial_path)
         if actual_sha1 == stored.sha1:
-            temporary_path.replace(path)
-            _write_stamp(path, _state([path]))
+            partial_path.replace(path)
+            stamp([path], _stamp_path(path))
     return actual_sha1
-
-
-def _temporary_path(path: Path) -> Path:
-    """Return a new hidden path beside `path`: on the same disk, from which a file can be renamed to `path` in one step."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
 
 
 @contextlib.contextmanager
 def _temporary_file(path: Path) -> Iterator[Path]:
     """Yield a new hidden path beside `path`. A file that is still there at the end is removed."""
-    temporary_path = _temporary_path(path)
+    partial_path = temporary_path(path)
     try:
-        yield temporary_path
+        yield partial_path
     finally:
-        temporary_path.unlink(missing_ok=True)
+        partial_path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -152,59 +171,8 @@ def _remove_abandoned(path: Path) -> None:
                 neighbour.unlink()
 
 
-def _is_sound(target: Path, paths: list[Path], check: Callable[[], bool]) -> bool:
-    """Return whether the files of `target` pass a check. It runs only if they have changed since they last passed."""
-    try:
-        state = _state(paths)
-    except OSError:
-        return False
-    stamp_path = _stamp_path(target)
-    if stamp_path.is_file() and stamp_path.read_text(encoding="utf-8") == state:
-        return True
-    if not check():
-        return False
-    _write_stamp(target, state)
-    return True
-
-
-def _stamp_path(target: Path) -> Path:
-    return target.with_name(f".{target.name}.checked")
-
-
-def _write_stamp(target: Path, state: str) -> None:
-    """Record the state in which the files of `target` passed their check."""
-    with contextlib.suppress(OSError):  # a cache may be read-only; then every load runs the check
-        _stamp_path(target).write_text(state, encoding="utf-8")
-
-
-def _state(paths: list[Path]) -> str:
-    """Return a hash of the names, sizes and times of files."""
-    digest = hashlib.sha1()
-    for path in paths:
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _sha1_of(path: Path) -> str:
-    digest = hashlib.sha1()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _refuse_outside(stored: StoredObject, entry: ZipInfo) -> None:
-    path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in entry.filename:
-        raise ValueError(
-            f"{stored} has the entry {entry.filename!r}, which points outside its folder. Nothing is extracted. "
-            "Someone must upload a safe ZIP file."
-        )
-
-
 def _extract_folder(archive: ZipFile, entries: list[ZipInfo], folder: Path) -> None:
-    temporary_folder = _temporary_path(folder)
+    temporary_folder = temporary_path(folder)
     try:
         for entry in entries:
             _extract(archive, entry, temporary_folder / entry.filename)
@@ -217,7 +185,7 @@ def _extract_folder(archive: ZipFile, entries: list[ZipInfo], folder: Path) -> N
 def _restore_files(archive: ZipFile, entries: list[ZipInfo], folder: Path) -> None:
     """Extract the files again that are missing or damaged."""
     paths = [folder / entry.filename for entry in entries]
-    if _is_sound(folder, paths, lambda: all(_is_extracted(folder, entry) for entry in entries)):
+    if passes(paths, _stamp_path(folder), lambda: all(_is_extracted(folder, entry) for entry in entries)):
         return
     for entry in entries:
         if not _is_extracted(folder, entry):
@@ -227,10 +195,12 @@ def _restore_files(archive: ZipFile, entries: list[ZipInfo], folder: Path) -> No
 def _restore(archive: ZipFile, entry: ZipInfo, folder: Path) -> None:
     """Replace a file in one step, so that no other process finds it missing."""
     path = folder / entry.filename
-    with _temporary_file(folder) as temporary_path:
-        _extract(archive, entry, temporary_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary_path.replace(path)
+    if path.exists() or path.is_symlink():
+        require_file(path, REMOVE)
+    with _temporary_file(folder) as partial_path:
+        _extract(archive, entry, partial_path)
+        _make_folder(path.parent)
+        partial_path.replace(path)
 
 
 def _extract(archive: ZipFile, entry: ZipInfo, path: Path) -> None:
@@ -242,6 +212,8 @@ def _extract(archive: ZipFile, entry: ZipInfo, path: Path) -> None:
 def _is_extracted(folder: Path, entry: ZipInfo) -> bool:
     path = folder / entry.filename
     try:
-        return path.stat().st_size == entry.file_size and zlib.crc32(path.read_bytes()) == entry.CRC
+        if not path.is_file() or path.stat().st_size != entry.file_size:
+            return False
+        return zlib.crc32(path.read_bytes()) == entry.CRC
     except OSError:
         return False

@@ -13,7 +13,7 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from tqdm import tqdm
 
 from .artifacts import StoredObject
-from .sources import RELEASE_VARIABLE
+from .environment import RELEASE_VARIABLE
 
 CONNECT_SECONDS = 10
 SIGNED = Config(connect_timeout=CONNECT_SECONDS)

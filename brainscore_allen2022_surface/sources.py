@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import reprlib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from .artifacts import SHIPPED_PATH, StoredDataset, StoredObject, read_artifacts
+from .artifacts import SHA1, SHIPPED_PATH, StoredDataset, StoredObject, read_artifacts
+from .environment import ARTIFACTS_VARIABLE, RELEASE_VARIABLE, expanded, named_path
+from .files import LocalFile, LocalFolder, require_file
 
-RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
-ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 MANIFEST_NAME = "release.json"
+SPLITS = ("train", "test")
+NAME = re.compile(r"\w+", re.ASCII)
+REBUILD = "Build the release again."
 
 Source: TypeAlias = str | os.PathLike[str]  # a release, a folder of releases, or an artifacts file
 
@@ -24,7 +29,7 @@ class SimulatedDataWarning(UserWarning):
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The files of one split of a dataset. Each is a path on this machine or an S3 object.
+    """The files of one split of a dataset. Each is on this machine or an S3 object.
 
     Attributes
     ----------
@@ -36,9 +41,9 @@ class DatasetFiles:
     has_shipped_stimuli : whether the stimulus table and the images are those that the shipped artifacts file lists
     """
 
-    assembly: Path | StoredObject
-    stimulus_table: Path | StoredObject
-    stimuli: Path | StoredObject
+    assembly: LocalFile | StoredObject
+    stimulus_table: LocalFile | StoredObject
+    stimuli: LocalFolder | StoredObject
     region_assemblies: dict[str, StoredObject] = field(default_factory=dict)
     has_shipped_stimuli: bool = False
 
@@ -50,14 +55,15 @@ def default_source() -> Path:
     ------
     FileNotFoundError
         If the folder or file does not exist.
+    ValueError
+        If a variable names the home folder of a user who does not exist.
     """
-    setting = os.environ.get(RELEASE_VARIABLE)
-    if not setting:
+    path = named_path(RELEASE_VARIABLE)
+    if path is None:
         return default_artifacts_path()
-    path = Path(setting).expanduser()
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{RELEASE_VARIABLE} is {setting}, which is not a folder. Set it to a release, or unset it to load from S3."
+            f"{RELEASE_VARIABLE} is {path}, which is not a folder. Set it to a release, or unset it to load from S3."
         )
     return path
 
@@ -69,14 +75,15 @@ def default_artifacts_path() -> Path:
     ------
     FileNotFoundError
         If the file does not exist.
+    ValueError
+        If the variable names the home folder of a user who does not exist.
     """
-    setting = os.environ.get(ARTIFACTS_VARIABLE)
-    if not setting:
+    path = named_path(ARTIFACTS_VARIABLE)
+    if path is None:
         return SHIPPED_PATH
-    path = Path(setting).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{ARTIFACTS_VARIABLE} is {setting}, which is not a file. Set it to a file that `allen2022-surface upload` "
+            f"{ARTIFACTS_VARIABLE} is {path}, which is not a file. Set it to a file that `allen2022-surface upload` "
             "wrote, or unset it to load the published data."
         )
     return path
@@ -98,9 +105,11 @@ def find_files(name: str, split: str, source: Source) -> DatasetFiles:
     FileNotFoundError
         If the source does not exist, or does not hold the dataset, or if a file of the release is missing.
     ValueError
-        If the source holds two releases of that name, or is damaged.
+        If there is no such split, or if the source holds two releases of that name, or is damaged.
     """
-    path = Path(source).expanduser()
+    if split not in SPLITS:
+        raise ValueError(f"The split is {split!r}, expected one of {', '.join(SPLITS)}.")
+    path = expanded(source, "The source")
     if path.is_dir():
         release = _find_release(name, path)
         if release.is_simulated:
@@ -111,6 +120,8 @@ def find_files(name: str, split: str, source: Source) -> DatasetFiles:
         if isinstance(files.assembly, StoredObject) and files.assembly.simulated:
             _warn_of_simulation(files.assembly)
         return files
+    if path.exists():
+        raise ValueError(f"{path} is neither a folder nor a regular file, expected a release or an artifacts file.")
     raise FileNotFoundError(f"{path} does not exist, expected a release, a folder of releases or an artifacts file.")
 
 
@@ -120,39 +131,52 @@ def _warn_of_simulation(place: object) -> None:
 
 
 @dataclass(frozen=True)
+class _FileRecord:
+    """Size in bytes and SHA-1 in hexadecimal of a file of a release."""
+
+    size: int
+    sha1: str
+
+
+@dataclass(frozen=True)
 class _Release:
     """A release and the parts of its manifest that loading needs."""
 
     path: Path
     name: str
-    sizes: dict[str, int]  # in bytes, by file name
+    records: dict[str, _FileRecord]  # by file name
     is_simulated: bool
 
     def files(self, split: str) -> DatasetFiles:
         """Return the files of a split, after a check of the sizes of its assembly and its stimulus table."""
+        folder = f"stimuli_{split}"
         return DatasetFiles(
-            assembly=self._checked_path(f"{self.name}_{split}.nc"),
-            stimulus_table=self._checked_path(f"stimulus_metadata_{split}.csv"),
-            stimuli=self.path / f"stimuli_{split}",
+            assembly=self._sized_file(f"{self.name}_{split}.nc"),
+            stimulus_table=self._sized_file(f"stimulus_metadata_{split}.csv"),
+            stimuli=LocalFolder(
+                self.path / folder,
+                {
+                    name.removeprefix(f"{folder}/"): record.sha1
+                    for name, record in self.records.items()
+                    if name.startswith(f"{folder}/")
+                },
+            ),
         )
 
-    def _checked_path(self, file_name: str) -> Path:
+    def _sized_file(self, file_name: str) -> LocalFile:
         path = self.path / file_name
-        if file_name not in self.sizes:
-            raise ValueError(f"{self.path / MANIFEST_NAME} does not list {file_name}. Build the release again.")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing. Build the release again.")
-        actual, expected = path.stat().st_size, self.sizes[file_name]
+        if file_name not in self.records:
+            raise ValueError(f"{self.path / MANIFEST_NAME} does not list {file_name}. {REBUILD}")
+        require_file(path, REBUILD)
+        actual, expected = path.stat().st_size, self.records[file_name].size
         if actual != expected:
-            raise ValueError(f"{path} has {actual:,} bytes, expected {expected:,}. Build the release again.")
-        return path
+            raise ValueError(f"{path} has {actual:,} bytes, expected {expected:,}. {REBUILD}")
+        return LocalFile(path, self.records[file_name].sha1)
 
 
 def _find_release(name: str, folder: Path) -> _Release:
     """Find the only release of a name: the folder itself or one of its subfolders."""
-    visible_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    release_paths = [path for path in (folder, *visible_folders) if (path / MANIFEST_NAME).is_file()]
-    releases = [_read_release(path) for path in release_paths]
+    releases = [_read_release(path) for path in list_releases(folder)]
     matches = [release for release in releases if release.name == name]
     if not matches:
         names = sorted({release.name for release in releases})
@@ -166,28 +190,53 @@ def _find_release(name: str, folder: Path) -> _Release:
     return matches[0]
 
 
+def list_releases(folder: Path) -> list[Path]:
+    """List the releases in a folder: the folder itself, and those of its subfolders that are not hidden."""
+    visible_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in (folder, *visible_folders) if (path / MANIFEST_NAME).exists()]
+
+
+def describe_release(path: Path) -> tuple[str, bool]:
+    """Return the name of a release, and whether it is simulated.
+
+    Raises
+    ------
+    ValueError
+        If its manifest is damaged.
+    """
+    release = _read_release(path)
+    return release.name, release.is_simulated
+
+
 def _read_release(path: Path) -> _Release:
     manifest_path = path / MANIFEST_NAME
+    require_file(manifest_path, REBUILD)
     try:
         match json.loads(manifest_path.read_text(encoding="utf-8")):
-            case {"name": str(name), "files": dict(records), **others}:
-                sizes = {file_name: _size(record) for file_name, record in records.items()}
-                return _Release(path, name, sizes, _flag(others.get("simulated", False)))
+            case {"name": str(name), "files": dict(files), **others}:
+                records = {file_name: _record(record) for file_name, record in files.items()}
+                return _Release(path, _name(name), records, _flag(others.get("simulated", False)))
         raise ValueError("it must have a name and files")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{manifest_path} is damaged ({error}). Build the release again.") from error
+        raise ValueError(f"{manifest_path} is damaged ({error}). {REBUILD}") from error
 
 
-def _size(record: object) -> int:
+def _name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"its name must have letters, digits and _ only, but is {reprlib.repr(name)}")
+    return name
+
+
+def _record(record: object) -> _FileRecord:
     match record:
-        case {"size": int(size)}:
-            return size
-    raise ValueError(f"each of its files must have a size in bytes, but got {record!r}")
+        case {"size": int(size), "sha1": str(sha1)} if SHA1.fullmatch(sha1):
+            return _FileRecord(size, sha1)
+    raise ValueError(f"each of its files must have a size in bytes and a SHA-1, but got {reprlib.repr(record)}")
 
 
 def _flag(simulated: object) -> bool:
     if not isinstance(simulated, bool):
-        raise ValueError(f"simulated must be true or false, but got {simulated!r}")
+        raise ValueError(f"simulated must be true or false, but got {reprlib.repr(simulated)}")
     return simulated
 
 

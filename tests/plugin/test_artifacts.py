@@ -13,7 +13,25 @@ IDENTIFIERS = [
     for name in ("Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj")
     for split in ("train", "test")
 ]
-OBJECT = {"bucket": "brain", "key": "a/b.nc", "version_id": "v", "sha1": "s"}
+SHA1 = "0a1b2c3d4e" * 4
+OBJECT = {"bucket": "brain", "key": "a/b.nc", "version_id": "v", "sha1": SHA1}
+# The key and the SHA-1 become parts of a path in the cache.
+DAMAGED_VALUES = [
+    ("sha1", "../../outside"),
+    ("sha1", "s"),
+    ("sha1", SHA1.upper()),
+    ("key", ""),
+    ("key", "a/.."),
+    ("key", "a/"),
+    ("key", "a\nb"),
+    ("key", "a\0b"),
+    ("key", "a" * 300),
+    ("bucket", ""),
+    ("version_id", ""),
+    ("size", True),
+    ("simulated", 1),
+    ("sha1", ["deep"] * 1000),
+]
 DATASET = {"assembly": OBJECT | {"size": 5}, "stimulus_csv": OBJECT, "stimulus_zip": OBJECT}
 
 
@@ -55,7 +73,7 @@ def test_shipped_artifacts_equal_those_of_brainscore_vision():
 
 def test_artifacts_are_read_with_and_without_size(artifacts_path):
     artifacts_path.write_text(json.dumps({"X.test": DATASET}))
-    with_size, without_size = (StoredObject("brain", "a/b.nc", "v", "s", size) for size in (5, None))
+    with_size, without_size = (StoredObject("brain", "a/b.nc", "v", SHA1, size) for size in (5, None))
 
     assert read_artifacts(artifacts_path) == {"X.test": StoredDataset(with_size, without_size, without_size)}
 
@@ -67,7 +85,7 @@ def test_regions_belong_to_their_dataset(artifacts_path):
     artifacts = read_artifacts(artifacts_path)
 
     assert list(artifacts) == ["X.test"]
-    assert artifacts["X.test"].region_assemblies == {"V4": StoredObject("brain", "a/b_V4.nc", "v", "s")}
+    assert artifacts["X.test"].region_assemblies == {"V4": StoredObject("brain", "a/b_V4.nc", "v", SHA1)}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +117,16 @@ def test_error_lists_datasets_when_one_is_missing(artifacts_path, content, liste
             json.dumps({"X.test": DATASET | {"stimulus_zip": OBJECT | {"url": "x"}}}),
             "X.test, stimulus_zip must .*'url'",
         ),
+        *(
+            (
+                json.dumps({"X.test": DATASET | {"assembly": OBJECT | {key: value}}}),
+                "X.test, assembly must have the texts",
+            )
+            for key, value in DAMAGED_VALUES
+        ),
+        (json.dumps({"../X.test": DATASET}), "'../X.test' is no identifier"),
+        (json.dumps({"X": DATASET}), "'X' is no identifier"),
+        (json.dumps({"X\n.test": DATASET}), ".* is no identifier"),
         (json.dumps({"X.V4.test": {"assembly": OBJECT}}), "X.V4.test is a region of X.test, which is missing"),
         (json.dumps({"X.test": DATASET, "X.V4.test": {"assembly": "x"}}), "X.V4.test, assembly must have .*'x'"),
         (
@@ -114,6 +142,7 @@ def test_damaged_artifacts_file_is_refused(artifacts_path, content, reason):
     with pytest.raises(ValueError, match=rf"artifacts.json is damaged \({reason}.*Install the plugin again") as error:
         load_assembly("X", "test")
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
 
 
 def test_artifacts_file_that_is_not_text_is_refused(artifacts_path):

@@ -46,7 +46,7 @@ def test_stimulus_set_loads_without_download_of_assembly(s3, downloads):
 def test_unchanged_file_is_not_hashed_again(s3, monkeypatch):
     """Hashing a whole assembly takes several times as long as reading one region of it."""
     load_assembly(NAME, "test")
-    monkeypatch.setattr(cache, "_sha1_of", lambda path: pytest.fail(f"{path} was hashed"))
+    monkeypatch.setattr(cache, "sha1_of", lambda path: pytest.fail(f"{path} was hashed"))
 
     load_assembly(NAME, "test", region="V4")
 

@@ -19,8 +19,9 @@ from brainscore_allen2022_surface import benchmarks
 from brainscore_allen2022_surface.benchmarks import import_upstream, local_benchmarks
 from brainscore_allen2022_surface.ceiling import expected_consistency
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
-from brainscore_allen2022_surface.markers import image_marker, marker_of
+from brainscore_allen2022_surface.markers import hash_images, image_marker, marker_of
 from plugin.models import random_model, signal_model
+from support import accept
 
 NAME = "Allen2022_fmri_surface"
 IDENTIFIERS = {
@@ -49,6 +50,7 @@ def other_responses(release_copy):
     """The release with other responses to the same images."""
     with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
         file["data"][:] = np.random.default_rng(3).standard_normal(file["data"].shape)
+    accept(release_copy, f"{NAME}_test.nc")
     return release_copy
 
 
@@ -257,6 +259,7 @@ def test_identifier_of_benchmark_changes_with_images(release, release_copy):
     before = load_local(release, f"{NAME}.V4-ridge").identifier
     paths = sorted((release_copy / "stimuli_train").iterdir())
     paths[0].write_bytes(paths[1].read_bytes())
+    accept(release_copy, f"stimuli_train/{paths[0].name}")
 
     assert load_local(release_copy, f"{NAME}.V4-ridge").identifier != before
 
@@ -267,7 +270,7 @@ def test_set_of_all_images_is_marked_and_cacheable(release):
     benchmark = load_local(release, f"{NAME}.V4-rdm")
 
     markers = [
-        image_marker(load_assembly(NAME, split, "V4", source=release).stimulus_set.stimulus_paths)
+        image_marker(hash_images(load_assembly(NAME, split, "V4", source=release).stimulus_set.stimulus_paths))
         for split in ("train", "test")
     ]
     identifier = benchmark._assembly.stimulus_set.identifier

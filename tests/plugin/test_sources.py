@@ -10,6 +10,7 @@ import pytest
 
 from brainscore_allen2022_surface import loaders, sources
 from brainscore_allen2022_surface.artifacts import SHIPPED_PATH
+from brainscore_allen2022_surface.files import LocalFile, LocalFolder, sha1_of
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
 from brainscore_allen2022_surface.sources import DatasetFiles, SimulatedDataWarning, default_source, find_files
 
@@ -43,8 +44,12 @@ def test_home_folder_in_environment_is_expanded(monkeypatch):
 
 def test_files_are_found_in_release_and_in_folder_of_releases(release, releases_path):
     for source, folder in ((release, release), (str(release), release), (releases_path, releases_path / "a")):
+        assembly_path, table_path = folder / f"{NAME}_test.nc", folder / "stimulus_metadata_test.csv"
+        image_paths = (folder / "stimuli_test").iterdir()
         assert find_files(NAME, "test", source) == DatasetFiles(
-            folder / f"{NAME}_test.nc", folder / "stimulus_metadata_test.csv", folder / "stimuli_test"
+            LocalFile(assembly_path, sha1_of(assembly_path)),
+            LocalFile(table_path, sha1_of(table_path)),
+            LocalFolder(folder / "stimuli_test", {path.name: sha1_of(path) for path in image_paths}),
         )
 
 
@@ -116,7 +121,7 @@ def test_hidden_folder_is_not_searched(release, tmp_path):
     (tmp_path / "release").symlink_to(release)
     (tmp_path / ".release.partial").symlink_to(release)
 
-    assert find_files(NAME, "test", tmp_path).stimuli == tmp_path / "release" / "stimuli_test"
+    assert find_files(NAME, "test", tmp_path).stimuli.path == tmp_path / "release" / "stimuli_test"
 
 
 def test_assembly_of_wrong_size_is_refused(release_copy):
@@ -158,6 +163,11 @@ def test_missing_folder_of_images_is_refused(release_copy):
         (json.dumps({"name": NAME}), "it must have a name and files"),
         (json.dumps({"name": 1, "files": {}}), "it must have a name and files"),
         (json.dumps({"name": NAME, "files": {"a": {"size": "5"}}}), "each of its files must have a size.*'5'"),
+        (
+            json.dumps({"name": NAME, "files": {"a": {"size": 5}}}),
+            "each of its files must have a size in bytes and a SHA-1",
+        ),
+        (json.dumps({"name": f"../{NAME}", "files": {}}), "its name must have letters, digits and _ only"),
         (json.dumps({"name": NAME, "files": {}, "simulated": "no"}), "simulated must be true or false, but got 'no'"),
     ],
     ids=lambda text: text[:30],
