@@ -6,8 +6,13 @@ train split is averaged over repetitions; the test split holds three repetitions
 `artifacts.json` lists.
 """
 
+import warnings
+
 try:
-    from brainscore_vision import data_registry, stimulus_set_registry
+    with warnings.catch_warnings():
+        # xarray warns about a class of brainscore_core, which no user can change.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="brainscore_core")
+        from brainscore_vision import data_registry, stimulus_set_registry
 except ModuleNotFoundError as error:
     if error.name != "brainscore_vision":
         raise

@@ -1,24 +1,101 @@
-"""The commands ``python -m brainscore_allen2022_surface link`` and ``unlink``."""
+"""The commands ``python -m brainscore_allen2022_surface link | unlink | list | doctor``."""
+
+from __future__ import annotations
 
 import argparse
+import os
 import sys
+import warnings
+from collections.abc import Sequence
 
-from .links import link, unlink
+from .doctor import ADVICE_INDENT, examine
+from .inventory import describe_inventory
+from .links import find_copy_problem, link, unlink
+from .sources import SimulatedDataWarning
+
+PROGRAM = "python -m brainscore_allen2022_surface"
+INTERRUPTED = 130
 
 
-def main() -> None:
-    """Run the command that the command line names. The exit status is 1 if it fails."""
-    parser = argparse.ArgumentParser(
-        prog="python -m brainscore_allen2022_surface",
-        description="Link this plugin into the installed brainscore_vision, or remove the link.",
-    )
-    parser.add_argument("command", choices=["link", "unlink"])
-    command = {"link": link, "unlink": unlink}[parser.parse_args().command]
+def main(command_line: Sequence[str] | None = None) -> None:
+    """Run the command that the command line names, and exit.
+
+    The exit status is 0 if the command is done, 1 if it fails or `doctor` finds a problem, and 2 for wrong usage.
+    """
+    options = _parse(command_line)
+    warnings.simplefilter("ignore", SimulatedDataWarning)  # `list` and `doctor` say it themselves
     try:
-        print(command())
-    except OSError as error:
-        print(f"brainscore_allen2022_surface: {error}", file=sys.stderr)
-        sys.exit(1)
+        status = COMMANDS[options.command](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except (OSError, ValueError) as error:
+        print(f"brainscore_allen2022_surface: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("brainscore_allen2022_surface: Interrupted.", file=sys.stderr)
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+def _link(options: argparse.Namespace) -> int:
+    print(link())
+    problem = find_copy_problem()
+    if problem:
+        print(f"brainscore_allen2022_surface: warning: {problem}", file=sys.stderr)
+    return 0
+
+
+def _unlink(options: argparse.Namespace) -> int:
+    print(unlink())
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    print(describe_inventory())
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    findings = examine(options.identifier)
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{'!' if finding.advice else ' '} {finding.subject:{width}}  {finding.state}")
+        if finding.advice:
+            print(f"{ADVICE_INDENT}{finding.advice}")
+    n_problems = sum(bool(finding.advice) for finding in findings)
+    print(f"\n{n_problems or 'No'} problem{'' if n_problems == 1 else 's'} found.")
+    return 1 if n_problems else 0
+
+
+COMMANDS = {"link": _link, "unlink": _unlink, "list": _list, "doctor": _doctor}
+
+
+def _parse(command_line: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="The data plugin of the Natural Scenes Dataset on the cortical surface."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in {
+        "link": "link this plugin into the installed brainscore_vision, so that load_dataset finds its identifiers",
+        "unlink": "remove the link",
+        "list": "list all identifiers: where the data of each comes from now, its size, and whether it is on this machine",
+        "doctor": "say what is installed, linked, set, found and cached, with advice about what is wrong",
+    }.items():
+        example = f"example: {PROGRAM} {name}"
+        if name == "doctor":
+            example += f"\n         {PROGRAM} doctor Allen2022_fmri_surface.V4.test"
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == "doctor":
+            command.add_argument("identifier", nargs="?", help="an identifier that Brain-Score does not find or load")
+    return parser.parse_args(command_line)
 
 
 if __name__ == "__main__":

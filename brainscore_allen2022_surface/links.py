@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import filecmp
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+PLUGIN = "brainscore_allen2022_surface"
+COMMAND = f"python -m {PLUGIN}"
 LINK_NAME = "allen2022_surface"
 PLUGIN_PATH = Path(__file__).resolve().parent
 
@@ -70,12 +74,68 @@ def is_linked() -> bool:
     return _is_this_plugin(_link_path())
 
 
-def _link_path() -> Path:
+def find_copy_problem() -> str | None:
+    """Return what is wrong with linking this copy of the plugin, or None if it is the installed one.
+
+    Python looks into the current folder before it looks for what is installed, so that a command that is run in a checkout uses
+    the copy in the checkout.
+    """
+    installed_path = _installed_path()
+    if installed_path == PLUGIN_PATH or PLUGIN_PATH.parent == data_path().resolve():
+        return None
+    if installed_path is None:
+        return (
+            f"{PLUGIN_PATH} is linked, which is not installed: Python found it in the current folder. The link breaks if you "
+            "move it. Install it: pip install ."
+        )
+    return (
+        f"{PLUGIN_PATH} is linked, which is not the installed copy, {installed_path}: Python found the first one in the current "
+        f"folder. To link the installed one, run this command in another folder: {COMMAND} link"
+    )
+
+
+def find_registrations(identifier: str) -> list[Path]:
+    """List the folders of the data plugins whose text registers an identifier, in the way of Brain-Score.
+
+    Raises
+    ------
+    FileNotFoundError
+        If brainscore_vision is not installed.
+    """
+    line = f"data_registry['{identifier}']"
+    texts = {
+        path.parent: path.read_text(encoding="utf-8", errors="replace").replace('"', "'")
+        for path in sorted(data_path().glob("*/__init__.py"))
+        if path.is_file() and not path.parent.name.startswith((".", "_"))
+    }
+    return [folder for folder, text in texts.items() if line in text]
+
+
+def data_path() -> Path:
+    """Return the folder of the data plugins of brainscore_vision.
+
+    Raises
+    ------
+    FileNotFoundError
+        If brainscore_vision is not installed.
+    """
     # brainscore_vision is only located: importing it takes seconds, and needs all its requirements.
     spec = find_spec("brainscore_vision")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("brainscore_vision is not installed here. Install it: pip install brainscore_vision")
-    return Path(spec.origin).parent / "data" / LINK_NAME
+    return Path(spec.origin).parent / "data"
+
+
+def _link_path() -> Path:
+    return data_path() / LINK_NAME
+
+
+def _installed_path() -> Path | None:
+    """Return the folder of the plugin that another Python process would import, started in any folder."""
+    code = f"from importlib.util import find_spec; spec = find_spec({PLUGIN!r}); print(spec.origin if spec else '')"
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    origin = run.stdout.strip()
+    return Path(origin).resolve().parent if origin else None
 
 
 def _remove(path: Path) -> None:

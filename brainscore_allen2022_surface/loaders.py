@@ -48,7 +48,7 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     """
     files = find_files(name, split, default_source() if source is None else source)
     stimulus_set = read_stimulus_set(files, f"{name}.{split}")
-    path = local_file(_assembly_file(files, region))
+    path = local_file(assembly_file(files, region))
     responses = read_responses(path, split, region)
     _require_stimuli(path, responses, stimulus_set)
     with explained(path):
@@ -83,7 +83,7 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     return read_stimulus_set(files, f"{name}.{split}")
 
 
-def _assembly_file(files: DatasetFiles, region: str | None) -> LocalFile | StoredObject:
+def assembly_file(files: DatasetFiles, region: str | None) -> LocalFile | StoredObject:
     """Return the smallest file that holds a region: its own, unless only the whole assembly is in the cache already."""
     whole, part = files.assembly, files.region_assemblies.get(region or "")
     if part is None or (isinstance(whole, StoredObject) and not is_cached(part) and is_cached(whole)):
