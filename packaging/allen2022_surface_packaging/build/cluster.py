@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..errors import PackagingError
@@ -83,9 +85,25 @@ def _open_client(n_workers: int, scheduler: str | None) -> distributed.Client:
     # Not as the default client: dask would send all later work of this process to it, even after it is closed.
     try:
         if scheduler is None:
-            return distributed.Client(
-                n_workers=n_workers, threads_per_worker=1, dashboard_address=None, set_as_default=False
-            )
+            with _terminal_signals_blocked():
+                return distributed.Client(
+                    n_workers=n_workers, threads_per_worker=1, dashboard_address=None, set_as_default=False
+                )
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
+
+
+@contextmanager
+def _terminal_signals_blocked() -> Iterator[None]:
+    """Block the signals that a terminal sends to all of its processes. Processes that start meanwhile never receive them.
+
+    Otherwise Ctrl-C also ends the workers, and this process waits a minute for them to answer. It receives the signal
+    when the block ends.
+    """
+    resource_tracker.ensure_running()  # its start would unblock SIGINT again
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
