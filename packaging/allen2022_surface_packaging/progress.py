@@ -1,22 +1,109 @@
-"""Progress of long work: a bar on a terminal, a log line for every tenth elsewhere."""
+"""Progress of long work, and the log: a bar on a terminal with log lines above it, and only log lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
+LINE_SECONDS = 10.0  # between two lines, where there is no bar
+BAR_FORMAT = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}, {remaining} left ({rate_fmt})"
+
 T = TypeVar("T")
 
 
 def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterator[T]:
-    """Yield the items, and show how many are done."""
-    bar = tqdm(items, total=n_items, desc=title, unit=unit, disable=None)
+    """Yield the items, and show how many are done and how much time is left.
+
+    Only a log that shows INFO shows progress. Where there is no terminal, it is a line for every tenth, but not more often
+    than every ten seconds.
+    """
+    bar = tqdm(
+        items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hides_bars()
+    )
+    start = last_line = time.monotonic()
     for n_done, item in enumerate(bar, start=1):
         yield item
-        if bar.disable and (10 * n_done) // n_items > (10 * (n_done - 1)) // n_items:
-            logger.info("%s: %d of %d", title, n_done, n_items)
+        now = time.monotonic()
+        if n_done == n_items:
+            logger.log(_line_level(bar), "%s: %d in %s", title, n_items, format_seconds(now - start))
+        elif (10 * n_done) // n_items > (10 * (n_done - 1)) // n_items and now - last_line >= LINE_SECONDS:
+            left = (now - start) / n_done * (n_items - n_done)
+            logger.log(_line_level(bar), "%s: %d of %d, about %s left", title, n_done, n_items, format_seconds(left))
+            last_line = now
+
+
+@contextmanager
+def follow_bytes(n_bytes: int, *, title: str) -> Iterator[Callable[[int], object]]:
+    """Yield a function that takes the number of bytes that were done since its last call. There is only a bar."""
+    with tqdm(
+        desc=title,
+        total=n_bytes,
+        unit="B",
+        unit_scale=True,
+        bar_format=BAR_FORMAT,
+        dynamic_ncols=True,
+        disable=_hides_bars(),
+    ) as bar:
+        yield bar.update
+
+
+@contextmanager
+def shown_log(level: int) -> Iterator[None]:
+    """Write the log of this package to stderr, from `level` on, above a bar if there is one.
+
+    Other packages are not concerned: they write warnings, as the root logger is left alone.
+    """
+    package_logger = logging.getLogger(__package__)
+    handler = _LineHandler()
+    if level <= logging.DEBUG:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    previous_level = package_logger.level
+    package_logger.addHandler(handler)
+    package_logger.setLevel(level)
+    try:
+        yield
+    finally:
+        package_logger.removeHandler(handler)
+        package_logger.setLevel(previous_level)
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration for people, such as ``8 s``, ``2 min 5 s`` or ``1 h 20 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole else "less than a second"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Write a number of bytes for people, such as ``12 kB`` or ``1.1 GB``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.{0 if n_bytes >= 100 * size else 1}f} {unit}"
+    return f"{n_bytes:.0f} bytes"
+
+
+class _LineHandler(logging.Handler):
+    """Writes a line to stderr, and draws the bar below it again."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _hides_bars() -> bool | None:
+    """Return tqdm's `disable`: None shows bars on a terminal only."""
+    return None if logger.isEnabledFor(logging.INFO) else True
+
+
+def _line_level(bar: tqdm[T]) -> int:
+    return logging.INFO if bar.disable else logging.DEBUG

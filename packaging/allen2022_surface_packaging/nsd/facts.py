@@ -7,6 +7,8 @@ Allen et al. (2022), Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-009
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -31,6 +33,14 @@ TERMS_URL = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 def subject_name(subject: int) -> str:
     """Return NSD's name of a subject, such as ``subj01``."""
     return f"subj{subject:02d}"
+
+
+def subject_names(subjects: Sequence[int]) -> str:
+    """Return the names of subjects for people, such as ``subj01-subj08`` or ``subj01, subj02, subj05``."""
+    names = [subject_name(subject) for subject in subjects]
+    if len(names) > 2 and list(subjects) == list(range(subjects[0], subjects[-1] + 1)):
+        return f"{names[0]}-{names[-1]}"
+    return ", ".join(names)
 
 
 def stimulus_name(nsd_id: int) -> str:

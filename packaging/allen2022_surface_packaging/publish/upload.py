@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..errors import PackagingError
+from ..progress import follow_bytes
 from ..release import Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
 from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release
@@ -166,12 +165,12 @@ def upload_planned(target: UploadTarget, plan: Sequence[PlannedObject]) -> list[
         if planned.existing is not None:
             require_private(target, planned.key, planned.existing, sent="Nothing was sent.")
     published, sent = [], []
-    with tqdm(total=_n_bytes_to_send(plan), desc="upload", unit="B", unit_scale=True, disable=None) as bar:
+    with follow_bytes(_n_bytes_to_send(plan), title="upload") as progress:
         for planned in plan:
             if planned.state == SAME and planned.existing is not None:
                 published.append(PublishedObject(planned, planned.existing))
                 continue
-            version = _send(target, planned, bar.update)
+            version = _send(target, planned, progress)
             sent.append(target.url(planned.key))
             require_private(target, planned.key, version, sent=f"Sent so far: {', '.join(sent)}.")
             published.append(PublishedObject(planned, version))
