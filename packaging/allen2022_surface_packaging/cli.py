@@ -1,30 +1,31 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: ``allen2022-surface COMMAND``."""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from . import arguments
-from .build.pipeline import build_releases
 from .errors import PackagingError, describe_missing
 from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
-from .nsd.inspection import Inspection, inspect_tree
-from .nsd.simulation import TreeSize, simulate_tree
-from .nsd.tree import NSDTree, open_tree
+from .nsd.size import TreeSize
+from .progress import shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
-from .verify.soundness import verify_release
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .nsd.inspection import Inspection
+    from .nsd.tree import NSDTree
 
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
@@ -38,10 +39,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
     and 2 for wrong usage.
     """
     options = arguments.parse(command_line)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("botocore").setLevel(logging.WARNING)  # otherwise it logs where it found credentials
     try:
-        COMMANDS[options.command](options)
+        with shown_log(options.log_level):
+            COMMANDS[options.command](options)
         sys.exit(0)
     except PackagingError as error:
         _fail(str(error))
@@ -62,7 +62,12 @@ def _fail(message: str, status: int = 1) -> None:
     sys.exit(status)
 
 
+# Each command imports what it needs: all together take half a second, which nobody waits for to read a help text.
+
+
 def _simulate(options: argparse.Namespace) -> None:
+    from .nsd.simulation import simulate_tree
+
     follows_nsd = options.expdesign is not None
     size = TreeSize(
         subjects=options.subjects,
@@ -74,15 +79,18 @@ def _simulate(options: argparse.Namespace) -> None:
         seed=options.seed,
         betas=options.betas,
     )
-    simulate_tree(Path(options.nsd_root), size, expdesign_path=options.expdesign)
+    simulate_tree(options.nsd_root, size, expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
 def _check(options: argparse.Namespace) -> None:
-    names = options.recipe or [PUBLISHED_DATASETS[0].name]
+    from .nsd.inspection import inspect_tree
+    from .nsd.tree import open_tree
+
+    recipes = [read_recipe(name) for name in options.recipe or [PUBLISHED_DATASETS[0].name]]
     tree = open_tree(options.nsd_root)
     problems: list[str] = []
-    for recipe in map(read_recipe, names):
+    for recipe in recipes:
         recipe = replace(recipe, subjects=options.subjects or recipe.subjects)
         inspection = inspect_tree(tree, recipe)
         if options.recipe:
@@ -107,6 +115,10 @@ def _print_inspection(tree: NSDTree, inspection: Inspection) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
+    from .build.pipeline import build_releases
+    from .build.summary import describe_build
+
+    start = time.monotonic()
     recipes = _choose_recipes(options)
     cache_path = None
     if options.cache != "none":
@@ -121,8 +133,7 @@ def _build(options: argparse.Namespace) -> None:
         n_workers=options.workers,
         scheduler=options.scheduler,
     )
-    for path in recipes:
-        print(f"The release is in {path}")
+    print(describe_build(list(recipes), time.monotonic() - start))
 
 
 def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
@@ -164,11 +175,9 @@ def _recipes(options: argparse.Namespace) -> None:
             print(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
 
 
-# Modules that only one command needs are imported by that command: together they take longer than a small build.
-
-
 def _verify(options: argparse.Namespace) -> None:
     from .verify.comparison import write_verification
+    from .verify.soundness import verify_release
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")

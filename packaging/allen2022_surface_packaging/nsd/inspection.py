@@ -20,10 +20,8 @@ from .files import BetasShape, Design, check_images, read_betas_shape, read_desi
 from .plan import Plan, Session
 from .regions import RegionMap, find_regions, read_ncsnr
 from .storage import RawFile
-from .tree import NSDTree
+from .tree import IMAGE_FORMATS, NSDTree
 from .trials import choose_images, complete_images, count_repetitions, fewest_repetitions, list_trials
-
-IMAGE_FORMATS = ("png", "jpg")
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from .facts import (
     SUBJECTS,
 )
 from .files import MGH_DATA_OFFSET, Design, read_design
+from .size import DEFAULT_SIZE, TreeSize
 from .storage import Folder, RawFile
 from .tree import LAYOUTS, NSDTree
 
@@ -60,28 +61,10 @@ SIMULATION_MARK = (
 )
 CONTRAST = 20.0  # grey levels per standard deviation of a latent
 RELATIVE_NOISE = dict(zip(BETAS_VERSIONS, (1.0, 1.5, 2.0), strict=True))  # standard deviation, by version of the betas
-SIMULATED_BETAS = BETAS_VERSIONS[:2]  # those that the recipes of this package use
 MOST_DRAWN_IMAGES = 12_000  # of a tree with more images that its subjects saw, only the shared ones are drawn
 
 
-@dataclass(frozen=True)
-class TreeSize:
-    """The size of a synthetic tree. The subjects who finished NSD have `n_sessions`; the others have NSD's share.
-
-    `betas` are the versions of the single-trial responses that are written.
-    """
-
-    subjects: Sequence[int] = SUBJECTS
-    n_sessions: int = 4
-    n_trials: int = 300
-    n_vertices: int = 642
-    image_size: int = 64
-    layout: str = "official"
-    seed: int = 0
-    betas: Sequence[str] = SIMULATED_BETAS
-
-
-def simulate_tree(root: Path, size: TreeSize = TreeSize(), *, expdesign_path: Path | None = None) -> None:
+def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: Path | None = None) -> None:
     """Write a synthetic NSD tree, whole or not at all, a block of trials at a time.
 
     A text file at its root says that the tree is simulated. A release that is built from it says so too.

@@ -14,6 +14,7 @@ from .storage import RawFile, Storage, open_storage
 DESIGN_NAME = "nsd_expdesign.mat"
 STIMULUS_INFO_NAME = "nsd_stim_info_merged.csv"
 SIMULATION_MARK_NAME = "SIMULATED.txt"
+IMAGE_FORMATS = ("png", "jpg")  # of extracted images
 EXTRACTED_FOLDERS = ("brainscore/stimuli_train", "brainscore/stimuli_test")
 
 
