@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
 from allen2022_surface_packaging.build.pipeline import build_release
@@ -33,12 +34,25 @@ from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 
+# Property tests try the same examples in every run. HYPOTHESIS_PROFILE=thorough tries many others.
+settings.register_profile("suite", derandomize=True, max_examples=60, deadline=None)
+settings.register_profile("thorough", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
 
 @pytest.fixture(scope="session")
 def nsd_tree(tmp_path_factory) -> Path:
     """A small synthetic NSD tree of eight subjects. Tests only read it."""
     root = tmp_path_factory.mktemp("raw") / "nsd"
     simulate_tree(root, TreeSize(betas=(DEFAULT_BETAS,)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_tree(tmp_path_factory) -> Path:
+    """A tree of subjects 1 and 4 that takes a tenth of a second. Its cortex has more vertices than are computed at once."""
+    root = tmp_path_factory.mktemp("tiny") / "nsd"
+    simulate_tree(root, TreeSize(subjects=(1, 4), n_trials=40, n_vertices=1300, image_size=8, betas=(DEFAULT_BETAS,)))
     return root
 
 
