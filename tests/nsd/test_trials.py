@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import reference
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.facts import N_SESSIONS, SUBJECTS, stimulus_name
 from allen2022_surface_packaging.nsd.files import Design, read_design
@@ -14,6 +17,7 @@ from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 from allen2022_surface_packaging.nsd.trials import (
     choose_images,
     complete_images,
+    count_repetitions,
     fewest_repetitions,
     list_trials,
     split_images,
@@ -99,6 +103,104 @@ def test_split_without_an_image_is_refused(fraction, split):
 
     with pytest.raises(PackagingError, match=f"split.fraction is {fraction}, which leaves no {split} image of 2"):
         choose_images(recipe, DESIGN, trials)
+
+
+def test_image_is_complete_when_it_was_seen_more_than_three_times():
+    fewest = pd.Series([2, 3, 4, 7], index=[10, 11, 12, 13])
+
+    assert complete_images(fewest).tolist() == [11, 12, 13]
+
+
+def test_pool_is_refused_when_no_image_is_complete():
+    trials = {1: list_trials(DESIGN, 1, n_sessions=2, n_trials_per_session=2)}
+
+    with pytest.raises(PackagingError, match="^No image was seen 3 times by every subject chosen"):
+        choose_images(make_recipe((1,), name="one"), DESIGN, trials)
+
+
+def test_two_complete_images_are_enough_for_a_split():
+    trials = {1: list_trials(DESIGN, 1, n_sessions=4, n_trials_per_session=2)}
+    recipe = replace(make_recipe((1,), name="one"), train_fraction=0.5)
+
+    assert {split: len(images) for split, images in choose_images(recipe, DESIGN, trials).items()} == {
+        "train": 1,
+        "test": 1,
+    }
+
+
+@st.composite
+def designs(draw):
+    """Draw a design of a few subjects with more trials than images."""
+    shared = draw(st.lists(st.integers(1, 30), min_size=1, max_size=5, unique=True).map(sorted))
+    n_subjects, n_own = draw(st.integers(1, 4)), draw(st.integers(0, 4))
+    own = st.lists(st.integers(20, 60).filter(lambda i: i not in shared), min_size=n_own, max_size=n_own, unique=True)
+    subjectim = [draw(st.permutations([*shared, *draw(own)])) for _ in range(n_subjects)]
+    order = draw(st.lists(st.integers(1, len(shared) + n_own), min_size=8, max_size=40))
+    return Design(np.array(order), np.array(subjectim), np.array(shared))
+
+
+@given(st.data())
+def test_trials_and_images_of_any_design_agree_with_plain_counting(data):
+    design = data.draw(designs())
+    n_per_session = data.draw(st.integers(1, 4))
+    n_sessions = st.integers(1, design.n_trials // n_per_session)
+    trials, shown = {}, {}
+    for subject, images in enumerate(design.subjectim.tolist(), start=1):
+        n = data.draw(n_sessions)
+        trials[subject] = list_trials(design, subject, n_sessions=n, n_trials_per_session=n_per_session)
+        shown[subject] = [images[i - 1] - 1 for i in design.masterordering[: n * n_per_session].tolist()]
+        expected = [
+            (t // n_per_session + 1, t % n_per_session, image, shown[subject][:t].count(image))
+            for t, image in enumerate(shown[subject])
+        ]
+        assert list(trials[subject].itertuples(index=False, name=None)) == expected
+    counts = count_repetitions(trials[1], design.shared_images[::-1])
+    assert counts.tolist() == [shown[1].count(image - 1) for image in design.sharedix.tolist()[::-1]]
+    fewest = fewest_repetitions(design, trials)
+    expected = {i - 1: min(images.count(i - 1) for images in shown.values()) for i in design.sharedix.tolist()}
+    assert fewest.to_dict() == expected
+    complete = [image for image, n in expected.items() if n >= 3]
+    assert complete_images(fewest).tolist() == complete
+
+    recipe = make_recipe(list(trials), name="any")
+    if len(complete) > 1:
+        assert as_lists(choose_images(recipe, design, trials)) == reference.split_complete_images(complete, 0.8, 42)
+    else:
+        with pytest.raises(PackagingError, match="needs at least 2"):
+            choose_images(recipe, design, trials)
+
+
+@given(st.data())
+def test_own_images_of_any_design_agree_with_plain_counting(data):
+    design = data.draw(designs())
+    subject = data.draw(st.integers(1, len(design.subjectim)))
+    trials = {subject: list_trials(design, subject, n_sessions=1, n_trials_per_session=design.n_trials)}
+    shown = trials[subject]["nsd_id"].tolist()
+    others = {i - 1 for row, images in enumerate(design.subjectim.tolist(), start=1) if row != subject for i in images}
+    own = sorted(set(shown) - others - set(design.shared_images.tolist()))
+    complete = [image for image in design.shared_images.tolist() if shown.count(image) >= 3]
+
+    if own and complete:
+        splits = choose_images(own_recipe(subject), design, trials)
+        assert as_lists(splits) == {"train": own, "test": complete}
+    else:
+        with pytest.raises(PackagingError, match="no image of its own|saw no shared image 3 times"):
+            choose_images(own_recipe(subject), design, trials)
+
+
+@given(
+    st.sets(st.integers(0, 72_999), min_size=1, max_size=40).map(sorted),
+    st.floats(0.01, 0.99),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_split_agrees_with_the_reference(nsd_ids, fraction, seed):
+    splits = split_images(np.array(nsd_ids), train_fraction=fraction, seed=seed)
+
+    assert as_lists(splits) == reference.split_complete_images(nsd_ids, fraction, seed)
+
+
+def as_lists(splits):
+    return {split: images.tolist() for split, images in splits.items()}
 
 
 def test_split_takes_four_fifths_with_the_published_seed():
