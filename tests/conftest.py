@@ -52,7 +52,7 @@ def nsd_tree(tmp_path_factory) -> Path:
 def tiny_tree(tmp_path_factory) -> Path:
     """A tree of subjects 1 and 4 that takes a tenth of a second. Its cortex has more vertices than are computed at once."""
     root = tmp_path_factory.mktemp("tiny") / "nsd"
-    simulate_tree(root, TreeSize(subjects=(1, 4), n_trials=40, n_vertices=1300, image_size=8, betas=(DEFAULT_BETAS,)))
+    simulate_tree(root, TreeSize(subjects=(1, 4), n_trials=42, n_vertices=1300, image_size=8, betas=(DEFAULT_BETAS,)))
     return root
 
 

@@ -1,16 +1,22 @@
+import gzip
+import io
 import re
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 
 import nibabel
 import numpy as np
 import pytest
 import xarray
+from hypothesis import given
+from hypothesis import strategies as st
 
+from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS, noise_ceiling
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.regions import find_regions, read_ncsnr, read_regions
-from allen2022_surface_packaging.nsd.tree import open_tree
+from allen2022_surface_packaging.nsd.tree import OFFICIAL, NSDTree, open_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
 
 LABELS = "nsddata/freesurfer/fsaverage/label"
@@ -18,18 +24,26 @@ KASTNER = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 0, 0]  # V1v V1d V2v V2d V3v V3d hV4 hV
 STREAMS = [1, 0, 0, 0, 0, 0, 0, 0, 5, 5, 5, 4]  # the second hV4 vertex is also in the ventral stream
 
 
-def write_labels(tree_path, atlas, labels):
-    for hemisphere in ("lh", "rh"):
+def write_labels(tree_path, atlas, labels, hemispheres=("lh", "rh")):
+    for hemisphere in hemispheres:
         image = nibabel.freesurfer.MGHImage(np.array(labels, np.float32).reshape(-1, 1, 1), np.eye(4))
         nibabel.save(image, tree_path / LABELS / f"{hemisphere}.{atlas}.mgz")
 
 
 @pytest.fixture
-def small_tree(tree_copy):
+def labels_copy(tiny_tree, tmp_path):
+    """A tree whose atlases a test may change."""
+    shutil.copytree(tiny_tree / "nsddata", tmp_path / "nsd" / "nsddata")
+    (tmp_path / "nsd" / "nsddata_betas").symlink_to(tiny_tree / "nsddata_betas")
+    return tmp_path / "nsd"
+
+
+@pytest.fixture
+def small_tree(labels_copy):
     """A tree whose atlases have twelve vertices per hemisphere."""
-    write_labels(tree_copy, "Kastner2015", KASTNER)
-    write_labels(tree_copy, "streams", STREAMS)
-    return tree_copy
+    write_labels(labels_copy, "Kastner2015", KASTNER)
+    write_labels(labels_copy, "streams", STREAMS)
+    return labels_copy
 
 
 @pytest.fixture
@@ -86,15 +100,15 @@ def test_region_without_labels_is_all_of_its_atlas(small_tree):
     assert vertices_of(read(small_tree, Region("all", "streams")), "rh") == {"all": [8, 9, 10, 11]}
 
 
-def test_cortex_is_every_vertex_and_needs_no_atlas(tree_copy):
-    for path in (tree_copy / LABELS).iterdir():
+def test_cortex_is_every_vertex_and_needs_no_atlas(labels_copy):
+    for path in (labels_copy / LABELS).iterdir():
         path.unlink()
 
-    region_map = read(tree_copy, Region("cortex", "cortex"))
+    region_map = read(labels_copy, Region("cortex", "cortex"))
 
-    assert region_map.n_vertices == 642
-    assert vertices_of(region_map, "rh") == {"cortex": list(range(642))}
-    assert region_map.n_read_vertices == 2 * 642
+    assert region_map.n_vertices == 1300
+    assert vertices_of(region_map, "rh") == {"cortex": list(range(1300))}
+    assert region_map.n_read_vertices == 2 * 1300
 
 
 @pytest.mark.parametrize(
@@ -137,6 +151,144 @@ def test_region_is_refused_when_its_name_occurs_twice(small_tree):
         read(small_tree, Region("ventral", "Kastner2015", (1,)), Region("", "streams", each=True))
 
 
+def test_region_is_kept_when_it_is_empty_in_one_hemisphere(small_tree):
+    write_labels(small_tree, "streams", [0] * 12, hemispheres=("lh",))
+
+    region_map = read(small_tree, Region("IT", "streams", (5,)))
+
+    assert {h: region_map.regions[0].vertices[h].tolist() for h in ("lh", "rh")} == {"lh": [], "rh": [8, 9, 10]}
+    assert region_map.columns(region_map.regions[0]).tolist() == [0, 1, 2]
+
+
+def test_region_is_refused_when_no_vertex_has_its_named_label(small_tree):
+    """The colour table names the label 6, but no vertex has it."""
+    with pytest.raises(PackagingError, match="region 1, labels is 6, expected labels of vertices in .*lh.streams.mgz"):
+        read(small_tree, Region("a", "streams", ("lateral",)))
+
+
+def test_region_is_refused_when_its_atlas_is_empty(small_tree):
+    write_labels(small_tree, "streams", [0] * 12)
+
+    with pytest.raises(
+        PackagingError, match=r"region 2, labels is empty, expected .* or rh: none\. Is it NSD's streams"
+    ):
+        read(small_tree, Region("a", "Kastner2015", (1,)), Region("b", "streams"))
+
+
+@pytest.mark.parametrize(("n_labels", "end"), [(12, ", 12"), (13, ", 12, and 1 more")])
+def test_first_twelve_labels_of_an_atlas_are_named_in_messages(small_tree, n_labels, end):
+    write_labels(small_tree, "many", np.arange(n_labels + 1))
+
+    with pytest.raises(PackagingError, match=rf"or rh: 1, 2, 3, .*{end}\. Is it NSD's many atlas\?"):
+        read(small_tree, Region("a", "many", (99,)))
+
+
+def test_fractions_are_no_labels(small_tree):
+    write_labels(small_tree, "streams", [0.5, *STREAMS[1:]])
+
+    assert vertices_of(read(small_tree, Region("all", "streams")), "lh") == {"all": [8, 9, 10, 11]}
+
+
+def test_name_of_a_label_becomes_a_region_name_without_other_characters(small_tree):
+    (small_tree / LABELS / "streams.mgz.ctab").write_text("1 L_V1.a/b\n4 mid-parietal_2\n")
+
+    names = list(vertices_of(read(small_tree, Region("", "streams", each=True)), "lh"))
+
+    assert names == ["L_V1_a_b", "mid-parietal_2", "streams_5"]
+
+
+@pytest.mark.parametrize(
+    ("hemispheres", "message"),
+    [(("rh",), r"'streams', but \S+rh.streams.mgz is missing. Download it \(nsddata/freesurfer/fsaverage/label/lh"),
+     (("lh", "rh"), r"'streams', but \S+lh.streams.mgz and \S+rh.streams.mgz are missing")],
+)  # fmt: skip
+def test_missing_labels_are_named_with_their_region(small_tree, hemispheres, message):
+    for hemisphere in hemispheres:
+        (small_tree / LABELS / f"{hemisphere}.streams.mgz").unlink()
+
+    with pytest.raises(PackagingError, match=rf"region 2, atlas is {message}"):
+        read(small_tree, Region("a", "Kastner2015", (1,)), Region("b", "streams"), Region("c", "streams", (5,)))
+
+
+@pytest.mark.parametrize(("atlas", "hemisphere"), [("Kastner2015", "rh"), ("streams", "lh")])
+def test_labels_are_refused_when_they_have_another_vertex_count(small_tree, atlas, hemisphere):
+    write_labels(small_tree, atlas, [1, 5, 5], hemispheres=(hemisphere,))
+
+    message = rf"{hemisphere}.{atlas}.mgz holds 3 vertices, but \S+lh.Kastner2015.mgz holds 12"
+    with pytest.raises(PackagingError, match=message):
+        read(small_tree, Region("V1", "Kastner2015", (1,)), Region("IT", "streams", (5,)))
+
+
+def test_ncsnr_is_refused_when_it_has_another_vertex_count(small_tree):
+    region_map = read(small_tree, Region("IT", "streams", (5,)))  # 12 vertices, where the betas have 1300
+
+    with pytest.raises(
+        PackagingError, match=r"rh.ncsnr.mgh holds 1,300 vertices, but the labels have 12\. .*nativesurface"
+    ):
+        read_ncsnr(open_tree(small_tree), region_map, 4, "rh", DEFAULT_BETAS)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Files in memory, in place of a folder or bucket."""
+
+    contents: dict[str, bytes]
+
+    def locate(self, path):
+        return path
+
+    def exists(self, path):
+        return path in self.contents
+
+    def open(self, path):
+        return io.BytesIO(self.contents[path])
+
+
+def make_atlas_files(atlas, labels):
+    files = {}
+    for hemisphere, values in labels.items():
+        image = nibabel.freesurfer.MGHImage(np.array(values, np.int32).reshape(-1, 1, 1), np.eye(4))
+        files[f"{OFFICIAL.labels}/{hemisphere}.{atlas}.mgz"] = gzip.compress(image.to_bytes(), compresslevel=1)
+    return files
+
+
+@given(st.data())
+def test_regions_of_any_atlases_agree_with_plain_selection(data):
+    n_vertices = data.draw(st.integers(1, 12))
+    values = st.lists(st.integers(-1, 4), min_size=n_vertices, max_size=n_vertices)
+    labels = {atlas: {"lh": data.draw(values), "rh": data.draw(values)} for atlas in ("a", "b")}
+    tree = NSDTree(Memory(make_atlas_files("a", labels["a"]) | make_atlas_files("b", labels["b"])), OFFICIAL)
+    chosen = st.tuples(st.sampled_from("ab"), st.lists(st.integers(1, 4), unique=True, max_size=3).map(tuple))
+    regions = [
+        Region(f"r{number}", atlas, region_labels)
+        for number, (atlas, region_labels) in enumerate(data.draw(st.lists(chosen, min_size=1, max_size=4)))
+    ]
+    present = {
+        atlas: {v for hemisphere in values.values() for v in hemisphere if v > 0} for atlas, values in labels.items()
+    }
+    recipe = replace(make_recipe((1,), name="x"), regions=tuple(regions))
+    if any(not present[r.atlas] or not set(r.labels) <= present[r.atlas] for r in regions):
+        with pytest.raises(PackagingError, match=r"recipe \(x\): region \d, labels is"):
+            read_regions(tree, recipe)
+        return
+    region_map = read_regions(tree, recipe)
+
+    def has(region, hemisphere, vertex):
+        label = labels[region.atlas][hemisphere][vertex]
+        return label in region.labels if region.labels else label > 0
+
+    read_vertices = [(h, v) for h in ("lh", "rh") for v in range(n_vertices) if any(has(r, h, v) for r in regions)]
+    assert [(h, v) for h in ("lh", "rh") for v in region_map.vertices[h].tolist()] == read_vertices
+    assert (region_map.n_vertices, region_map.n_read_vertices) == (n_vertices, len(read_vertices))
+    assert [region.name for region in region_map.regions] == [region.name for region in regions]
+    for region, result in zip(regions, region_map.regions, strict=True):
+        members = [(h, v) for h in ("lh", "rh") for v in range(n_vertices) if has(region, h, v)]
+        assert [(h, v) for h in ("lh", "rh") for v in result.vertices[h].tolist()] == members
+        assert region_map.columns(result).tolist() == [read_vertices.index(member) for member in members]
+        assert result.n_vertices == len(members)
+        assert result.labels == (tuple(sorted(region.labels)) or tuple(sorted(present[region.atlas])))
+
+
 @pytest.mark.parametrize("line", ["ventral 5", "5", "5 ventral\n5 other", "5 ventral\n6 ventral"])
 def test_damaged_colour_table_is_refused(small_tree, line):
     (small_tree / LABELS / "streams.mgz.ctab").write_text(f"0 Unknown\n\n# comment\n{line}\n")
@@ -154,11 +306,18 @@ def test_noise_ceiling_follows_the_data_manual_in_percent():
     )
 
 
-def test_noise_ceilings_of_a_release_follow_its_ncsnr(nsd_tree, release):
+@pytest.fixture(scope="module")
+def tiny_release(tiny_tree, tmp_path_factory):
+    path = tmp_path_factory.mktemp("releases") / "tiny"
+    build_release(tiny_tree, path, make_recipe((1, 4), name="Two"))
+    return path
+
+
+def test_noise_ceilings_of_a_release_follow_its_ncsnr(tiny_tree, tiny_release):
     ncsnr = nibabel.load(
-        nsd_tree / "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.ncsnr.mgh"
+        tiny_tree / "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.ncsnr.mgh"
     ).get_fdata()
-    with xarray.open_dataarray(release / "Allen2022_fmri_surface_test.nc") as assembly:
+    with xarray.open_dataarray(tiny_release / "Two_test.nc") as assembly:
         in_hemisphere = (assembly["subject"].values == "subj01") & (assembly["hemisphere"].values == "lh")
         ceilings = assembly["nc_testset"].values[in_hemisphere]
         vertices = assembly["vertex_index"].values[in_hemisphere]
@@ -168,12 +327,12 @@ def test_noise_ceilings_of_a_release_follow_its_ncsnr(nsd_tree, release):
 
 
 @pytest.mark.parametrize("hemisphere", ["lh", "rh"])
-def test_ncsnr_is_read_for_the_vertices_of_regions(nsd_tree, hemisphere):
-    tree = open_tree(nsd_tree)
+def test_ncsnr_is_read_for_the_vertices_of_regions(tiny_tree, hemisphere):
+    tree = open_tree(tiny_tree)
     region_map = read_regions(tree, make_recipe())
-    folder = nsd_tree / "nsddata_betas/ppdata/subj03/fsaverage/betas_fithrf_GLMdenoise_RR"
+    folder = tiny_tree / "nsddata_betas/ppdata/subj04/fsaverage/betas_fithrf_GLMdenoise_RR"
     file_values = nibabel.load(folder / f"{hemisphere}.ncsnr.mgh").get_fdata().ravel()
 
     np.testing.assert_array_equal(
-        read_ncsnr(tree, region_map, 3, hemisphere, DEFAULT_BETAS), file_values[region_map.vertices[hemisphere]]
+        read_ncsnr(tree, region_map, 4, hemisphere, DEFAULT_BETAS), file_values[region_map.vertices[hemisphere]]
     )
