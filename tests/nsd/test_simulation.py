@@ -4,11 +4,14 @@ import pytest
 import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader
 from PIL import Image
+from scipy.spatial import KDTree
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.atlases import make_labels
 from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
+from allen2022_surface_packaging.nsd.sphere import sphere_vertices
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify.soundness import verify_release
@@ -58,6 +61,26 @@ def test_written_ncsnr_agrees_with_the_simulated_responses(tmp_path):
 
     assert valid.sum() >= 56
     np.testing.assert_allclose(signal_to_noise[valid], written[valid] ** 2, rtol=0.1, atol=0.08)
+
+
+@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
+def test_signal_to_noise_varies_smoothly_and_is_highest_in_early_visual_cortex(hemisphere, nsd_tree):
+    labels = make_labels(642, hemisphere)
+    vertices = sphere_vertices(642)
+    neighbours = KDTree(vertices).query(vertices, k=2)[1][:, 1]
+    rows = []
+    for subject in range(1, 9):
+        path = nsd_tree / BETAS.replace("subj01", f"subj0{subject}") / f"{hemisphere}.ncsnr.mgh"
+        ncsnr = nibabel.load(path).get_fdata().ravel()
+        valid = (ncsnr > 0) & (ncsnr[neighbours] > 0)
+        logarithms = np.log(ncsnr[valid]), np.log(ncsnr[neighbours][valid])
+        assert np.corrcoef(*logarithms)[0, 1] > 0.85
+        members = [np.isin(labels["Kastner2015"], (1, 2, 3, 4)), labels["streams"] == 5, labels["streams"] == 0]
+        rows.append([np.median(ncsnr[chosen]) for chosen in members])
+
+    early, ventral, elsewhere = np.median(rows, axis=0)
+    assert early > 1.3 * ventral > 2 * elsewhere
+    assert np.std([early for early, *_ in rows]) > 0.02  # subjects differ
 
 
 def test_sessions_differ_in_offset_and_gain(nsd_tree):

@@ -5,9 +5,10 @@ The response of vertex v to the image of trial t in session s, in percent signal
     betas[t, v] = offset[s, v] + gain[s] * (ncsnr[v] * signal[image(t), v] + noise[t, v])
 
 where `noise` is independent and standard normal and `signal` has variance 1 over images, so that `ncsnr` is the true
-ratio of the two standard deviations. It is also the one that is written. The signal of a vertex is a fixed mixture of a few latents of
-the image; the pixels of an image are the same latents on two-dimensional cosines, so that a model that looks at the
-pixels can in principle explain all of the signal.
+ratio of the two standard deviations. It is also the one that is written. It is highest in V1, and falls smoothly with the
+distance from there. The signal of a vertex is a fixed mixture of a few latents of the image; the pixels of an image are
+the same latents on two-dimensional cosines, so that a model that looks at the pixels can in principle explain all of the
+signal.
 
 Another version of the betas has the same signal and more noise. A few vertices of each hemisphere are broken as some of
 NSD's are: NaN always, NaN in every other session, NaN in a single trial, or constant.
@@ -33,7 +34,7 @@ from ..atomic import new_folder
 from ..errors import PackagingError
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
-from .atlases import LABEL_NAMES, make_labels
+from .atlases import CALCARINE, LABEL_NAMES, distances_to_path, make_labels, vertex_directions
 from .facts import (
     BETAS_VERSIONS,
     DEFAULT_BETAS,
@@ -53,7 +54,9 @@ logger = logging.getLogger(__name__)
 N_LATENTS = 6
 SHARED_FRACTION = 0.75  # NSD: 0.1; here most images, so that a few short sessions give enough complete ones
 BLOCK_VALUES = 4 * 2**20
-MEDIAN_NCSNR = {"V1": 1.0, "V2": 0.9, "V4": 0.8, "IT": 0.6}
+LOWEST_NCSNR, HIGHEST_NCSNR = 0.1, 1.0  # far from visual cortex, and in V1
+REACH_OF_SIGNAL = 0.75  # radii of the sphere, from V1
+N_WAVES, WAVE_NUMBER = 12, 5.0  # of the variation over the cortex, which differs between subjects
 LARGEST_COCO_ID = 581_929  # of COCO 2017
 SIMULATION_MARK = (
     "This tree was written by `allen2022-surface simulate`. Its responses and images are simulated; they are no "
@@ -86,7 +89,7 @@ def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: 
     design, n_sessions = _make_design(size, rng) if expdesign_path is None else _follow_design(size, expdesign_path)
     n_images = int(max(design.subjectim.max(), design.sharedix.max()))
     latents = rng.standard_normal((n_images, N_LATENTS), dtype=np.float32)
-    labels = {hemisphere: make_labels(size.n_vertices, hemisphere, rng) for hemisphere in HEMISPHERES}
+    labels = {hemisphere: make_labels(size.n_vertices, hemisphere) for hemisphere in HEMISPHERES}
     with new_folder(root) as folder:
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
         _target_path(tree.simulation_mark).write_text(SIMULATION_MARK, encoding="utf-8")
@@ -182,17 +185,25 @@ class _Vertices:
 def _make_vertices(size: TreeSize, atlases: dict[str, AnyArray], subject: int, hemisphere: str) -> _Vertices:
     rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere)])
     n = size.n_vertices
-    median = np.full(n, 0.2)
-    members = {r.name: np.flatnonzero(np.isin(atlases[r.atlas], r.labels)) for r in PUBLISHED_REGIONS}
-    for name, region_vertices in members.items():
-        median[region_vertices] = MEDIAN_NCSNR[name]
-    ncsnr = (median * rng.lognormal(0, 0.3, n)).astype(np.float32)
+    ncsnr = _make_ncsnr(vertex_directions(n, hemisphere), rng)
     mixture = rng.standard_normal((N_LATENTS, n), dtype=np.float32)
     mixture /= np.linalg.norm(mixture, axis=0)
     n_broken = max(1, n // 20_000)  # of each of four kinds
-    candidates = np.unique(np.concatenate(list(members.values())))
+    is_candidate = np.any([np.isin(atlases[region.atlas], region.labels) for region in PUBLISHED_REGIONS], axis=0)
+    candidates = np.flatnonzero(is_candidate)
     broken = rng.choice(candidates, 4 * n_broken, replace=False).reshape(4, n_broken)
     return _Vertices(ncsnr, mixture, *broken)
+
+
+def _make_ncsnr(directions: DoubleArray, rng: np.random.Generator) -> FloatArray:
+    """Return signal-to-noise ratios that vary smoothly over the cortex, and a little between neighbours."""
+    from_v1 = distances_to_path(directions, CALCARINE) / REACH_OF_SIGNAL
+    typical = LOWEST_NCSNR + (HIGHEST_NCSNR - LOWEST_NCSNR) * np.exp(-(from_v1**2))
+    waves, phases = rng.normal(0, WAVE_NUMBER, (3, N_WAVES)), rng.uniform(0, 2 * np.pi, N_WAVES)
+    smooth = np.cos(directions @ waves + phases).sum(axis=1) / np.sqrt(N_WAVES / 2)
+    logarithm = 0.2 * smooth + rng.normal(0, 0.1, len(directions))
+    ncsnr: FloatArray = (typical * np.exp(logarithm)).astype(np.float32)
+    return ncsnr
 
 
 def _write_responses(
