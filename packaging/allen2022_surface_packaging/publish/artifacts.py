@@ -66,6 +66,8 @@ class Artifacts:
         PackagingError
             If the file is damaged.
         """
+        if path.exists() and not path.is_file():
+            raise PackagingError(f"{path} is not a regular file. Choose another file.")
         try:
             return cls(msgspec.json.decode(path.read_bytes(), type=dict[str, DatasetRecord]))
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..atomic import sha1_of
-from ..errors import PackagingError
+from ..errors import PackagingError, one_line
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .regions import RegionSlice, list_regions, write_region
 
@@ -63,14 +63,24 @@ def read_manifest(release: ReleaseFolder, *, allow_simulated: bool = False) -> M
     Raises
     ------
     PackagingError
-        If the folder is not a release, or its data is simulated.
+        If the folder is not a release, holds anything but files and folders, or its data is simulated.
     """
+    _refuse_special_files(release)
     manifest = Manifest.read(release)
     if manifest.simulated and not allow_simulated:
         raise PackagingError(
             f"{release} was built from a simulated tree, so it is not published. Build a release from NSD's files."
         )
     return manifest
+
+
+def _refuse_special_files(release: ReleaseFolder) -> None:
+    """Raise a `PackagingError` for a FIFO, socket or device: whoever opens it may wait for it for good."""
+    for path in release.path.rglob("*"):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise PackagingError(
+                f"{path} is neither a regular file nor a folder. Remove it, or build the release again."
+            )
 
 
 def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[BrainioObject]:
@@ -126,19 +136,29 @@ def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
     Returns
     -------
     the file names, in order
+
+    Raises
+    ------
+    PackagingError
+        If the table is damaged.
     """
-    with (
-        table_path.open(newline="", encoding="utf-8") as source,
-        path.open("w", newline="", encoding="utf-8") as target,
-    ):
-        rows = csv.DictReader(source)
-        columns = list(rows.fieldnames or ())
+    try:
+        with table_path.open(newline="", encoding="utf-8") as source:
+            reader = csv.DictReader(source, strict=True)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise PackagingError(f"{table_path} is damaged ({one_line(error)}). Build the release again.") from error
+    names = [str(row.get("image_file_name") or "") for row in rows]
+    faults = [name for name in names if Path(name).name != name or name in ("", "..")]
+    if faults or not names or len(set(names)) < len(names) or any(None in row for row in rows):
+        raise PackagingError(
+            f"{table_path} is damaged, expected one image file in each row, in the column image_file_name. "
+            "Build the release again."
+        )
+    with path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, [columns[0], "filename", *columns[1:]], lineterminator="\n")
         writer.writeheader()
-        names = []
-        for row in rows:
-            names.append(row["image_file_name"])
-            writer.writerow(row | {"filename": row["image_file_name"]})
+        writer.writerows(row | {"filename": name} for row, name in zip(rows, names, strict=True))
     return names
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe
 from .objects import BrainioObject, make_objects, read_manifest, written
 from .privacy import require_private
 from .s3 import LARGEST_OBJECT_BYTES, LocalFile, ObjectVersion, UploadTarget, holds, look_up, open_target, put
+from .temporary import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +87,8 @@ def publish_release(
     release = ReleaseFolder(release_path)
     manifest = read_manifest(release, allow_simulated=allow_simulated)
     artifacts_path = announce_artifacts(artifacts_path, tell)
-    with tempfile.TemporaryDirectory(prefix="allen2022_surface_") as folder:
-        objects = make_objects(release, manifest, Path(folder))
+    with temporary_folder() as folder:
+        objects = make_objects(release, manifest, folder)
         refuse_large(objects)
         target = open_target(destination)
         plan = plan_upload(target, objects)
@@ -201,7 +202,8 @@ def record_published(
 def _send(target: UploadTarget, planned: PlannedObject, progress: Callable[[int], object]) -> ObjectVersion:
     with written(planned.item):
         version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
-    logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
+    with tqdm.external_write_mode(file=sys.stderr):  # otherwise the line continues that of the bar
+        logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
     return version
 
 

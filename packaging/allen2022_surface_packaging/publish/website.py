@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +16,7 @@ from ..release import Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
 from .artifacts import ObjectRecord, announce_artifacts, describe_datasets, record_release
 from .objects import BrainioObject, make_objects, read_manifest, written
+from .temporary import temporary_folder
 
 TEMPLATE = files(__package__) / "templates" / "upload_form.md"
 PAGE_NAME, TABLE_NAME = "README.md", "version_ids.csv"
@@ -57,8 +57,8 @@ def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = Fa
     if folder.exists():
         raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
     _require_sound(release_path)
-    with new_folder(folder) as partial, tempfile.TemporaryDirectory(prefix="allen2022_surface_") as made_path:
-        objects = make_objects(release, manifest, Path(made_path))
+    with new_folder(folder) as partial, temporary_folder() as made_path:
+        objects = make_objects(release, manifest, made_path)
         for item in objects:
             with written(item) as path:
                 shutil.copyfile(path, partial / item.name)
@@ -94,8 +94,8 @@ def record_versions(
     returned = read_table(table_path)
     artifacts_path = announce_artifacts(artifacts_path, tell)
     _require_sound(release_path)
-    with tempfile.TemporaryDirectory(prefix="allen2022_surface_") as folder:
-        objects = make_objects(release, manifest, Path(folder))
+    with temporary_folder() as folder:
+        objects = make_objects(release, manifest, folder)
     _refuse_other_files(table_path, returned, objects)
     datasets = describe_datasets(
         (item, _make_record(table_path, item, returned[item.name], simulated=manifest.simulated)) for item in objects
@@ -116,11 +116,13 @@ def read_table(path: Path) -> dict[str, ReturnedVersion]:
     PackagingError
         If the file is missing or not such a table, or names a file twice.
     """
+    if path.exists() and not path.is_file():
+        raise PackagingError(f"{path} is not a regular file, expected the {TABLE_NAME} of `pack`.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet may write a byte order mark
             reader = csv.DictReader(file)
             rows, columns = list(reader), reader.fieldnames or ()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError, csv.Error) as error:
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error) as error:
         raise PackagingError(
             f"{path} cannot be read ({one_line(error)}), expected the {TABLE_NAME} of `pack`."
         ) from error

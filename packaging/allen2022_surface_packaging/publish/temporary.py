@@ -1,0 +1,49 @@
+"""A temporary folder for objects that are made from a release. They hold NSD's photographs, so none may be left behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "allen2022_surface_objects_"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield an empty folder that only this user can read, and remove it at the end.
+
+    The folders of processes that were killed are removed first. A process locks its folder, and the kernel releases the lock
+    however the process ends.
+    """
+    _remove_abandoned()
+    unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+    descriptor = os.open(unlocked_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Only now it gets the name by which another process looks for abandoned folders.
+        path = unlocked_path.rename(unlocked_path.with_name(unlocked_path.name.removeprefix(".")))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of this user whose process has ended."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # another process may remove the folder at the same time
+            if path.is_symlink() or path.stat().st_uid != os.getuid():
+                continue
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(descriptor)
