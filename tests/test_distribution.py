@@ -1,0 +1,121 @@
+"""The archives that `python -m build` makes, and the files that hosts of the repository read."""
+
+import fnmatch
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+YAML_PATHS = [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff"]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def leave_out(folder, names):
+    """Return the names that git ignores: a pattern that begins with a slash counts from the root."""
+    patterns = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    paths = {name: (Path(folder) / name).relative_to(ROOT).as_posix() for name in names}
+    return {".git"} | {
+        name
+        for pattern in patterns
+        for name, path in paths.items()
+        if fnmatch.fnmatch(path if pattern.startswith("/") else name, pattern.strip("/"))
+    }
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A copy of the repository without what tools leave in it."""
+    path = tmp_path_factory.mktemp("distribution") / "checkout"
+    return Path(shutil.copytree(ROOT, path, ignore=leave_out))
+
+
+@pytest.fixture(scope="module")
+def archives(checkout):
+    """The wheel and the source distribution, built without a network."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"]
+    build = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert build.returncode == 0, build.stdout + build.stderr
+    (wheel_path,), (source_path,) = (checkout / "dist").glob("*.whl"), (checkout / "dist").glob("*.tar.gz")
+    return wheel_path, source_path
+
+
+@pytest.mark.slow
+def test_archives_pass_the_check_of_twine(archives):
+    check = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *archives], capture_output=True, text=True, check=False
+    )
+
+    assert check.returncode == 0, check.stdout
+    assert check.stdout.count("PASSED") == 2
+
+
+@pytest.mark.slow
+def test_source_distribution_holds_every_file_of_the_repository(archives, checkout):
+    with tarfile.open(archives[1]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    files = {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if path.is_file()}
+    files = {name for name in files if not re.match(r"dist/|build/|[^/]*\.egg-info/", name)}
+    assert len(files) > 150
+    assert files - names == set()
+    assert not [name for name in names if re.search(r"__pycache__|\.pyc$|_cache/|docs/api/|docs/_build/", name)]
+
+
+@pytest.mark.slow
+def test_wheel_installs_no_tests(archives):
+    with zipfile.ZipFile(archives[0]) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+
+    assert {name for name in folders if not name.endswith(".dist-info")} == {
+        "allen2022_surface_packaging",
+        "brainscore_allen2022_surface",
+    }
+
+
+@pytest.mark.parametrize("path", YAML_PATHS, ids=lambda path: path.name)
+def test_yaml_files_can_be_read(path):
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_run_what_is_in_the_repository(path):
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert workflow["permissions"] == {"contents": "read"}
+    assert set(workflow) == {"name", True, "permissions", "jobs"} | set(workflow) & {
+        "concurrency"
+    }  # `on` is read as true
+    for job in workflow["jobs"].values():
+        assert job["runs-on"] == "ubuntu-latest"
+        for step in job["steps"]:
+            assert ("run" in step) != ("uses" in step)
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+            for name in re.findall(r"^make (\w+)", step.get("run", ""), re.MULTILINE):
+                assert name in targets
+            for name in re.findall(r"(?:^|python )(\.\w\S+)", step.get("run", ""), re.MULTILINE):
+                assert name.startswith(".venv/") or (ROOT / name).is_file()
+
+
+def test_version_is_the_same_everywhere():
+    version = re.search(r'version="(.+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))[1]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    package = (ROOT / "packaging" / "allen2022_surface_packaging" / "__init__.py").read_text(encoding="utf-8")
+
+    assert citation["version"] == version
+    assert f'__version__ = "{version}"' in package
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_installed_packages_fit_together():
+    check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+
+    assert check.returncode == 0, check.stdout

@@ -1,0 +1,92 @@
+"""The script of the workflow that reads NSD's bucket, on a simulated tree in a local bucket."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import boto3
+import pytest
+
+from allen2022_surface_packaging.publish.upload import publish_release
+
+SCRIPT_PATH = Path(__file__).resolve().parents[1] / ".github" / "compare_first_session.py"
+BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
+READ = (
+    "nsddata/experiments/nsd/nsd_expdesign.mat",
+    "nsddata/freesurfer/fsaverage/label/*",
+    f"{BETAS}/?h.betas_session01.mgh",
+)
+
+
+@pytest.fixture
+def server(moto_port, monkeypatch):
+    """A client of the local S3 server, where the bucket `nsd` holds what the script reads of the small tree."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
+    return boto3.client("s3")
+
+
+@pytest.fixture
+def bucket(server, nsd_tree):
+    """The bucket of NSD, which anybody can read."""
+    server.create_bucket(Bucket="nsd", ACL="public-read")
+    for pattern in READ:
+        for path in nsd_tree.glob(pattern):
+            key = path.relative_to(nsd_tree).as_posix()
+            server.upload_file(str(path), "nsd", key, ExtraArgs={"ACL": "public-read"})
+    return server
+
+
+@pytest.fixture
+def artifacts_path(server, release, tmp_path):
+    """The artifacts file of the published release."""
+    server.create_bucket(Bucket="brain")
+    server.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    path = tmp_path / "artifacts.json"
+    publish_release(release, "brain/here", artifacts_path=path, allow_simulated=True)
+    return path
+
+
+def compare(artifacts_path, *, without=()):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(without or "\0")}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", SCRIPT_PATH, "s3://nsd"],
+        env=environment | {"BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS": str(artifacts_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_first_session_agrees_with_the_published_release(bucket, artifacts_path):
+    run = compare(artifacts_path)
+
+    assert run.returncode == 0, run.stderr
+    assert "s3://nsd: 300 trials, " in run.stdout
+    assert "vertices agree: the largest difference is" in run.stdout
+
+
+def test_published_data_of_another_session_is_reported(bucket, nsd_tree, artifacts_path):
+    bucket.upload_file(str(nsd_tree / BETAS / "lh.betas_session02.mgh"), "nsd", f"{BETAS}/lh.betas_session01.mgh")
+
+    run = compare(artifacts_path)
+
+    assert run.returncode == 1
+    assert re.search(r"^compare_first_session: (published values differ by|a published response is not 0)", run.stderr)
+
+
+def test_session_is_read_but_not_compared_without_credentials(bucket, artifacts_path):
+    run = compare(artifacts_path, without=("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+
+    assert run.returncode == 0, run.stderr
+    assert "s3://nsd: 300 trials, " in run.stdout
+    assert "not compared: " in run.stdout
