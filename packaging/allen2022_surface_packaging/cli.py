@@ -176,52 +176,21 @@ def _recipes(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from .verify.comparison import write_verification
-    from .verify.soundness import verify_release
+    from .verify.verdicts import verify
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")
-    problems = verify_release(options.release)
-    findings: dict[str, object] = {"release": {"problems": problems}}
-    differences = []
-    if options.nsd_root is not None:
-        differences += _verify_against_raw_files(options, findings)
-    if options.against is not None:
-        differences += _verify_against_other(options, findings)
-    if len(findings) > 1:
-        write_verification(options.release, findings)
-    for problem in [*problems, *differences]:
-        print(f"problem: {problem}")
-    if problems:
-        raise PackagingError(f"{options.release} is not sound: {_count(problems)}.")
-    print(f"{options.release} is sound")
-    if differences:
-        others = " and ".join(str(other) for other in (options.nsd_root, options.against) if other is not None)
-        raise PackagingError(f"{options.release} differs from {others} in {len(differences)} ways, listed above.")
-
-
-def _verify_against_raw_files(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
-    from .verify.recomputation import recompute_release
-
-    seed = options.seed or 0
-    recomputation = recompute_release(options.release, options.nsd_root, every_vertex=options.all, seed=seed)
-    if len(recomputation.differences):
-        print(f"recomputed from {options.nsd_root}:\n\n{_table(recomputation.differences)}\n")
-    findings["nsd_root"] = {"every_vertex": options.all, "seed": seed} | vars(recomputation)
-    return recomputation.problems
-
-
-def _verify_against_other(options: argparse.Namespace, findings: dict[str, object]) -> list[str]:
-    from .verify.comparison import compare_release
-
-    comparison = compare_release(options.release, options.against)
-    print(f"{options.release} and {options.against} are {comparison.verdict}")
-    if comparison.differences:
-        print(f"\n{_table(comparison.table)}\n")
-    for split, counts in comparison.filled.items():
-        print(f"{split}, cells that are zero or NaN: {', '.join(f'{n:,} {side}' for side, n in counts.items())}")
-    findings["against"] = {"other": options.against, "verdict": comparison.verdict} | vars(comparison)
-    return comparison.problems
+    verification = verify(
+        options.release,
+        nsd_root=options.nsd_root,
+        every_vertex=options.all,
+        seed=options.seed or 0,
+        against=options.against,
+    )
+    for line in verification.lines(width=shutil.get_terminal_size().columns):
+        print(line)
+    verification.write()
+    verification.require_no_problems()
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,8 +17,8 @@ from . import __version__
 from .arrays import IntArray
 from .atomic import sha1_of
 from .errors import PackagingError, one_line
-from .nsd.facts import N_REPETITIONS, stimulus_name
-from .recipe import Recipe
+from .nsd.facts import N_REPETITIONS, stimulus_name, subject_name
+from .recipe import Recipe, Region, is_region_name, recipe_faults
 
 SPLITS = ("train", "test")
 DIMENSIONS = ("presentation", "neuroid", "time_bin")
@@ -29,6 +30,14 @@ ORIGIN_COLUMNS = (
     *("crop_top", "crop_bottom", "crop_left", "crop_right"),
 )
 VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
+FORMAT_NAMES = {"png": "PNG", "jpg": "JPEG"}  # the image formats of a release, as Pillow names them
+LARGEST_NUMBER = 2**63 - 1  # of NumPy
+LONGEST_TEXT = 150  # of a part of a message
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+PositiveCount: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_NUMBER)]
+Sha1: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z")]
+Fault: TypeAlias = tuple[str, str, str]  # the key, what was found and what was expected
 
 
 @dataclass(frozen=True)
@@ -91,17 +100,17 @@ class ReleaseFolder:
 class FileRecord:
     """Size in bytes and SHA-1 in hexadecimal of a file."""
 
-    size: int
-    sha1: str
+    size: Count
+    sha1: Sha1
 
 
 @dataclass(frozen=True)
 class FilledCounts:
     """How many values of one region of one subject were NaN, per split, and in how many neuroids."""
 
-    train: int
-    test: int
-    neuroids: int
+    train: Count
+    test: Count
+    neuroids: Count
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class ReleasedRegion:
     name: str
     atlas: str
     labels: tuple[int, ...]
-    n_vertices: int
+    n_vertices: Count
 
 
 @dataclass(frozen=True)
@@ -145,12 +154,12 @@ class Manifest:
     regions: tuple[ReleasedRegion, ...]
     image_format: str
     from_region_assemblies: bool
-    n_vertices: int
-    n_trials_per_session: int
-    sessions: dict[str, int]
-    shapes: dict[str, tuple[int, int, int]]
+    n_vertices: PositiveCount
+    n_trials_per_session: PositiveCount
+    sessions: dict[str, PositiveCount]
+    shapes: dict[str, tuple[PositiveCount, PositiveCount, PositiveCount]]
     nan_counts: dict[str, dict[str, FilledCounts]]
-    inputs: dict[str, int]
+    inputs: dict[str, Count]
     versions: dict[str, str]
     files: dict[str, FileRecord]
     simulated: bool = False
@@ -162,23 +171,143 @@ class Manifest:
         Raises
         ------
         PackagingError
-            If the folder holds no manifest, or a damaged one.
+            If the folder holds no manifest, or one that is damaged or contradicts itself.
         """
         path = folder.manifest_path
+        if not path.exists():
+            raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.")
+        require_regular_file(path)
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.") from error
+            manifest = msgspec.json.decode(path.read_bytes(), type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
+        fault = next(manifest_faults(manifest), None)
+        if fault is not None:
+            key, found, expected = (_shorten(" ".join(text.split())) for text in fault)
+            raise PackagingError(f"{path} is damaged ({key} is {found}, expected {expected}). Build the release again.")
+        return manifest
 
     def write(self, folder: ReleaseFolder) -> None:
         """Write the manifest into a release."""
-        content = msgspec.to_builtins(self)
-        for key in ("description", "source"):  # not needed to make the release again, and a path of this machine
-            content["recipe"].pop(key, None)
-        text = json.dumps(content, indent=1)
+        text = json.dumps(self.to_json(), indent=1)
         folder.manifest_path.write_text(f"{text}\n", encoding="utf-8")
+
+    def to_json(self) -> dict[str, object]:
+        """Return the manifest as it stands in its file."""
+        content: dict[str, object] = msgspec.to_builtins(self)
+        recipe = msgspec.to_builtins(self.recipe)
+        # Description and source are not needed to make the release again, and the source is a path of this machine.
+        return content | {"recipe": {key: recipe[key] for key in recipe if key not in ("description", "source")}}
+
+
+def manifest_faults(manifest: Manifest) -> Iterator[Fault]:
+    """Yield every contradiction in a manifest that the types of its parts cannot express.
+
+    Nothing here looks at other files: `verify` compares the manifest with them.
+    """
+    recipe = manifest.recipe
+    if manifest.name != recipe.name:
+        yield "name", repr(manifest.name), f"{recipe.name!r}, the name of the recipe"
+    for key, found, expected in recipe_faults(recipe):
+        yield f"recipe: {key}", found, expected
+    if manifest.image_format not in FORMAT_NAMES:
+        yield "image_format", repr(manifest.image_format), f"one of {', '.join(FORMAT_NAMES)}"
+    yield from _region_faults(manifest)
+    subjects, regions = [subject_name(subject) for subject in recipe.subjects], [r.name for r in manifest.regions]
+    yield from _key_faults("sessions", manifest.sessions, subjects)
+    yield from _key_faults("nan_counts", manifest.nan_counts, subjects)
+    for subject, counts in manifest.nan_counts.items():
+        yield from _key_faults(f"nan_counts of {subject}", counts, regions)
+    yield from _shape_faults(manifest.shapes)
+    yield from _file_faults(manifest)
+
+
+def _key_faults(name: str, found: Mapping[str, object], expected: list[str]) -> Iterator[Fault]:
+    if sorted(found) != sorted(expected):
+        yield f"the keys of {name}", _list(found), _list(expected)
+
+
+def _region_faults(manifest: Manifest) -> Iterator[Fault]:
+    """Compare the regions with those of the recipe, in which labels may be names and `each` may stand for many."""
+    names = [region.name for region in manifest.regions]
+    for name in names:
+        if not is_region_name(name):
+            yield "the name of a region", repr(name), "letters, digits, underscores and hyphens"
+    if len(set(names)) < len(names):
+        yield "regions", _list(names), "every name once"
+    rest = list(manifest.regions)
+    for asked in manifest.recipe.regions:
+        n_matching = next((i for i, region in enumerate(rest) if not _may_be(region, asked)), len(rest))
+        if not n_matching:
+            yield "regions", str(rest[0]) if rest else "one too few", f"one that fits {asked}"
+            return
+        rest = rest[n_matching if asked.each else 1 :]
+    if rest:
+        yield "regions", str(rest[0]), "no region after those of the recipe"
+    for region in manifest.regions:
+        if list(region.labels) != sorted(set(region.labels)):
+            yield f"the labels of {region.name}", str(list(region.labels)), "ascending numbers, each once"
+        if region.n_vertices > 2 * manifest.n_vertices:
+            yield f"n_vertices of {region.name}", f"{region.n_vertices:,}", f"at most {2 * manifest.n_vertices:,}"
+
+
+def _may_be(region: ReleasedRegion, asked: Region) -> bool:
+    """Return whether a region can be what a recipe asks for. The numbers of named labels are unknown here."""
+    if region.atlas != asked.atlas or (not asked.each and region.name != asked.name):
+        return False
+    numbers = [label for label in asked.labels if not isinstance(label, str)]
+    if asked.each:
+        return len(region.labels) == 1 and (
+            len(numbers) < len(asked.labels) or not numbers or region.labels[0] in numbers
+        )
+    return not asked.labels or (len(region.labels) == len(asked.labels) and set(numbers) <= set(region.labels))
+
+
+def _shape_faults(shapes: dict[str, tuple[int, int, int]]) -> Iterator[Fault]:
+    if sorted(shapes) != sorted(SPLITS):
+        yield "the keys of shapes", _list(shapes), _list(SPLITS)
+        return
+    train, test = shapes["train"], shapes["test"]
+    if train[1:] != test[1:] or test[2] != 1:
+        yield "shapes", str(shapes), "as many neuroids of train as of test, and one time bin"
+    if test[0] % N_REPETITIONS:
+        yield "the shape of test", str(test), f"{N_REPETITIONS} presentations of each image"
+
+
+def _file_faults(manifest: Manifest) -> Iterator[Fault]:
+    """Find paths that lead out of the release or the tree, and files that every release has but this one does not list."""
+    for key, paths in (("files", manifest.files), ("inputs", manifest.inputs)):
+        for path in paths:
+            if not _is_inside(path):
+                yield f"a path of {key}", repr(path), "one like stimuli_test/nsd_00001.png, without . and .."
+    folder = ReleaseFolder(Path())
+    required = [folder.split_path, *map(folder.stimulus_table_path, SPLITS)]
+    required += [folder.assembly_path(manifest.name, split) for split in SPLITS]
+    for required_path in required:
+        if str(required_path) not in manifest.files:
+            yield f"the record of {required_path} in files", "missing", "its size and SHA-1"
+
+
+def _is_inside(path: str) -> bool:
+    """Return whether a path is relative, printable, in its shortest form, and does not leave its folder."""
+    parts = PurePosixPath(path).parts
+    return path == "/".join(parts) != "" and path.isprintable() and "\\" not in path and not {"..", "/"} & set(parts)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+
+
+def require_regular_file(path: Path) -> None:
+    """Raise a `PackagingError` unless there is a regular file: opening a named pipe would wait for ever."""
+    if path.is_file():
+        return
+    state = "is not a regular file" if path.exists() or path.is_symlink() else "is missing"
+    raise PackagingError(f"{path} {state}. Build the release again.")
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import netCDF4
 import pytest
 import xarray as xr
 
@@ -14,6 +15,7 @@ from allen2022_surface_packaging.publish.s3 import open_target
 from allen2022_surface_packaging.publish.upload import publish_release
 from publish.proxy import refuse
 from publish.uploads import NAME, OBJECTS, PREFIX, REGIONS, list_recorded, list_versions, publish
+from support import accept
 
 
 def test_dry_run_prints_the_plan_and_changes_nothing(release, s3, proxy, artifacts_path):
@@ -223,10 +225,15 @@ def test_entries_of_regions_that_the_release_no_longer_has_are_removed(release, 
 
 def test_release_of_another_name_gets_other_entries(release_copy, s3, artifacts_path):
     manifest = json.loads((release_copy / "release.json").read_text())
+    manifest["name"] = manifest["recipe"]["name"] = "Other"
     for split in ("train", "test"):
+        with netCDF4.Dataset(release_copy / f"{NAME}_{split}.nc", "r+") as file:
+            file["data"].identifier = file["data"].stimulus_set_identifier = f"Other.{split}"
         (release_copy / f"{NAME}_{split}.nc").rename(release_copy / f"Other_{split}.nc")
-        manifest["files"][f"Other_{split}.nc"] = manifest["files"].pop(f"{NAME}_{split}.nc")
-    (release_copy / "release.json").write_text(json.dumps(manifest | {"name": "Other"}))
+        del manifest["files"][f"{NAME}_{split}.nc"]
+    (release_copy / "release.json").write_text(json.dumps(manifest))
+    for split in ("train", "test"):
+        accept(release_copy, f"Other_{split}.nc")
 
     publish(release_copy, artifacts_path)
 

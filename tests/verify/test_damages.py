@@ -32,6 +32,6 @@ def test_comparison_names_the_location_of_a_damage(damaged, release, run_verify)
     assert result.status == 1
     for text in texts:
         assert any(text in problem for problem in result.problems), (text, result.problems)
-    findings = json.loads((damaged_release / "verify.json").read_text())["against"]
+    findings = json.loads((damaged_release / "verify.json").read_text())["against"][str(release)]
     assert findings["verdict"] == "different"
     assert findings["differences"]

@@ -24,7 +24,9 @@ from allen2022_surface_packaging.nsd import trials
 from allen2022_surface_packaging.nsd.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
-from allen2022_surface_packaging.verify import expectation, raw, recomputation, values
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder
+from allen2022_surface_packaging.verify import expectation, provenance, raw, recomputation, values
+from allen2022_surface_packaging.verify.expectation import find_published_problems
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
 from verify.damages import TEST, TRAIN, change_values, read_coordinates
@@ -141,7 +143,8 @@ def test_wrong_count_of_filled_values_is_reported(release_copy, nsd_tree):
     (release_copy / "release.json").write_text(json.dumps(manifest))
 
     (problem,) = recompute_release(release_copy, nsd_tree).problems
-    assert "filled values of subj03 IT" in problem
+    assert problem.startswith("The manifest counts ")
+    assert "neuroids of subj03 IT, but the raw files give " in problem
 
 
 def wrong_split(monkeypatch):
@@ -162,24 +165,38 @@ def wrong_noise_ceiling(monkeypatch):
     return "nc_testset of neuroid 0 is"
 
 
-@pytest.mark.parametrize("fault", [wrong_split, wrong_average, wrong_noise_ceiling], ids=lambda fault: fault.__name__)
-def test_recomputation_does_not_repeat_a_fault_of_the_builder(nsd_tree, tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize(
+    ("fault", "is_contradiction"),
+    [(wrong_split, True), (wrong_average, False), (wrong_noise_ceiling, False)],  # the recipe gives the split
+    ids=["wrong_split", "wrong_average", "wrong_noise_ceiling"],
+)
+def test_recomputation_does_not_repeat_a_fault_of_the_builder(nsd_tree, tmp_path, monkeypatch, fault, is_contradiction):
     message = fault(monkeypatch)
     build_release(nsd_tree, tmp_path / "r", two_subjects("faulty"))
 
-    assert verify_release(tmp_path / "r") == []
+    assert bool(verify_release(tmp_path / "r")) is is_contradiction
     assert any(message in problem for problem in recompute_release(tmp_path / "r", nsd_tree).problems)
 
 
-def test_wrong_regions_under_a_published_name_are_reported(nsd_tree, tmp_path):
+def test_wrong_regions_under_a_published_name_are_refused(nsd_tree, tmp_path):
     published = make_recipe((1, 2, 5, 7))
     wrong = (Region("V1", "Kastner2015", (1, 2, 3)), *published.regions[1:])
     build_release(nsd_tree, tmp_path / "r", replace(published, regions=wrong))
 
-    assert verify_release(tmp_path / "r") == []
-    (problem,) = recompute_release(tmp_path / "r", nsd_tree).problems
+    for refuse in (verify_release, lambda path: recompute_release(path, nsd_tree)):
+        with pytest.raises(PackagingError, match="this one belongs to a published dataset of other content"):
+            refuse(tmp_path / "r")
+
+
+def test_published_names_are_compared_with_what_was_written_down_again(release):
+    manifest = Manifest.read(ReleaseFolder(release))
+    wrong = (Region("V1", "Kastner2015", (1, 2, 3)), *manifest.recipe.regions[1:])
+
+    (problem,) = find_published_problems(replace(manifest, recipe=replace(manifest.recipe, regions=wrong)))
+
+    assert find_published_problems(manifest) == []
     assert "('V1', 'Kastner2015', (1, 2, 3))" in problem
-    assert "Allen2022_fmri_surface_4subj was published with" in problem
+    assert "Allen2022_fmri_surface was published with" in problem
 
 
 def test_other_regions_under_another_name_equal_their_recomputation(nsd_tree, tmp_path):
@@ -195,7 +212,7 @@ def test_other_regions_under_another_name_equal_their_recomputation(nsd_tree, tm
 
 def test_recomputation_imports_no_arithmetic_of_the_builder():
     imported = set()
-    for module in (recomputation, expectation, values, raw):
+    for module in (recomputation, expectation, provenance, values, raw):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ImportFrom) and node.level == 2:
                 imported.add(node.module)
@@ -300,9 +317,7 @@ def test_damaged_raw_file_is_one_line(release, tree_copy, name):
     content = (tree_copy / name).read_bytes()
     (tree_copy / name).write_bytes(content[: len(content) // 3])
 
-    with pytest.raises(
-        PackagingError, match=r"cannot be recomputed from .*\. Do they belong together, and are both whole"
-    ) as raised:
+    with pytest.raises(PackagingError, match=rf"{name} cannot be read as .*\. Download it again") as raised:
         recompute_release(release, tree_copy)
     assert "\n" not in str(raised.value)
 
@@ -328,7 +343,7 @@ def test_tree_with_another_design_is_reported(release, tree_copy):
 def test_incomplete_release_is_refused(release_copy, nsd_tree):
     (release_copy / TEST).unlink()
 
-    with pytest.raises(PackagingError, match="cannot be recomputed from"):
+    with pytest.raises(PackagingError, match=f"{TEST} is missing. Build the release again"):
         recompute_release(release_copy, nsd_tree)
 
 

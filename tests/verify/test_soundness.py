@@ -9,7 +9,7 @@ from PIL import Image
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.verify import soundness
+from allen2022_surface_packaging.verify import assembly_soundness
 from allen2022_surface_packaging.verify.soundness import verify_release
 from support import accept
 from verify.damages import TEST, TRAIN, read_coordinates, rewrite_assembly
@@ -110,12 +110,13 @@ def test_grey_image_is_reported(release_copy):
 
 def test_table_with_an_empty_cell_is_reported(release_copy):
     path = release_copy / "stimulus_metadata_test.csv"
-    table = pd.read_csv(path)
-    table.loc[2, "coco_id"] = np.nan
+    table = pd.read_csv(path, dtype=str)
+    table.loc[2, "coco_id"] = ""
     table.to_csv(path, index=False)
     accept(release_copy, path.name)
 
-    assert any("holds empty cells" in problem for problem in verify_release(release_copy))
+    (problem,) = verify_release(release_copy)
+    assert problem == f"{path}: coco_id of row 2 is '', expected a whole number. Build the release again."
 
 
 def test_folder_that_is_not_a_release_is_refused(tmp_path):
@@ -152,8 +153,8 @@ def test_wrong_neuroid_id_is_reported_when_some_were_dropped(nsd_tree, tmp_path)
 
 def test_full_size_release_must_have_the_sizes_of_nsd(release, monkeypatch):
     sessions = {subject: 4 if subject in (1, 2, 5, 7) else 3 for subject in range(1, 9)}
-    monkeypatch.setattr(soundness, "N_VERTICES_OF_FSAVERAGE", 642)
-    monkeypatch.setattr(soundness, "N_SESSIONS", sessions)
+    monkeypatch.setattr(assembly_soundness, "N_VERTICES_OF_FSAVERAGE", 642)
+    monkeypatch.setattr(assembly_soundness, "N_SESSIONS", sessions)
 
     problems = verify_release(release)
 

@@ -1,13 +1,67 @@
-"""The values of an assembly on disk, read some neuroids at a time."""
+"""The assemblies of a release: opened with a check that they can be read, and read some neuroids at a time."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import xarray
 
 from ..arrays import DoubleArray, IntArray
+from ..errors import PackagingError, one_line
+from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, require_regular_file
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory of a comparison
+# What netCDF4 and xarray raise if a file is damaged or is no assembly
+UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+@contextmanager
+def opened_assembly(path: Path, *, decode: bool = True) -> Iterator[xarray.DataArray]:
+    """Open an assembly, and close it at the end.
+
+    Parameters
+    ----------
+    decode : bool
+        Apply attributes such as ``scale_factor``, as every reader does. Otherwise, the values are those in the file.
+
+    Raises
+    ------
+    PackagingError
+        If there is no regular file, or it holds no assembly that can be read.
+    """
+    assembly = open_assembly(path, decode=decode)
+    try:
+        yield assembly
+    finally:
+        assembly.close()
+
+
+def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
+    """Open an assembly, as `opened_assembly`."""
+    require_regular_file(path)
+    try:
+        assembly: xarray.DataArray = xarray.open_dataarray(path, mask_and_scale=decode, decode_times=decode)
+    except UNREADABLE as error:
+        raise PackagingError(
+            f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
+        ) from error
+    return assembly
+
+
+def require_coordinates(path: Path, assembly: xarray.DataArray, presentation_coordinates: list[str]) -> None:
+    """Raise a `PackagingError` unless an assembly has the dimensions and coordinates of a release."""
+    if assembly.dims != DIMENSIONS:
+        raise PackagingError(
+            f"{path} has the dimensions {assembly.dims}, expected {DIMENSIONS}. Build the release again."
+        )
+    expected = dict.fromkeys(presentation_coordinates, "presentation")
+    expected |= dict.fromkeys(NEUROID_COORDINATES, "neuroid") | dict.fromkeys(TIME_BIN, "time_bin")
+    for name, dimension in expected.items():
+        if name not in assembly.coords or assembly[name].dims != (dimension,):
+            raise PackagingError(f"{path} has no coordinate {name} of {dimension}. Build the release again.")
 
 
 def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:

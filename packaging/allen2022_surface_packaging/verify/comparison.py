@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line
-from ..release import DIMENSIONS, ReleaseFolder
-from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
+from ..release import DIMENSIONS
+from .assemblies import NEUROIDS_AT_A_TIME, UNREADABLE, read_neuroids
 from .differences import TOLERANCE, CellDifferences, Difference, compare_cells, merge_cells, name_rows
 from .pairs import Pairs, compare_coordinates, find_pairs
 from .sides import Side, load_object, open_release
@@ -55,9 +53,9 @@ class Comparison:
         return [str(difference) for difference in self.differences if difference.n_beyond]
 
     @property
-    def table(self) -> pd.DataFrame:
-        """The differences as a table for people, with a row each."""
-        return pd.DataFrame([difference.row() for difference in self.differences])
+    def within_tolerance(self) -> pd.DataFrame:
+        """The differences within the tolerance as a table for people, with a row each."""
+        return pd.DataFrame([difference.row() for difference in self.differences if not difference.n_beyond])
 
 
 def compare_release(release_path: Path, other: str) -> Comparison:
@@ -81,9 +79,10 @@ def compare_release(release_path: Path, other: str) -> Comparison:
             here = sides_here[split].select_region(there.region)
             split_differences, filled[split] = _compare_assemblies(split, here, there)
             differences += split_differences + compare_stimuli(split, here, there)
-    except (LookupError, ValueError, OSError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise PackagingError(
-            f"{release_path} and {other} cannot be compared ({type(error).__name__}: {one_line(error)}). Are both whole?"
+            f"{release_path} and {other} cannot be compared ({one_line(error)}). `allen2022-surface verify` says what is "
+            "wrong with each."
         ) from error
     finally:
         for side in (*sides_here.values(), *sides_there.values()):
@@ -91,34 +90,15 @@ def compare_release(release_path: Path, other: str) -> Comparison:
     return Comparison(differences, filled)
 
 
-def write_verification(release_path: Path, findings: Mapping[str, object]) -> None:
-    """Write the findings of a verification into a JSON file beside the release's own files."""
-    text = json.dumps(_to_json(findings), indent=1, allow_nan=False)
-    ReleaseFolder(release_path).verification_path.write_text(f"{text}\n", encoding="utf-8")
-
-
-def _to_json(value: object) -> object:
-    """Turn tables, differences and infinite numbers into what JSON can hold."""
-    match value:
-        case pd.DataFrame():
-            return _to_json(value.to_dict("records"))
-        case Difference():
-            return _to_json(value.row())
-        case Mapping():
-            return {key: _to_json(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_to_json(item) for item in value]
-        case np.generic():
-            return _to_json(value.item())
-        case float() if not math.isfinite(value):
-            return str(value)
-    return value
-
-
 def _compare_assemblies(split: str, here: Side, there: Side) -> tuple[list[Difference], dict[str, int]]:
     """Compare coordinates and values; count the filled cells."""
     differences = _compare_kinds(split, here, there)
-    if set(here.assembly.dims) != set(there.assembly.dims):
+    if not (_is_comparable(here) and _is_comparable(there)):
+        if not differences:
+            raise PackagingError(
+                f"The values of {split} cannot be compared: both assemblies hold {_describe_kind(here)}, expected numbers "
+                f"of {', '.join(DIMENSIONS)} and one time bin."
+            )
         return differences, dict.fromkeys(FILLED_KINDS, 0)
     pairs = {
         dimension: find_pairs(dimension, here.coordinates(dimension), there.coordinates(dimension))
@@ -139,11 +119,21 @@ def _compare_assemblies(split: str, here: Side, there: Side) -> tuple[list[Diffe
 
 
 def _compare_kinds(split: str, here: Side, there: Side) -> list[Difference]:
-    """Compare dimensions and data types."""
-    kind_here, kind_there = (f"{side.assembly.dtype} of {side.assembly.dims}" for side in (here, there))
+    """Compare dimensions, data types and numbers of time bins."""
+    kind_here, kind_there = _describe_kind(here), _describe_kind(there)
     if kind_here == kind_there:
         return []
     return [Difference(split, "kind of assembly", 1, 1, 1, f"{kind_here} here, {kind_there} there")]
+
+
+def _describe_kind(side: Side) -> str:
+    n_time_bins = side.assembly.sizes.get("time_bin", 0)
+    return f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))} ({n_time_bins} time bins)"
+
+
+def _is_comparable(side: Side) -> bool:
+    has_dimensions = set(side.assembly.dims) == set(DIMENSIONS) and side.assembly.sizes["time_bin"] == 1
+    return has_dimensions and side.assembly.dtype.kind in "iuf"
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +180,12 @@ def _compare_values(here: Side, there: Side, presentations: Pairs, neuroids: Pai
 
 def _group_by_region(neuroids: Pairs) -> Iterator[tuple[str, IntArray, IntArray]]:
     """Yield for each subject and region its name and the rows of its neuroids here and there."""
-    table = neuroids.here.iloc[neuroids.rows_here][["region", "subject"]]
+    names = [name for name in ("region", "subject") if name in neuroids.here]
+    table = neuroids.here.iloc[neuroids.rows_here][names]
     table = table.assign(here=neuroids.rows_here, there=neuroids.rows_there)
-    for (region, subject), rows in table.groupby(["region", "subject"], sort=False):
-        yield f"{subject} {region}", rows["here"].to_numpy(), rows["there"].to_numpy()
+    for key, rows in table.groupby(names, sort=False) if names else [(("all neuroids",), table)]:
+        values = key if isinstance(key, tuple) else (key,)
+        yield " ".join(map(str, reversed(values))), rows["here"].to_numpy(), rows["there"].to_numpy()
 
 
 def _compare_block(

@@ -14,11 +14,13 @@ import pandas as pd
 import xarray
 
 from ..arrays import AnyArray, IntArray
+from ..errors import PackagingError
+from ..nsd.storage import RawFile
 from ..nsd.tree import NSDTree
 from ..recipe import Recipe
 from ..release import Manifest
 from .differences import first_difference
-from .raw import Design, read_design, read_label_names, read_surface
+from .raw import Design, read_label_names, read_surface
 
 # Subjects, regions and split of Brain-Score's published packaging of NSD (brainscore_vision, data/allen2022_fmri).
 PUBLISHED_SUBJECTS = {
@@ -85,15 +87,14 @@ class Expectation:
         return table
 
 
-def read_expectation(tree: NSDTree, manifest: Manifest) -> Expectation:
-    """Read the design, the labels and the noise-ceiling SNR, and derive images, split and neuroids from them.
+def read_expectation(tree: NSDTree, manifest: Manifest, design: Design) -> Expectation:
+    """Read the labels and the noise-ceiling SNR, and derive images, split and neuroids from them and the design.
 
     Raises
     ------
     PackagingError
-        If a raw file is missing.
+        If a raw file is missing or damaged, or does not fit the others.
     """
-    design = read_design(tree.design)
     trials = {
         subject: _list_trials(design, subject, n_sessions, manifest.n_trials_per_session)
         for subject, n_sessions in manifest.sessions.items()
@@ -107,7 +108,7 @@ def read_expectation(tree: NSDTree, manifest: Manifest) -> Expectation:
         trials={subject: {nsd_id: trials[subject][nsd_id] for nsd_id in images} for subject in trials},
         splits=splits,
         regions={r.name: (r.atlas, r.labels, sum(map(len, r.vertices.values()))) for r in vertices},
-        neuroids=_list_neuroids(tree, manifest.recipe, vertices),
+        neuroids=_list_neuroids(tree, manifest, vertices),
     )
 
 
@@ -211,9 +212,12 @@ def find_region_vertices(tree: NSDTree, recipe: Recipe, n_vertices: int) -> list
         if region.atlas == "cortex":
             found.append(RegionVertices(region.name, "cortex", (), {h: np.arange(n_vertices) for h in HEMISPHERES}))
             continue
-        values = {h: read_surface(tree.labels(region.atlas, h)) for h in HEMISPHERES}
+        values = {h: _read_map(tree.labels(region.atlas, h), n_vertices) for h in HEMISPHERES}
         names = read_label_names(tree.label_names(region.atlas))
         numbers = {name: number for number, name in names.items()}
+        unknown = [label for label in region.labels if isinstance(label, str) and label not in numbers]
+        if unknown:
+            raise PackagingError(f"{tree.label_names(region.atlas)} names no label {unknown[0]}, as the recipe asks.")
         labels = [numbers[label] if isinstance(label, str) else label for label in region.labels]
         labels = labels or [int(label) for label in np.unique(np.concatenate(list(values.values()))) if label > 0]
         parts = {region.name: set(labels)}
@@ -225,16 +229,24 @@ def find_region_vertices(tree: NSDTree, recipe: Recipe, n_vertices: int) -> list
     return found
 
 
+def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
+    values = read_surface(file)
+    if len(values) != n_vertices:
+        raise PackagingError(f"{file} holds {len(values):,} vertices, expected {n_vertices:,} as in the manifest.")
+    return values
+
+
 def _legal(name: str) -> str:
     """Replace what may not stand in the identifier of a neuroid."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
 
 
-def _list_neuroids(tree: NSDTree, recipe: Recipe, regions: list[RegionVertices]) -> pd.DataFrame:
+def _list_neuroids(tree: NSDTree, manifest: Manifest, regions: list[RegionVertices]) -> pd.DataFrame:
     """List all possible neuroids, also those that the recipe drops."""
     tables = []
+    recipe = manifest.recipe
     snr = {
-        (subject, h): read_surface(tree.ncsnr(subject, h, recipe.betas))
+        (subject, h): _read_map(tree.ncsnr(subject, h, recipe.betas), manifest.n_vertices)
         for subject in recipe.subjects
         for h in HEMISPHERES
     }

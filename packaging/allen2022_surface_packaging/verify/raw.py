@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +15,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.io
+from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
 
 from ..arrays import AnyArray, DoubleArray, IntArray
-from ..errors import PackagingError
+from ..errors import PackagingError, one_line
 from ..nsd.storage import Folder, RawFile
 
 COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
+# The exceptions of numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 for a damaged file
+DAMAGES = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError, RuntimeError),
+    *(TypeError, ValueError, ImageFileError, struct.error, zlib.error),
+)
+
+
+@contextmanager
+def reading(file: RawFile, kind: str) -> Iterator[None]:
+    """Name the raw file if the block fails to read it.
+
+    Raises
+    ------
+    PackagingError
+        If the block raises one of `DAMAGES`.
+    """
+    try:
+        yield
+    except DAMAGES as error:
+        raise PackagingError(f"{file} cannot be read as {kind} ({one_line(error)}). Download it again.") from error
 
 
 @contextmanager
@@ -60,32 +83,71 @@ class Design:
 
 
 def read_design(file: RawFile) -> Design:
-    """Read the experiment design."""
-    variables = scipy.io.loadmat(io.BytesIO(file.read()))
-    return Design(
-        masterordering=variables["masterordering"].astype(np.int64).ravel(),
-        subjectim=variables["subjectim"].astype(np.int64),
-        sharedix=variables["sharedix"].astype(np.int64).ravel(),
-    )
+    """Read the experiment design.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged.
+    """
+    with reading(file, "NSD's experiment design"):
+        variables = scipy.io.loadmat(io.BytesIO(file.read()))
+        return Design(
+            masterordering=variables["masterordering"].astype(np.int64).ravel(),
+            subjectim=variables["subjectim"].astype(np.int64),
+            sharedix=variables["sharedix"].astype(np.int64).ravel(),
+        )
+
+
+def read_extent(file: RawFile) -> tuple[int, int]:
+    """Read the numbers of vertices and of trials from the header of an MGH file.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged.
+    """
+    with reading(file, "MGH"), file.open() as opened:
+        _, n_vertices, _, _, n_trials = struct.unpack(">5i", opened.read(20))
+    return n_vertices, n_trials
 
 
 def read_surface(file: RawFile) -> AnyArray:
-    """Read one value per vertex, of shape (n_vertices,)."""
-    with local_copy(file) as path:
+    """Read one value per vertex, of shape (n_vertices,).
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged.
+    """
+    with reading(file, "MGH"), local_copy(file) as path:
         return np.asarray(MGHImage.from_filename(path).dataobj).ravel()
 
 
 def read_label_names(file: RawFile) -> dict[int, str]:
-    """Read the names of labels from a colour table; empty if the file is missing."""
+    """Read the names of labels from a colour table; empty if the file is missing.
+
+    Raises
+    ------
+    PackagingError
+        If the file is damaged.
+    """
     if not file.exists():
         return {}
-    rows = [line.split()[:2] for line in file.read().decode().splitlines() if line.strip() and line[0] != "#"]
-    return {int(label): name for label, name in rows}
+    with reading(file, "a colour table"):
+        rows = [line.split()[:2] for line in file.read().decode().splitlines() if line.strip() and line[0] != "#"]
+        return {int(label): name for label, name in rows}
 
 
 def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
-    """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change."""
-    with local_copy(file) as path:
+    """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged.
+    """
+    with reading(file, "MGH"), local_copy(file) as path:
         # The file is mapped into memory, so that only the pages with these vertices are read.
         responses: DoubleArray = (
             np.asanyarray(MGHImage.from_filename(path).dataobj).T[:, 0, 0, :][:, vertices].astype(np.float64)
@@ -94,7 +156,19 @@ def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
 
 
 def read_stimulus_info(file: RawFile) -> pd.DataFrame | None:
-    """Read what NSD's table says about all images, indexed by `nsd_id`; None if the file is missing."""
+    """Read what NSD's table says about all images, as text, indexed by `nsd_id`; None if the file is missing.
+
+    Raises
+    ------
+    PackagingError
+        If the file is damaged.
+    """
     if not file.exists():
         return None
-    return pd.read_csv(io.BytesIO(file.read())).set_index("nsdId")
+    with reading(file, "NSD's table of images"):
+        table = pd.read_csv(io.BytesIO(file.read()), dtype=str, keep_default_na=False)
+        table = table[table["nsdId"] != ""]
+        table.index = pd.Index(table["nsdId"].astype(np.int64))
+        if not table.index.is_unique or "cocoId" not in table:
+            raise ValueError("an nsdId occurs twice, or there is no cocoId")
+        return table

@@ -6,7 +6,6 @@ their bytes, and the release says by which recipe it was made.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray
-from nibabel.filebasedimages import ImageFileError
 
 from ..arrays import BoolArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.tree import open_tree
 from ..progress import follow
 from ..release import SPLITS, Manifest, ReleaseFolder
-from .assemblies import read_neuroids
+from .assemblies import opened_assembly, read_neuroids, require_coordinates
 from .differences import TOLERANCE, CellDifferences, compare_cells, merge_cells, name_rows
 from .expectation import (
     Expectation,
@@ -31,6 +29,8 @@ from .expectation import (
     find_region_problems,
     read_expectation,
 )
+from .provenance import find_extent_problems, find_input_problems
+from .raw import DAMAGES, read_design
 from .stimuli import find_stimulus_problems
 from .values import Block, RegionValues, recompute_values
 
@@ -39,8 +39,6 @@ N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their
 NEUROIDS_AT_A_TIME = 16_384
 RESPONSES_AT_A_TIME = 2**26  # bounds the memory if there are many images
 NOT_IN_RELEASE = -1
-# The exceptions of numpy, pandas, nibabel, netCDF4 and h5py for a damaged file
-DAMAGES = (AttributeError, EOFError, LookupError, ValueError, OSError, RuntimeError, ImageFileError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,36 +79,37 @@ def recompute_release(
     manifest = Manifest.read(folder)
     tree = open_tree(nsd_root)
     try:
-        expected = read_expectation(tree, manifest)
-        with _open_assemblies(folder, manifest) as assemblies:
-            problems = find_region_problems(expected)
-            problems += [
-                problem
-                for split, assembly in assemblies.items()
-                for problem in find_coordinate_problems(expected, split, assembly)
-            ]
-            results = []
+        design = read_design(tree.design)
+        problems = [*find_published_problems(manifest), *find_extent_problems(tree, manifest, design)]
+        if problems:  # of the manifest, which says what to recompute
+            return Recomputation(pd.DataFrame(), problems)
+        expected = read_expectation(tree, manifest, design)
+        results = []
+        with _open_assemblies(folder, expected) as assemblies:
+            problems += find_region_problems(expected)
+            for split, assembly in assemblies.items():
+                problems += find_coordinate_problems(expected, split, assembly)
             if not problems:  # otherwise rows and columns have another meaning in the release
                 neuroids = _choose_neuroids(expected, assemblies, None if every_vertex else seed)
                 results = _compare_values(expected, neuroids, assemblies)
-        problems = find_published_problems(manifest) + problems
         problems += [problem for result in results for problem in result.problems(manifest)]
-        problems += find_stimulus_problems(folder, expected)
+        problems += [*find_input_problems(expected), *find_stimulus_problems(folder, expected)]
         return Recomputation(pd.DataFrame([result.row() for result in results]), problems)
     except DAMAGES as error:
         raise PackagingError(
-            f"{release_path} cannot be recomputed from {nsd_root} ({type(error).__name__}: {one_line(error)}). "
-            "Do they belong together, and are both whole?"
+            f"{release_path} cannot be recomputed from {nsd_root} ({one_line(error)}). Do they belong together, and are both "
+            "whole?"
         ) from error
 
 
 @contextmanager
-def _open_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[dict[str, xarray.DataArray]]:
+def _open_assemblies(folder: ReleaseFolder, expected: Expectation) -> Iterator[dict[str, xarray.DataArray]]:
+    paths = {split: folder.assembly_path(expected.manifest.name, split) for split in SPLITS}
     with ExitStack() as files:
-        yield {
-            split: files.enter_context(xarray.open_dataarray(folder.assembly_path(manifest.name, split)))
-            for split in SPLITS
-        }
+        assemblies = {split: files.enter_context(opened_assembly(path)) for split, path in paths.items()}
+        for split, assembly in assemblies.items():
+            require_coordinates(paths[split], assembly, [str(name) for name in expected.presentations(split)])
+        yield assemblies
 
 
 def _choose_neuroids(expected: Expectation, assemblies: dict[str, xarray.DataArray], seed: int | None) -> pd.DataFrame:
@@ -151,7 +150,7 @@ class _RegionResult:
 
     Attributes
     ----------
-    n_nan : how many recomputed values of each split are NaN
+    n_nan : how many recomputed values of each split are NaN, and in how many ``neuroids``
     policy_problems : neuroids that the release should have dropped, or should not
     """
 
@@ -184,15 +183,19 @@ class _RegionResult:
                 f"{TOLERANCE:g}, {cells.describe_extent()}.",
             ]
         counts = manifest.nan_counts[self.subject][self.region]
-        recorded = {"train": counts.train, "test": counts.test}
+        recorded = {"train": counts.train, "test": counts.test, "neuroids": counts.neuroids}
         # A sample holds every value that was NaN as well, because the release holds a zero there.
         if recorded == self.n_nan:
             return self.policy_problems
         return [
             *self.policy_problems,
-            f"The manifest counts {recorded['train']} (train) and {recorded['test']} (test) filled values of {self.subject} "
-            f"{self.region}, but the raw files give {self.n_nan['train']} and {self.n_nan['test']}.",
+            f"The manifest counts {_describe_counts(recorded)} of {self.subject} {self.region}, but the raw files give "
+            f"{_describe_counts(self.n_nan)}.",
         ]
+
+
+def _describe_counts(counts: dict[str, int]) -> str:
+    return f"{counts['train']} (train) and {counts['test']} (test) filled values in {counts['neuroids']} neuroids"
 
 
 def _compare_values(
@@ -225,12 +228,14 @@ def _compare_region(
     is_present = values.neuroids["column"].to_numpy() != NOT_IN_RELEASE
     neuroids = values.neuroids[is_present]
     n_nan, cells = {}, []
+    has_nan = np.zeros(len(neuroids), dtype=np.bool_)
     for split, assembly in assemblies.items():
         recomputed = values.by_split[split][:, is_present]
         filled = np.where(np.isnan(recomputed), 0, recomputed)
         actual = read_neuroids(assembly, neuroids["column"].to_numpy())
         presentations = [f"{split} {name}" for name in name_rows(expected.presentations(split))]
         n_nan[split] = int(np.isnan(recomputed).sum())
+        has_nan |= np.isnan(recomputed).any(axis=0)
         cells.append(
             compare_cells(
                 actual,
@@ -240,6 +245,7 @@ def _compare_region(
                 neuroids=name_rows(neuroids),
             )
         )
+    n_nan["neuroids"] = int(has_nan.sum())
     problems = _find_policy_problems(values, is_present) if expected.manifest.recipe.nan_policy == "drop" else []
     return _RegionResult(values.subject, values.region, len(neuroids), n_nan, merge_cells(cells), problems)
 
@@ -259,7 +265,7 @@ def _merge_results(parts: list[_RegionResult]) -> _RegionResult:
         parts[0].subject,
         parts[0].region,
         sum(part.n_neuroids for part in parts),
-        {split: sum(part.n_nan[split] for part in parts) for split in SPLITS},
+        {name: sum(part.n_nan[name] for part in parts) for name in parts[0].n_nan},
         merge_cells(part.cells for part in parts),
         [problem for part in parts for problem in part.policy_problems],
     )

@@ -13,6 +13,8 @@ import xarray
 from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import SPLITS, Manifest, ReleaseFolder
+from .assemblies import open_assembly
+from .tables import FILE_NAME_COLUMN, read_stimulus_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class Side:
         """Return this side with the neuroids of one region; None stands for all regions."""
         if region is None:
             return self
+        if "region" not in self.assembly.coords or self.assembly["region"].dims != ("neuroid",):
+            raise PackagingError(f"The release cannot be compared with {region}: its neuroids have no region.")
         return replace(self, assembly=self.assembly[:, self.assembly["region"].values == region], region=region)
 
 
@@ -66,16 +70,14 @@ def open_release(path: Path) -> dict[str, Side]:
     sides: dict[str, Side] = {}
     try:
         for split in SPLITS:
-            stimuli = pd.read_csv(folder.stimulus_table_path(split))
-            paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
-            assembly = xarray.open_dataarray(folder.assembly_path(name, split))
+            stimuli = read_stimulus_table(folder.stimulus_table_path(split))
+            paths = [folder.stimuli_path(split) / file_name for file_name in stimuli[FILE_NAME_COLUMN]]
+            assembly = open_assembly(folder.assembly_path(name, split))
             sides[split] = Side(assembly, stimuli, dict(zip(stimuli["stimulus_id"], paths, strict=True)))
-    except (OSError, ValueError, LookupError) as error:
+    except PackagingError:
         for side in sides.values():
             side.assembly.close()
-        raise PackagingError(
-            f"{path} cannot be compared ({type(error).__name__}: {one_line(error)}). Is the release whole?"
-        ) from error
+        raise
     return sides
 
 

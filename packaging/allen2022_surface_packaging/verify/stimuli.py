@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,16 +16,18 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
+from ..errors import PackagingError, one_line
 from ..nsd.tree import NSDTree
-from ..release import ReleaseFolder
+from ..release import ReleaseFolder, require_regular_file
 from .differences import Difference, first_difference
 from .expectation import RAW_FILES_GIVE, Expectation
 from .pairs import compare_columns
-from .raw import read_stimulus_info
+from .raw import read_stimulus_info, reading
 from .sides import Side
+from .tables import FILE_NAME_COLUMN, read_stimulus_table, read_table
 
 JPEG_QUALITY = 95
-FILE_NAME_COLUMNS = ("image_file_name", "filename")  # two releases may name the files of equal images differently
+FILE_NAME_COLUMNS = (FILE_NAME_COLUMN, "filename")  # two releases may name the files of equal images differently
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,22 @@ def compare_pixels(actual: PixelArray, expected: PixelArray) -> PixelDifference 
 
 
 def read_pixels(path: Path) -> PixelArray:
-    """Read an image, of shape (height, width, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image)
+    """Read an image, of shape (height, width, 3).
+
+    Raises
+    ------
+    PackagingError
+        If there is no regular file, or it is not an image of three colours.
+    """
+    require_regular_file(path)
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+            if image.mode != "RGB":
+                raise ValueError(f"its mode is {image.mode}, expected RGB")
+            return pixels
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PackagingError(f"{path} is not an image of three colours ({one_line(error)}).") from error
 
 
 def find_stimulus_problems(folder: ReleaseFolder, expected: Expectation) -> list[str]:
@@ -74,7 +88,8 @@ def find_stimulus_problems(folder: ReleaseFolder, expected: Expectation) -> list
     for path, table in _expect_tables(folder, expected, information).items():
         problems += _compare_table(path, table)
     for split, nsd_ids in expected.splits.items():
-        names = dict(pd.read_csv(folder.stimulus_table_path(split))[["nsd_id", "image_file_name"]].to_numpy())
+        table = read_stimulus_table(folder.stimulus_table_path(split))
+        names = dict(zip(table["nsd_id"].tolist(), table[FILE_NAME_COLUMN], strict=True))
         paths = {nsd_id: folder.stimuli_path(split) / names[nsd_id] for nsd_id in nsd_ids if nsd_id in names}
         problems += _find_image_problems(expected.tree, paths)
     return problems
@@ -88,18 +103,20 @@ def _expect_tables(
     images = _name_images(expected.images)
     tables = {folder.split_path: images.assign(split=["train" if i in is_train else "test" for i in images["nsd_id"]])}
     tables |= {folder.stimulus_table_path(split): _name_images(nsd_ids) for split, nsd_ids in expected.splits.items()}
-    if information is None or information["cocoId"].reindex(expected.images).isna().any():
+    rows = None if information is None else information.reindex(expected.images, fill_value="")
+    if rows is None or (rows["cocoId"] == "").any():
         return tables
-    for split, nsd_ids in expected.splits.items():
-        path = folder.stimulus_table_path(split)
-        tables[path] = tables[path].assign(coco_id=information["cocoId"].reindex(nsd_ids).to_numpy())
-    rows = information.reindex(expected.images)
-    if {"cocoSplit", "cropBox"} <= set(rows) and rows[["cocoSplit", "cropBox"]].notna().all(axis=None):
-        origins = images.assign(coco_id=rows["cocoId"].to_numpy(), coco_split=rows["cocoSplit"].to_numpy())
-        boxes = np.array([literal_eval(box) for box in rows["cropBox"]], dtype=float)
-        for side, shares in zip(("top", "bottom", "left", "right"), boxes.T, strict=True):
-            origins[f"crop_{side}"] = shares
-        tables[folder.origin_path] = origins
+    with reading(expected.tree.stimulus_info, "NSD's table of images"):
+        coco_ids = rows["cocoId"].astype(np.int64)
+        for split, nsd_ids in expected.splits.items():
+            path = folder.stimulus_table_path(split)
+            tables[path] = tables[path].assign(coco_id=coco_ids.loc[nsd_ids].to_numpy())
+        if {"cocoSplit", "cropBox"} <= set(rows) and not (rows[["cocoSplit", "cropBox"]] == "").any(axis=None):
+            origins = images.assign(coco_id=coco_ids.to_numpy(), coco_split=rows["cocoSplit"].to_numpy())
+            boxes = np.array([box.strip().strip("()").split(",") for box in rows["cropBox"]], dtype=np.float64)
+            for side, shares in zip(("top", "bottom", "left", "right"), boxes.T, strict=True):
+                origins[f"crop_{side}"] = shares
+            tables[folder.origin_path] = origins
     return tables
 
 
@@ -110,8 +127,8 @@ def _name_images(nsd_ids: list[int]) -> pd.DataFrame:
 def _compare_table(path: Path, expected: pd.DataFrame) -> list[str]:
     if not path.is_file():
         return [f"{path.name} is missing, {RAW_FILES_GIVE} it."]
-    table = pd.read_csv(path)
-    columns = [str(name) for name in table if name != "image_file_name"]
+    table = read_table(path)
+    columns = [str(name) for name in table if name != FILE_NAME_COLUMN]
     if sorted(columns) != sorted(map(str, expected)):
         return [f"{path.name} has the columns {columns}, {RAW_FILES_GIVE} {[*expected]}."]
     problems = []
@@ -128,13 +145,16 @@ def _find_image_problems(tree: NSDTree, paths: dict[int, Path]) -> list[str]:
     extracted = tree.extracted_images()
     with _open_images(tree) as images:
         for nsd_id, path in paths.items():
+            require_regular_file(path)
             file = extracted.get(path.name) or extracted.get(f"stimulus_{path.name}")
             if file is not None and file.read() == path.read_bytes():
                 continue
             if images is None:
                 problems.append(f"{path} equals no extracted image of {tree}, and {tree.images} does not exist.")
             else:
-                problems += _compare_with_raw_image(path, nsd_id, images[nsd_id])
+                with reading(tree.images, "NSD's images"):
+                    pixels = images[nsd_id]
+                problems += _compare_with_raw_image(path, nsd_id, pixels)
     return problems
 
 
@@ -144,12 +164,19 @@ def _open_images(tree: NSDTree) -> Iterator[Any]:
     if not tree.images.exists():
         yield None
         return
-    with tree.images.open() as file, h5py.File(file, "r") as opened:
-        yield opened["imgBrick"]
+    with tree.images.open() as file:
+        with reading(tree.images, "NSD's images"):
+            opened = h5py.File(file, "r")
+            brick = opened["imgBrick"]
+        with opened:
+            yield brick
 
 
 def _compare_with_raw_image(path: Path, nsd_id: int, expected: PixelArray) -> list[str]:
-    actual = read_pixels(path)
+    try:
+        actual = read_pixels(path)
+    except PackagingError as error:
+        return [str(error)]
     if path.suffix == ".jpg":
         expected = _compress(expected)
     if actual.shape != expected.shape:
@@ -210,13 +237,13 @@ def _compare_image(path_here: Path, path_there: Path) -> _ImageDifference | None
     """Compare two image files; return None if they show the same."""
     for path in (path_here, path_there):
         if not path.is_file():
-            return _ImageDifference(math.inf, f"{path} is missing")
+            return _ImageDifference(math.inf, f"{path} is missing, or not a regular file")
     if path_here.read_bytes() == path_there.read_bytes():
         return None
     try:
         pixels_here, pixels_there = read_pixels(path_here), read_pixels(path_there)
-    except OSError as error:
-        return _ImageDifference(math.inf, f"an image cannot be read ({error})")
+    except PackagingError as error:
+        return _ImageDifference(math.inf, str(error).rstrip("."))
     if pixels_here.shape != pixels_there.shape:
         return _ImageDifference(math.inf, f"shape {pixels_here.shape} here, {pixels_there.shape} there")
     difference = compare_pixels(pixels_here, pixels_there)

@@ -13,9 +13,10 @@ import pandas as pd
 import xarray
 
 from ..arrays import BoolArray, DoubleArray, IntArray
+from ..errors import PackagingError
 from .assemblies import read_neuroids
 from .expectation import N_REPETITIONS, Expectation
-from .raw import local_copy, read_trials
+from .raw import local_copy, read_trials, reading
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +59,7 @@ def recompute_values(expected: Expectation, block: Block) -> Iterator[RegionValu
     Raises
     ------
     PackagingError
-        If a raw file is missing.
-    ValueError
-        If a betas file has another number of trials than the manifest says.
+        If a raw file is missing or damaged, or has another number of trials than the manifest says.
     """
     responses = _read_responses(expected, block)
     for region, neuroids in block.neuroids.groupby("region", sort=False):
@@ -93,11 +92,19 @@ def _read_responses(expected: Expectation, block: Block) -> DoubleArray:
         file = expected.tree.betas(int(block.subject[-2:]), block.hemisphere, session, version)
         betas = read_trials(file, block.vertices)
         if len(betas) != expected.manifest.n_trials_per_session:
-            raise ValueError(f"{file} holds {len(betas)} trials, expected {expected.manifest.n_trials_per_session}")
+            n_trials = expected.manifest.n_trials_per_session
+            raise PackagingError(
+                f"{file} holds {len(betas)} trials, but the manifest says {n_trials}. Download it again."
+            )
         standardised = _standardise_session(betas)
         for source in sources:
             responses[source.row, source.repetition] = standardised[source.trial]
     return responses
+
+
+def list_sessions(expected: Expectation, subject: str) -> list[int]:
+    """List the sessions (1-based) with a trial that the release needs, ascending."""
+    return sorted(_list_sources(expected, subject))
 
 
 def _list_sources(expected: Expectation, subject: str) -> dict[int, list[_Source]]:
@@ -125,10 +132,8 @@ def _standardise_session(betas: DoubleArray) -> DoubleArray:
 
 def _read_prepared_averages(expected: Expectation, region: str, block: Block) -> DoubleArray:
     """Read the averages of the complete images from a prepared assembly, of shape (n_images, n_neuroids)."""
-    with (
-        local_copy(expected.tree.prepared_assembly(region)) as path,
-        xarray.open_dataarray(path) as assembly,
-    ):
+    file = expected.tree.prepared_assembly(region)
+    with reading(file, "a prepared assembly"), local_copy(file) as path, xarray.open_dataarray(path) as assembly:
         is_of_block = (assembly["subject"].values == block.subject) & (
             assembly["hemisphere"].values == block.hemisphere
         )
