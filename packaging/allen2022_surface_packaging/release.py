@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self, TypeAlias
@@ -194,10 +194,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, object]:
         """Return the manifest as it stands in its file."""
-        content: dict[str, object] = msgspec.to_builtins(self)
-        recipe = msgspec.to_builtins(self.recipe)
-        # Description and source are not needed to make the release again, and the source is a path of this machine.
-        return content | {"recipe": {key: recipe[key] for key in recipe if key not in ("description", "source")}}
+        content = asdict(self)
+        for key in ("description", "source"):  # not needed to make the release again, and a path of this machine
+            del content["recipe"][key]
+        return content
 
 
 def manifest_faults(manifest: Manifest) -> Iterator[Fault]:

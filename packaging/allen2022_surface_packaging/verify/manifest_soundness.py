@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from ..nsd.facts import HEMISPHERES, subject_name
 from ..nsd.storage import Folder
 from ..nsd.tree import EXTRACTED_FOLDERS, OFFICIAL, NSDTree
-from ..release import VERSIONED, Manifest, ReleaseFolder
+from ..release import VERSIONED, FilledCounts, Manifest, ReleaseFolder
 from .tables import read_table
 
 MGH_HEADER_BYTES = 284
@@ -46,6 +46,9 @@ def find_manifest_problems(folder: ReleaseFolder, manifest: Manifest) -> Iterato
     expected_packages = {"brainscore_allen2022_surface", *VERSIONED}
     if set(manifest.versions) != expected_packages or not all(manifest.versions.values()):
         yield f"{name} has versions of {sorted(manifest.versions)}, expected one of each of {sorted(expected_packages)}."
+    counts = [count for by_region in manifest.nan_counts.values() for count in by_region.values()]
+    if manifest.recipe.nan_policy == "drop" and any(count != FilledCounts(0, 0, 0) for count in counts):
+        yield f"{name} counts filled values, but its recipe drops every neuroid with a value to fill."
     for problem in _find_input_problems(folder, manifest):
         yield f"{name}: {problem}"
 

@@ -55,7 +55,7 @@ def check_soundness(release_path: Path) -> Soundness:
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    problems, hashes = _compare_files(folder, manifest.files)
+    problems, hashes = _compare_files(folder, manifest.name, manifest.files)
     is_intact = not problems
     files_sha1 = hashlib.sha1("\n".join([*problems, *hashes]).encode()).hexdigest()
     if is_intact:
@@ -78,12 +78,22 @@ def _collect(problems: Iterator[str]) -> Iterator[str]:
         yield str(error)
 
 
-def _compare_files(folder: ReleaseFolder, records: dict[str, FileRecord]) -> tuple[list[str], list[str]]:
+def _compare_files(
+    folder: ReleaseFolder, release_name: str, records: dict[str, FileRecord]
+) -> tuple[list[str], list[str]]:
     """Return the problems of the files, and the SHA-1 of each file that is there."""
     manifest_name = folder.manifest_path.name
     paths = {folder.file_name(path): path for path in folder.files()}
     problems = [
         f"{path} is in the release, but a release has no such {kind}." for path, kind in _find_strangers(folder)
+    ]
+    known = {folder.split_path, folder.origin_path, *map(folder.stimulus_table_path, SPLITS)}
+    known |= {folder.assembly_path(release_name, split) for split in SPLITS}
+    image_folders = [folder.stimuli_path(split) for split in SPLITS]
+    problems += [
+        f"{folder.path / name} is listed by {manifest_name}, but a release has no such file."
+        for name in sorted(records)
+        if folder.path / name not in known and (folder.path / name).parent not in image_folders
     ]
     for name in sorted(set(records) - set(paths)):
         path = folder.path / name
