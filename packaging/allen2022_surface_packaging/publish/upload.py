@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +201,7 @@ def record_published(
 def _send(target: UploadTarget, planned: PlannedObject, progress: Callable[[int], object]) -> ObjectVersion:
     with written(planned.item):
         version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
-    with tqdm.external_write_mode(file=sys.stderr):  # otherwise the line continues that of the bar
-        logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
+    logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
     return version
 
 
