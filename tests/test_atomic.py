@@ -1,11 +1,50 @@
+import errno
+import fcntl
 import hashlib
+import os
+import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.atomic import locked, new_folder, sha1_of, write_whole
-from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.atomic import (
+    locked,
+    naming,
+    new_folder,
+    remove_old_partials,
+    restore_folder,
+    scratch_folder,
+    sha1_of,
+    write_whole,
+)
+from allen2022_surface_packaging.errors import PackagingError, describe_os_error
+from allen2022_surface_packaging.release import refuse_existing
+
+
+def fill(folder: Path, name: str) -> Path:
+    """Make a folder that holds one file."""
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fail_to_rename(monkeypatch, *names: str) -> None:
+    """Let the renaming of folders with these names fail."""
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
 
 
 @pytest.mark.parametrize("sync", [True, False])
@@ -123,3 +162,215 @@ def test_sha1_of_a_file_spans_several_blocks(tmp_path, rng):
     (tmp_path / "file").write_bytes(content)
 
     assert sha1_of(tmp_path / "file") == hashlib.sha1(content).hexdigest()
+
+
+def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
+    fill(tmp_path / "folder", "old")
+    fail_to_rename(monkeypatch, ".folder.partial")
+
+    with (
+        pytest.raises(PermissionError, match=r"Permission denied: '.*\.folder\.partial'"),
+        new_folder(tmp_path / "folder"),
+    ):
+        pass
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["old"]
+
+
+def test_message_says_where_the_old_folder_is_when_it_cannot_come_back(tmp_path, monkeypatch):
+    fill(tmp_path / "folder", "old")
+    fail_to_rename(monkeypatch, ".folder.partial", ".folder.replaced")
+
+    with (
+        pytest.raises(
+            PackagingError, match=r"could not be replaced .* is now in .*/\.folder\.replaced: rename it back"
+        ),
+        new_folder(tmp_path / "folder"),
+    ):
+        pass
+
+    assert names(tmp_path / ".folder.replaced") == ["old"]
+    monkeypatch.undo()
+    restore_folder(tmp_path / "folder")
+    assert names(tmp_path) == ["folder"]
+
+
+def test_folder_appears_when_unlocking_reports_an_error(tmp_path, monkeypatch):
+    close = os.close
+
+    def fail(descriptor):
+        close(descriptor)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "new").touch()
+        monkeypatch.setattr(os, "close", fail)
+
+    assert names(tmp_path / "folder") == ["new"]
+
+
+@pytest.mark.parametrize("function", ["close", "rmdir", "unlink", "open"])
+def test_nothing_is_left_when_a_call_of_the_cleanup_fails_once(tmp_path, monkeypatch, function):
+    """The folder is removed although one system call of its removal fails."""
+    original, failures = getattr(os, function), [OSError(errno.EIO, "Input/output error")]
+
+    def fail_once(*arguments, **options):
+        if failures and is_armed:
+            if function == "close":
+                original(*arguments)
+            raise failures.pop()
+        return original(*arguments, **options)
+
+    is_armed = False
+    monkeypatch.setattr(os, function, fail_once)
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "folder") as partial:
+        fill(partial / "inner", "file")
+        is_armed = True
+        raise ValueError("stop")
+
+    assert not names(tmp_path)
+
+
+def test_nothing_is_left_when_the_folder_cannot_be_locked(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match=r"No locks available: '.*\.folder\.partial'"), new_folder(tmp_path / "folder"):
+        pass
+
+    assert not names(tmp_path)
+
+
+def test_lock_is_taken_again_when_the_locked_folder_got_its_final_name(tmp_path, monkeypatch):
+    """Another process may finish between the moment a folder is opened and the moment it is locked."""
+    flock, finished = fcntl.flock, []
+
+    def finish_first(descriptor, operation):
+        if not finished:
+            finished.append((tmp_path / ".folder.partial").rename(tmp_path / "folder"))
+            (tmp_path / "folder" / "other").touch()
+        return flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    with new_folder(tmp_path / "folder") as partial:
+        assert names(tmp_path / "folder") == ["other"]
+        (partial / "mine").touch()
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["mine"]
+
+
+def test_replaced_folder_is_back_when_a_process_was_killed_between_two_renames(tmp_path):
+    fill(tmp_path / ".folder.replaced", "old")
+    fill(tmp_path / ".folder.partial", "new")
+
+    with pytest.raises(PackagingError, match="folder has its name back.* Start again"), new_folder(tmp_path / "folder"):
+        pass
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["old"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_release_is_back_before_a_build_decides_whether_to_replace_it(tmp_path, overwrite):
+    fill(tmp_path / ".release.replaced", "release.json")
+
+    if overwrite:
+        refuse_existing(tmp_path / "release", overwrite=True)
+    else:
+        with pytest.raises(PackagingError, match="release exists already"):
+            refuse_existing(tmp_path / "release", overwrite=False)
+
+    assert names(tmp_path) == ["release"]
+    assert names(tmp_path / "release") == ["release.json"]
+
+
+def test_replaced_folder_is_removed_when_the_new_one_is_in_its_place(tmp_path):
+    fill(tmp_path / ".folder.replaced", "old")
+    fill(tmp_path / "folder", "new")
+
+    restore_folder(tmp_path / "folder")
+    assert names(tmp_path / "folder") == ["new"]
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "newer").touch()
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["newer"]
+
+
+def test_replaced_folder_is_left_alone_while_another_process_writes(tmp_path):
+    with new_folder(tmp_path / "folder"):
+        fill(tmp_path / ".folder.replaced", "old")
+        with pytest.raises(PackagingError, match="Another process is writing"):
+            restore_folder(tmp_path / "folder")
+        assert names(tmp_path / ".folder.replaced") == ["old"]
+
+
+def test_link_stays_when_the_folder_to_which_it_points_is_replaced(tmp_path):
+    fill(tmp_path / "disk" / "folder", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+
+    with new_folder(tmp_path / "link") as partial:
+        (partial / "new").touch()
+
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "disk" / "folder") == ["new"]
+    assert names(tmp_path / "disk") == ["folder"]
+
+
+def test_links_in_a_folder_are_removed_and_not_followed(tmp_path):
+    fill(tmp_path / "elsewhere", "kept")
+
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "folder") as partial:
+        (partial / "link").symlink_to(tmp_path / "elsewhere")
+        raise ValueError("stop")
+
+    assert names(tmp_path) == ["elsewhere"]
+    assert names(tmp_path / "elsewhere") == ["kept"]
+
+
+def test_scratch_folder_is_empty_at_the_start_and_gone_at_the_end(tmp_path):
+    fill(tmp_path / ".scratch", "left")
+
+    with scratch_folder(tmp_path, "scratch") as scratch:
+        assert not names(scratch)
+        fill(scratch / "inner", "file")
+
+    assert not names(tmp_path)
+
+
+def test_old_partial_files_are_removed_and_young_ones_kept(tmp_path):
+    for name, days in (("old", 2), ("young", 0)):
+        path = tmp_path / f".{name}.partial"
+        path.touch()
+        os.utime(path, (time.time() - 86_400 * days,) * 2)
+    (tmp_path / "entry.partial").touch()  # no file that `write_whole` leaves
+
+    remove_old_partials(tmp_path)
+
+    assert names(tmp_path) == [".young.partial", "entry.partial"]
+
+
+def test_error_names_the_file_when_the_system_does_not(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space") as caught, naming(tmp_path / "file"):
+        raise full
+    assert describe_os_error(caught.value) == (
+        f"{tmp_path / 'file'}: No space left on device. Free some space and start again."
+    )
+
+
+def test_error_keeps_the_file_that_the_system_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "missing"))), naming(tmp_path / "other"):
+        (tmp_path / "missing").open()
+
+
+def test_file_that_cannot_be_written_is_named(tmp_path):
+    def contents():
+        yield b"half"
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with pytest.raises(OSError, match=r"Disk quota exceeded: '.*/file'"):
+        write_whole(tmp_path / "file", contents())

@@ -6,15 +6,19 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from .errors import PackagingError
+from .errors import PackagingError, one_line
 
 HASH_BLOCK_BYTES = 2**20
+PARTIAL_SUFFIX = ".partial"
+OLD_SECONDS = 24 * 60 * 60
+REMOVAL_ATTEMPTS = 3  # an interrupted or failed system call may succeed when it is made again
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
@@ -23,49 +27,68 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a folder to write into. It becomes `path` if the block succeeds, and is removed if the block fails.
 
-    A folder that exists at `path` is replaced, so check for one before.
+    A folder that exists at `path` is replaced, so check for one before. It stays until the new one is whole, and comes
+    back if the new one cannot get its name. If this process is killed in between, `restore_folder` brings it back, so call
+    that before you check. A link at `path` stays, and the folder to which it points is replaced.
+
+    Raises
+    ------
+    PackagingError
+        If another process is writing `path`, or was killed while it replaced `path`. What was at `path` is back then.
+    """
+    path = path.resolve()
+    replaced = _replaced_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path) as partial:
+        if _restore(path):
+            raise PackagingError(
+                f"{path} has its name back: a process was killed while it replaced the folder. Start again, or remove it."
+            )
+        _remove(replaced)  # a killed process left it after its new folder was at `path`
+        if replaced.exists():
+            raise PackagingError(f"{replaced} is left of an earlier run and cannot be removed. Remove it.")
+        _empty(partial)  # a killed process may have left files
+        yield partial
+        try:
+            if path.exists():
+                path.rename(replaced)
+            partial.rename(path)
+        except BaseException as error:
+            try:
+                _restore(path)
+            except OSError:
+                raise PackagingError(
+                    f"{path} could not be replaced ({one_line(error)}). What was there is now in {replaced}: rename it back."
+                ) from error
+            raise
+        _remove(replaced)
+
+
+def restore_folder(path: Path) -> None:
+    """Give a folder its name back if a process was killed while it replaced the folder.
 
     Raises
     ------
     PackagingError
         If another process is writing `path`.
     """
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, replaced = (path.with_name(f".{path.name}.{state}") for state in ("partial", "replaced"))
-    partial.mkdir(exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel releases it, however this process ends
-    except OSError as error:
-        os.close(descriptor)
-        raise PackagingError(f"Another process is writing {path}. Wait for it, or choose another folder.") from error
-    try:
-        _empty(partial)  # a killed process may have left files
-        yield partial
-        shutil.rmtree(replaced, ignore_errors=True)
-        if path.exists():
-            path.rename(replaced)
-        partial.rename(path)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
+    path = path.resolve()
+    if not path.exists() and _replaced_path(path).exists():
+        with _writing(path) as partial:
+            _restore(path)
+            _remove(partial)
 
 
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield an empty hidden folder in `parent`, and remove it at the end. A folder that a killed process left is reused."""
     path = parent / f".{name}"
-    parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
+    path.mkdir(parents=True, exist_ok=True)
     try:
+        _empty(path)
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> None:
@@ -77,9 +100,9 @@ def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> 
         Wait until the disk holds the contents, so that they survive a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
-        with partial.open("xb") as file:
+        with naming(path), partial.open("xb") as file:
             for content in contents:
                 file.write(content)
             if sync:
@@ -89,7 +112,26 @@ def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> 
             partial.chmod(path.stat().st_mode)
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _unlink(partial)
+        raise
+
+
+def remove_old_partials(folder: Path) -> None:
+    """Remove files that a killed process left half-written more than a day ago. Younger ones may still be written."""
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        with suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > OLD_SECONDS:
+                path.unlink()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an `OSError` of the block that names no file: those of reads, writes and closes do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -98,21 +140,113 @@ def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process holds the lock of `folder`, and hold it during the block."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with naming(folder):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def sha1_of(path: Path) -> str:
     """Return the SHA-1 of a file, in hexadecimal."""
     digest = hashlib.sha1()
-    with path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
 
+def _replaced_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Yield the folder that is to become `path`, as the only process. What is left of it at the end is removed."""
+    partial = path.with_name(f".{path.name}.partial")
+    descriptor = _lock(partial, path)
+    try:
+        yield partial
+    except BaseException:
+        with suppress(OSError):
+            if _is_open_as(descriptor, partial):  # and is not `path` already
+                _remove(partial)
+        raise
+    finally:
+        with suppress(OSError):  # the folder is whole or removed already, and the lock is gone in any case
+            os.close(descriptor)
+
+
+def _lock(partial: Path, path: Path) -> int:
+    """Create and lock a folder, and return its descriptor. The kernel releases the lock, however this process ends."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+        except BaseException:
+            _remove_empty(partial)
+            raise
+        try:
+            with naming(partial):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_open_as(descriptor, partial):
+                return descriptor
+            os.close(descriptor)  # another process has just finished: the folder has become `path`
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise PackagingError(
+                f"Another process is writing {path}. Wait for it, or choose another folder."
+            ) from error
+        except BaseException:
+            os.close(descriptor)
+            _remove_empty(partial)
+            raise
+
+
+def _is_open_as(descriptor: int, folder: Path) -> bool:
+    """Return whether a descriptor is that of the folder which has this name now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _restore(path: Path) -> bool:
+    """Rename a replaced folder back and return True, unless there is a folder at `path`. The caller holds the lock."""
+    replaced = _replaced_path(path)
+    is_lost = replaced.exists() and not path.exists()
+    if is_lost:
+        replaced.rename(path)
+    return is_lost
+
+
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder as far as the file system allows. An entry that fails does not keep the others."""
+    for _ in range(REMOVAL_ATTEMPTS):
+        for directory, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                _unlink(Path(directory, name))
+            for name in folders:  # a link to a folder is among them
+                _remove_empty(Path(directory, name))
+        _remove_empty(folder)
+        if not folder.exists():
+            return
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.unlink() if folder.is_symlink() else folder.rmdir()

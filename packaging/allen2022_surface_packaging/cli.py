@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import shutil
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments
-from .errors import PackagingError, describe_missing
+from .errors import PackagingError, describe_missing, describe_os_error
 from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
 from .progress import shown_log
@@ -50,9 +49,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
             raise
         _fail(describe_missing(error))
     except OSError as error:
-        hint = " Free some space and start again." if error.errno == errno.ENOSPC else ""
-        path = f"{error.filename}: " if error.filename else ""
-        _fail(f"{path}{error.strerror or error}.{hint}")
+        _fail(describe_os_error(error))
     except KeyboardInterrupt:
         _fail("Interrupted.", status=130)
 

@@ -1,5 +1,18 @@
 """The exception that users of this package see."""
 
+import errno
+
+ADVICE = {
+    errno.ENOSPC: "Free some space and start again.",
+    errno.EDQUOT: "Free some space, or ask for a larger quota, and start again.",
+    errno.EFBIG: "Choose a file system, or a limit (`ulimit -f`), that allows larger files.",
+    errno.EIO: "Is the disk, or the connection to it, sound? Start again.",
+    errno.EMFILE: "Allow more open files (`ulimit -n`) and start again.",
+    errno.ENFILE: "The machine has too many open files. Wait, and start again.",
+    errno.EACCES: "Change the permissions, or choose another folder.",
+    errno.EPERM: "Change the permissions, or choose another folder.",
+    errno.EROFS: "Choose a folder on another file system.",
+}
 PROJECTS = {"PIL": "Pillow"}  # on PyPI, where the name is not that of the module
 
 
@@ -20,3 +33,9 @@ def describe_missing(error: ModuleNotFoundError) -> str:
     """Say which package is not installed, and how to install it."""
     package = (error.name or "a package").split(".")[0]
     return f"{package} is not installed. Install it: pip install {PROJECTS.get(package, package)}"
+
+
+def describe_os_error(error: OSError) -> str:
+    """Say in one line which file or folder failed, how, and what to do."""
+    path = f"{error.filename}: " if error.filename else ""
+    return " ".join(f"{path}{error.strerror or error}. {ADVICE.get(error.errno or 0, '')}".split())

@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import __version__
 from .arrays import IntArray
-from .atomic import sha1_of
+from .atomic import restore_folder, sha1_of
 from .errors import PackagingError, one_line
 from .nsd.facts import N_REPETITIONS, stimulus_name, subject_name
 from .recipe import Recipe, Region, is_region_name, recipe_faults
@@ -311,7 +311,11 @@ def require_regular_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise a `PackagingError` if writing a release to `path` would lose something."""
+    """Raise a `PackagingError` if writing a release to `path` would lose something.
+
+    A release that lost its name to a killed process gets it back first.
+    """
+    restore_folder(path)
     if not path.exists():
         return
     if not overwrite:
