@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -13,8 +14,9 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
+from ..apart import write_apart
 from ..arrays import AnyArray, FloatArray
-from ..errors import PackagingError
+from ..atomic import naming
 from ..release import DIMENSIONS, TIME_BIN
 
 VARIABLE_NAME = "data"  # as in brainio's files
@@ -44,12 +46,13 @@ class AssemblyFile:
 
     def write(self, first_row: int, first_neuroid: int, values: FloatArray) -> None:
         """Write values of shape (n_rows, n_neuroids) to their place."""
-        for row, row_values in enumerate(np.ascontiguousarray(values, dtype="<f4"), start=first_row):
-            buffer = row_values.data.cast("B")
-            position = self.offset + 4 * (row * self.n_neuroids + first_neuroid)
-            while buffer:
-                n_written = os.pwrite(self.descriptor, buffer, position)
-                buffer, position = buffer[n_written:], position + n_written
+        with naming(self.path):
+            for row, row_values in enumerate(np.ascontiguousarray(values, dtype="<f4"), start=first_row):
+                buffer = row_values.data.cast("B")
+                position = self.offset + 4 * (row * self.n_neuroids + first_neuroid)
+                while buffer:
+                    n_written = os.pwrite(self.descriptor, buffer, position)
+                    buffer, position = buffer[n_written:], position + n_written
 
 
 @contextmanager
@@ -74,21 +77,22 @@ def create_assembly(
     Raises
     ------
     PackagingError
-        If the library cannot write the file.
+        If the library cannot write the file, because the disk fails or is full.
     OSError
         If the disk has no space for the values.
     """
-    try:
-        shape = _create_file(path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
-    except RuntimeError as error:  # what netCDF4 raises when a write fails
-        raise PackagingError(f"{path} could not be written ({error}). Is the disk full?") from error
-    with h5py.File(path, "r") as file:
-        offset = file[VARIABLE_NAME].id.get_offset()
+    create = partial(_create_file, path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
+    offset, n_presentations, n_neuroids = write_apart(path, create)
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        os.posix_fallocate(descriptor, offset, 4 * shape[0] * shape[1])  # so that the disk cannot fill up later
-        yield AssemblyFile(path, descriptor, offset, shape[1])
-    finally:
+        with naming(path):  # so that the disk cannot fill up later
+            os.posix_fallocate(descriptor, offset, 4 * n_presentations * n_neuroids)
+        yield AssemblyFile(path, descriptor, offset, n_neuroids)
+    except BaseException:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise
+    with naming(path):
         os.close(descriptor)
 
 
@@ -98,8 +102,13 @@ def _create_file(
     stimulus_set_identifier: str,
     presentations: pd.DataFrame,
     neuroids: Iterable[tuple[str, AnyArray]],
-) -> tuple[int, int]:
-    """Write everything but the values, and return the number of presentations and of neuroids."""
+) -> tuple[int, int, int]:
+    """Write everything but the values.
+
+    Returns
+    -------
+    where the values begin, in bytes, and the number of presentations and of neuroids
+    """
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         coordinates = [*_list_coordinates(presentations, neuroids)]
         sizes = {dimension: len(values) for _, dimension, values in coordinates}
@@ -113,7 +122,8 @@ def _create_file(
         variable.identifier = identifier
         variable.stimulus_set_identifier = stimulus_set_identifier
         variable[-1, -1, -1] = 0  # so that the library gives the values their place in the file
-    return sizes["presentation"], sizes["neuroid"]
+    with h5py.File(path, "r") as created:
+        return created[VARIABLE_NAME].id.get_offset(), sizes["presentation"], sizes["neuroid"]
 
 
 def _list_coordinates(

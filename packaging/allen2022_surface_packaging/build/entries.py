@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from ..arrays import FloatArray, IntArray
-from ..atomic import Bytes, write_whole
+from ..atomic import Bytes, naming, write_whole
 from ..nsd.facts import HEMISPHERES
 
 BLOCK_VERTICES = 128
@@ -62,7 +62,7 @@ class Entry:
         DamagedEntryError
             If the file is not an entry, or was cut short.
         """
-        with path.open("rb") as file:
+        with naming(path), path.open("rb") as file:
             try:
                 line = file.readline()
                 counts = [int(count) for count in json.loads(line)]
@@ -112,7 +112,7 @@ class Entry:
         n_bytes = _block_bytes(len(self.trials))
         first = 0 if hemisphere == HEMISPHERES[0] else _n_blocks(len(self.vertices[HEMISPHERES[0]]))
         values = np.empty((len(blocks), len(self.trials), BLOCK_VERTICES), dtype="<f4")
-        with self.path.open("rb", buffering=0) as file:
+        with naming(self.path), self.path.open("rb", buffering=0) as file:
             for start, stop in _runs(blocks):
                 offset = self.values_offset + (first + int(blocks[start])) * n_bytes
                 _read_exactly(file.fileno(), offset, values[start:stop].data.cast("B"), self.path)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import new_folder, scratch_folder
+from ..atomic import naming, new_folder, scratch_folder
 from ..errors import PackagingError
 from ..nsd.facts import subject_name
 from ..nsd.inspection import inspect_tree
@@ -132,7 +132,9 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     with scratch_folder(cache.path, name) as scratch:
         subjects = workers.run(compute_subject, _plan_subjects(plan, cache, scratch))
         assemblies = write_assemblies(plan, subjects, folder)
-    describe_release(plan, assemblies, folder).write(folder)
+    manifest = describe_release(plan, assemblies, folder)
+    with naming(folder.manifest_path):
+        manifest.write(folder)
 
 
 def _plan_subjects(plan: Plan, cache: SessionCache, scratch: Path) -> list[SubjectTask]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from ..apart import run_apart
 from ..arrays import AnyArray, FloatArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.bucket import Bucket
@@ -18,12 +20,73 @@ from ..nsd.storage import RawFile
 if TYPE_CHECKING:
     import xarray
 
+COORDINATES = ("nsd_id", "min_reps_across_subjects", "vertex_index", "hemisphere", "subject")  # that are compared
+READ_SECONDS = 30  # to read a small file, and more for a larger one on a slow disk
+SLOWEST_BYTES_PER_SECOND = 10**6
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedAssembly:
+    """The prepared assembly of one region. Every reading is a process of its own: a damaged file can make HDF5 hang."""
+
+    file: RawFile
+    dims: tuple[str, ...]
+    dtype: np.dtype[Any]
+    coordinates: dict[str, AnyArray]
+
+    @classmethod
+    def open(cls, file: RawFile) -> Self:
+        """Read everything but the values.
+
+        Raises
+        ------
+        PackagingError
+            If the file is damaged.
+        """
+        return cls(file, *_read_apart(file, _read_description))
+
+    def read(self, subject: int) -> FloatArray:
+        """Read the averages of a subject, whose neuroids follow each other: float32 (n_shared_images, n_vertices).
+
+        Raises
+        ------
+        PackagingError
+            If the file is damaged.
+        """
+        neuroids = np.flatnonzero(self.coordinates["subject"] == subject_name(subject))
+
+        def read_values(assembly: xarray.DataArray) -> FloatArray:
+            values: FloatArray = assembly[:, neuroids[0] : neuroids[-1] + 1].values
+            return values
+
+        return _read_apart(self.file, read_values)
+
+
+def _read_description(assembly: xarray.DataArray) -> tuple[tuple[str, ...], np.dtype[Any], dict[str, AnyArray]]:
+    names = [name for name in COORDINATES if name in assembly.coords]
+    return tuple(map(str, assembly.dims)), assembly.dtype, {name: assembly[name].values for name in names}
+
+
+def _read_apart(file: RawFile, read: Callable[[xarray.DataArray], Result]) -> Result:
+    import xarray  # here, because its import takes a second that a build from the betas does not need
+
+    def open_and_read() -> Result:
+        with xarray.open_dataarray(str(file)) as assembly:
+            return read(assembly)
+
+    try:
+        return run_apart(open_and_read, timeout=READ_SECONDS + file.size() / SLOWEST_BYTES_PER_SECOND)
+    except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
+        raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedAverages:
     """The averages of all shared images: an assembly per region, and the images of its rows."""
 
-    assemblies: dict[str, xarray.DataArray]
+    assemblies: dict[str, PreparedAssembly]
     nsd_ids: IntArray
 
     def read(self, subject: int, region_map: RegionMap, nsd_ids: IntArray) -> FloatArray:
@@ -32,15 +95,14 @@ class PreparedAverages:
         Raises
         ------
         PackagingError
-            If a vertex of two regions has different averages in them.
+            If a vertex of two regions has different averages in them, or a file is damaged.
         """
         rows = np.searchsorted(self.nsd_ids, nsd_ids)
         averages = np.empty((len(rows), region_map.n_read_vertices), dtype=np.float32)
         is_known = np.zeros(region_map.n_read_vertices, dtype=bool)
         for region in region_map.regions:
             assembly, columns = self.assemblies[region.name], region_map.columns(region)
-            neuroids = np.flatnonzero(assembly["subject"].values == subject_name(subject))
-            values: FloatArray = assembly[:, neuroids[0] : neuroids[-1] + 1].values[rows]
+            values = assembly.read(subject)[rows]
             shared = is_known[columns]
             if not np.array_equal(averages[:, columns[shared]], values[:, shared], equal_nan=True):
                 raise PackagingError(
@@ -82,19 +144,14 @@ def read_prepared_averages(plan: Plan) -> PreparedAverages:
     return PreparedAverages(assemblies, fewest.index.to_numpy())
 
 
-def _open_prepared(file: RawFile) -> xarray.DataArray:
-    import xarray  # here, because its import takes a second that a build from the betas does not need
-
+def _open_prepared(file: RawFile) -> PreparedAssembly:
     if not file.exists():
         raise PackagingError(
             f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."
         )
     if isinstance(file.storage, Bucket):
         raise PackagingError(f"{file} is in a bucket, but prepared assemblies are read from a folder only. Copy it.")
-    try:
-        assembly: xarray.DataArray = xarray.open_dataarray(str(file))
-    except (OSError, ValueError) as error:
-        raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
+    assembly = PreparedAssembly.open(file)
     if assembly.dims != ("presentation", "neuroid") or assembly.dtype != np.float32:
         raise PackagingError(
             f"{file} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
@@ -102,10 +159,12 @@ def _open_prepared(file: RawFile) -> xarray.DataArray:
     return assembly
 
 
-def _compare(file: RawFile, name: str, assembly: xarray.DataArray, expected: AnyArray, source: str) -> None:
-    if name not in assembly.coords:
+def _compare(file: RawFile, name: str, assembly: PreparedAssembly, expected: AnyArray, source: str) -> None:
+    if name not in assembly.coordinates:
         raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
-    actual = assembly[name].values
+    actual = assembly.coordinates[name]
+    if actual.ndim != 1:
+        raise PackagingError(f"{file}: {name} has {actual.ndim} dimensions, expected 1. Prepare it again.")
     if len(actual) != len(expected):
         raise PackagingError(f"{file} holds {len(actual)} values of {name}, expected {len(expected)} {source}.")
     differing = np.flatnonzero(actual != expected)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import FloatArray, IntArray
+from ..atomic import remove_old_partials
 from ..errors import PackagingError
 from ..nsd.facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..nsd.files import read_betas, read_betas_shape
@@ -57,6 +58,7 @@ class SessionCache:
     def __init__(self, plans: Sequence[Plan], path: Path) -> None:
         self.path = path.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
+        remove_old_partials(self.path)
         self.tasks = _list_tasks(plans, self.path)
 
     def prepare(self, workers: Workers) -> None:

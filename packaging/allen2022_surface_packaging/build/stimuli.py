@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import IntArray
+from ..atomic import naming
 from ..nsd.facts import stimulus_name
 from ..nsd.files import ImageOrigin, read_images, read_origins
 from ..nsd.plan import Plan
@@ -18,6 +20,7 @@ from ..release import ORIGIN_COLUMNS, ReleaseFolder
 
 logger = logging.getLogger(__name__)
 
+FORMATS = {"png": "PNG", "jpg": "JPEG"}
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95}}
 
 
@@ -40,7 +43,7 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
         )
         if origins:
             table["coco_id"] = [origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
-        table.to_csv(folder.stimulus_table_path(split), index=False, lineterminator="\n")
+        _write_table(table, folder.stimulus_table_path(split))
         logger.info("stimuli_%s: %d images %s", split, len(names), "copied" if plan.extracted_images else "extracted")
     _write_split(plan, folder.split_path)
     _write_origins(origins, folder.origin_path)
@@ -64,13 +67,16 @@ def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> None:
         if origin.crop_box and origin.coco_split
     ]
     if rows and len(rows) == len(origins):
-        pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)).to_csv(path, index=False, lineterminator="\n")
+        _write_table(pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)), path)
 
 
 def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
     names = [f"{stimulus_name(nsd_id)}.{plan.image_format}" for nsd_id in nsd_ids]
     for name, pixels in zip(names, read_images(plan.tree.images, nsd_ids.tolist()), strict=True):
-        Image.fromarray(pixels).save(folder_path / name, **SAVE_OPTIONS[plan.image_format])
+        image = io.BytesIO()  # Pillow does not check whether a disk takes all bytes at once
+        Image.fromarray(pixels).save(image, FORMATS[plan.image_format], **SAVE_OPTIONS[plan.image_format])
+        with naming(folder_path / name):
+            (folder_path / name).write_bytes(image.getbuffer())
     return names
 
 
@@ -79,7 +85,8 @@ def _copy_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
     for nsd_id in nsd_ids.tolist():
         file = plan.extracted_images[nsd_id]
         names.append(f"{stimulus_name(nsd_id)}{Path(file.path).suffix}")
-        with file.open() as source, (folder_path / names[-1]).open("wb") as target:
+        path = folder_path / names[-1]
+        with naming(path), file.open() as source, path.open("wb") as target:
             shutil.copyfileobj(source, target)
     return names
 
@@ -87,4 +94,9 @@ def _copy_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
 def _write_split(plan: Plan, path: Path) -> None:
     rows = [(nsd_id, stimulus_name(nsd_id), split) for split, nsd_ids in plan.splits.items() for nsd_id in nsd_ids]
     table = pd.DataFrame(sorted(rows), columns=["nsd_id", "stimulus_id", "split"])
-    table.to_csv(path, index=False, lineterminator="\n")
+    _write_table(table, path)
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    with naming(path):
+        table.to_csv(path, index=False, lineterminator="\n")

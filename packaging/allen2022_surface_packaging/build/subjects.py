@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ..arrays import BoolArray, FloatArray, IntArray
+from ..atomic import naming
 from ..errors import PackagingError
 from ..nsd.facts import HEMISPHERES
 from ..nsd.plan import Plan
+from ..nsd.storage import FolderFile
 from ..release import SPLITS
 from .entries import BLOCK_VERTICES
 from .responses import average_repetitions, find_valid_vertices, standardise_images
@@ -83,14 +85,13 @@ class SubjectValues:
         n_band = max(1, BAND_VALUES // n_columns)
         n_rows, n_all_rows = self.n_rows[split], sum(self.n_rows.values())
         first_row = 0 if split == SPLITS[0] else self.n_rows[SPLITS[0]]
-        with self.path.open("rb", buffering=0) as file:
+        with naming(self.path), FolderFile(self.path) as file:
             for start in range(0, n_rows, n_band):
                 band = np.empty((min(n_band, n_rows - start), n_columns), dtype=np.float32)
                 for column, width in self.blocks:
                     part = np.empty((len(band), width), dtype=np.float32)
                     offset = 4 * (column * n_all_rows + (first_row + start) * width)
-                    n_read = os.preadv(file.fileno(), [part.data.cast("B")], offset)
-                    if n_read != part.nbytes:
+                    if file.read_at(offset, part.data.cast("B")) != part.nbytes:
                         raise PackagingError(f"{self.path} ended early. Is the disk sound? Start again.")
                     band[:, column : column + width] = part
                 yield start, band
@@ -125,7 +126,7 @@ def compute_subject(item: SubjectTask) -> SubjectValues:
     blocks = list(_list_blocks(item))
     counts: dict[str, list[IntArray]] = {split: [] for split in SPLITS}
     valid, n_rows = [], {}
-    with item.path.open("wb", buffering=0) as file, ThreadPoolExecutor(_n_threads()) as threads:
+    with naming(item.path), item.path.open("wb", buffering=0) as file, ThreadPoolExecutor(_n_threads()) as threads:
         for values, block_valid in _ahead(threads, item, blocks):
             for split in SPLITS:
                 invalid = np.isnan(values[split])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 from collections import deque
@@ -224,20 +225,21 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
     """
     with _open_images(file, nsd_ids) as images:
         for nsd_id in nsd_ids:
-            yield images[nsd_id]
+            with _explained(file, f"image {nsd_id} of imgBrick"):
+                pixels = images[nsd_id]
+            yield pixels
 
 
 @contextmanager
 def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
     with file.open() as opened:
-        try:
+        with _explained(file, "an HDF5 dataset imgBrick"):
             images = h5py.File(opened, "r")["imgBrick"]
-        except (OSError, KeyError) as error:
-            raise PackagingError(f"{file} holds no HDF5 dataset imgBrick. Download it again.") from error
-        if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+            is_brick = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
+            description = f"{images.dtype} of shape {images.shape}"
+        if not is_brick:
             raise PackagingError(
-                f"{file}: imgBrick is {images.dtype} of shape {images.shape}, expected uint8 (n_images, height, width, "
-                "3). Download it again."
+                f"{file}: imgBrick is {description}, expected uint8 (n_images, height, width, 3). Download it again."
             )
         outside = [nsd_id for nsd_id in nsd_ids if not 0 <= nsd_id < len(images)]
         if outside:
@@ -246,6 +248,20 @@ def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
                 f"{f' and {len(outside) - 1} more' if len(outside) > 1 else ''}. Do design and images belong together?"
             )
         yield images
+
+
+@contextmanager
+def _explained(file: RawFile, content: str) -> Iterator[None]:
+    """Turn any exception of h5py, which raises many kinds for damaged files, into a `PackagingError`."""
+    try:
+        yield
+    except PackagingError:
+        raise
+    except Exception as error:
+        # With an error number the disk failed, and the file may be sound. EINVAL comes of an impossible position in it.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise PackagingError(f"{file} does not hold {content} ({one_line(error)}). Download it again.") from error
 
 
 def read_label_names(file: RawFile) -> dict[int, str]:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -29,8 +31,9 @@ import pandas as pd
 import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
+from ..apart import write_apart
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
-from ..atomic import new_folder
+from ..atomic import naming, new_folder
 from ..errors import PackagingError
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
@@ -92,7 +95,8 @@ def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: 
     labels = {hemisphere: make_labels(size.n_vertices, hemisphere) for hemisphere in HEMISPHERES}
     with new_folder(root) as folder:
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
-        _target_path(tree.simulation_mark).write_text(SIMULATION_MARK, encoding="utf-8")
+        with _target(tree.simulation_mark) as path:
+            path.write_text(SIMULATION_MARK, encoding="utf-8")
         _write_design(tree, design, expdesign_path)
         _write_stimulus_info(tree, design, n_images, rng)
         _write_images(tree, size, design, latents)
@@ -272,6 +276,11 @@ def _patterns(size: int) -> DoubleArray:
 
 
 def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatArray) -> None:
+    with _target(tree.images) as path:
+        write_apart(path, partial(_draw_images, path, size, design, latents))
+
+
+def _draw_images(path: Path, size: TreeSize, design: Design, latents: FloatArray) -> None:
     """Draw the images that the subjects saw, or only the shared ones if those are too many.
 
     The others stay blank and take no space.
@@ -280,7 +289,7 @@ def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatA
     seen = np.unique(design.subjectim[np.array(size.subjects) - 1]) - 1
     drawn = seen if len(seen) <= MOST_DRAWN_IMAGES else design.shared_images
     shape = patterns.shape[1:]
-    with h5py.File(_target_path(tree.images), "w") as file:
+    with h5py.File(path, "w") as file:
         images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape))
         for nsd_id in np.union1d(drawn, design.shared_images):
             pixels = 128 + CONTRAST * np.tensordot(latents[nsd_id], patterns, axes=1)
@@ -288,22 +297,24 @@ def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatA
 
 
 def _write_design(tree: NSDTree, design: Design, expdesign_path: Path | None) -> None:
-    path = _target_path(tree.design)
     if expdesign_path is not None and design.is_full_size:
-        shutil.copyfile(expdesign_path, path)
+        with _target(tree.design) as path:
+            shutil.copyfile(expdesign_path, path)
         return
     variables = {
         "masterordering": design.masterordering.astype(np.uint16).reshape(1, -1),
         "subjectim": design.subjectim.astype(np.int32),
         "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
     }
-    scipy.io.savemat(path, variables)
+    with _target(tree.design) as path:
+        scipy.io.savemat(path, variables)
 
 
 def _write_label_names(tree: NSDTree) -> None:
     for atlas, names in LABEL_NAMES.items():
         lines = [f"{label} {name}\n" for label, name in enumerate(("Unknown", *names))]
-        _target_path(tree.label_names(atlas)).write_text("".join(lines), encoding="utf-8")
+        with _target(tree.label_names(atlas)) as path:
+            path.write_text("".join(lines), encoding="utf-8")
 
 
 def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.random.Generator) -> None:
@@ -319,19 +330,21 @@ def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.r
             "shared1000": np.isin(nsd_ids, design.shared_images),
         }
     )
-    table.to_csv(_target_path(tree.stimulus_info))
+    with _target(tree.stimulus_info) as path:
+        table.to_csv(path)
 
 
 def _write_vertices(file: RawFile, values: AnyArray) -> None:
     image = MGHImage(values.reshape(-1, 1, 1), affine=np.eye(4))
-    nibabel.save(image, _target_path(file))
+    with _target(file) as path:
+        nibabel.save(image, path)
 
 
 def _write_betas(file: RawFile, size: TreeSize, blocks: Iterator[FloatArray]) -> None:
     header = MGHHeader()
     header.set_data_dtype(np.float32)
     header.set_data_shape((size.n_vertices, 1, 1, size.n_trials))
-    with _target_path(file).open("wb") as target:
+    with _target(file) as path, path.open("wb") as target:
         header.writehdr_to(target)
         target.seek(MGH_DATA_OFFSET)
         for block in blocks:  # trials follow each other: (n_vertices, 1, 1, n_trials) in Fortran order
@@ -339,7 +352,10 @@ def _write_betas(file: RawFile, size: TreeSize, blocks: Iterator[FloatArray]) ->
         header.writeftr_to(target)
 
 
-def _target_path(file: RawFile) -> Path:
+@contextmanager
+def _target(file: RawFile) -> Iterator[Path]:
+    """Yield the path of a file to write, in a folder that exists. An `OSError` of the block names the file."""
     path = Path(str(file))
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    with naming(path):
+        yield path

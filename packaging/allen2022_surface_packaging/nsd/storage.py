@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..atomic import naming
 from ..errors import PackagingError
 from .bucket import Bucket, BucketFile
 
 
 class FolderFile(io.FileIO):
-    """A file on a disk.
+    """A file on a disk. Every read gives all bytes that the file has for it, even if the system gives them in parts.
 
     Attributes
     ----------
@@ -26,6 +27,14 @@ class FolderFile(io.FileIO):
     # costs more than reading it.
     n_readers = 0
     block_bytes = 2 * 2**20  # large enough for a network disk, small enough for a core's cache
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to `size` bytes, or everything that is left."""
+        if size is None or size < 0:
+            return self.readall()
+        content = bytearray(size)
+        n_read = self.readinto(content)
+        return bytes(content[:n_read])
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer, up to the end of the file. HDF5 asks once and does not check how many bytes it gets."""
@@ -42,12 +51,22 @@ class FolderFile(io.FileIO):
     def read_at(self, start: int, buffer: memoryview) -> int:
         """Fill `buffer` from byte `start` on, and return how many bytes the file had for it."""
         n_read = 0
-        while n_read < len(buffer):
-            n = os.preadv(self.fileno(), [buffer[n_read:]], start + n_read)
-            if not n:
-                break
-            n_read += n
+        with naming(self._path):
+            while n_read < len(buffer):
+                n = os.preadv(self.fileno(), [buffer[n_read:]], start + n_read)
+                if not n:
+                    break
+                n_read += n
         return n_read
+
+    def close(self) -> None:
+        """Close the file."""
+        with naming(self._path):
+            super().close()
+
+    @property
+    def _path(self) -> Path:
+        return Path(os.fsdecode(self.name))
 
 
 @dataclass(frozen=True)

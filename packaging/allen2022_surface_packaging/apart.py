@@ -1,0 +1,86 @@
+"""Work with HDF5 in a process of its own: the library crashes if a disk fails or is full, and hangs on some damaged files."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import PackagingError, one_line
+
+Result = TypeVar("Result")
+
+
+class CrashError(Exception):
+    """The process died, or did not end in time."""
+
+
+def run_apart(task: Callable[[], Result], *, timeout: float | None = None) -> Result:
+    """Run a task in a fork of this process, which takes a few milliseconds, and return its result.
+
+    Parameters
+    ----------
+    timeout : seconds, optional
+
+    Raises
+    ------
+    CrashError
+        If the process died, or did not end in time.
+    Exception
+        That of the task.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(task, sender, timeout))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(timeout):
+            raise CrashError(f"no answer within {timeout:.0f} seconds")
+        result: Result | Exception = receiver.recv()
+    except EOFError as error:
+        raise CrashError("HDF5 crashed") from error
+    finally:
+        process.kill()  # it has nothing left to do, or did not end in time, or this process is interrupted
+        process.join()
+        receiver.close()
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def write_apart(path: Path, task: Callable[[], Result]) -> Result:
+    """Run a task that writes a file with HDF5 in a fork of this process, and return its result.
+
+    Raises
+    ------
+    PackagingError
+        If the file cannot be written.
+    """
+    try:
+        return run_apart(task)
+    except (CrashError, KeyError, OSError, RuntimeError) as error:  # h5py and netCDF4 raise the last three
+        raise PackagingError(
+            f"{path} could not be written ({one_line(error)}). Is the disk sound, and is space left? Free some space and "
+            "start again."
+        ) from error
+
+
+def _send_result(task: Callable[[], object], sender: Connection, timeout: float | None) -> None:
+    if timeout is not None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(math.ceil(timeout) + 1)  # it ends even if the first process is killed meanwhile
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # the libraries print there when they fail
+        os.dup2(nowhere, descriptor)
+    try:
+        result = task()
+    except Exception as error:
+        result = error
+    sender.send(result)
+    os._exit(0)  # not through HDF5's end, which crashes after a failure
