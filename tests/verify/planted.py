@@ -5,7 +5,6 @@ An error is a function that changes one thing in a release. `FOUND_BY` says whic
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +165,7 @@ plant("an unknown key", RELEASE, put(1, "comment"))
 plant("a key twice", RELEASE, write_twice)
 
 
-def table(*names: str, keep_manifest: bool = False) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Error]:
+def table(*names: str) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Error]:
     """Return a function that turns a change of tables into an error in the tables of these names."""
 
     def make(change):
@@ -455,7 +454,3 @@ plant("values: two repetitions swapped", RAW_FILES, values(swap_repetitions))
 plant("values: all larger by 1 %", RAW_FILES, values(scale, TRAIN))
 plant("value: filled with another number", RAW_FILES, values(unfill))
 plant("value: zero without a reason", RELEASE, values(fill))
-
-
-def copy_release(release: Path, path: Path) -> Path:
-    return Path(shutil.copytree(release, path))
