@@ -247,7 +247,7 @@ def _export(options: argparse.Namespace) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from .demo import run_demo  # needs brainscore_vision, which no other command needs
 
-    run_demo(options.directory)
+    run_demo(options.directory, log_level=options.log_level)
 
 
 COMMANDS = {

@@ -6,8 +6,11 @@ import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,8 @@ from .build.pipeline import build_release
 from .errors import PackagingError
 from .nsd.simulation import simulate_tree
 from .plugin import import_plugin
+from .progress import format_bytes
+from .publish.artifacts import Artifacts
 from .publish.upload import publish_release
 from .recipe import PUBLISHED_REGIONS, make_recipe
 from .verify.soundness import verify_release
@@ -28,11 +33,17 @@ if TYPE_CHECKING:
 
 RECIPE = make_recipe()
 BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"
+TITLE_WIDTH = 76
 TOLERANCE = 0.1  # of a measured ceiling from the simulated one
 
 
-def run_demo(directory: Path | None) -> None:
-    """Run the demo in `directory`, or in a temporary folder that is removed at the end.
+def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
+    """Run the demo in `directory`, or in a temporary folder that is removed at the end, and print its steps and results.
+
+    Parameters
+    ----------
+    log_level : int
+        Above INFO only results are printed. At DEBUG this package and the libraries say everything that they usually do.
 
     Raises
     ------
@@ -40,27 +51,39 @@ def run_demo(directory: Path | None) -> None:
         If brainscore_vision is not installed, a folder exists already, or a result is wrong.
     """
     _require_packages("brainscore_vision", "moto")
-    announce = _Announcer()
-    with tempfile.TemporaryDirectory() if directory is None else nullcontext(str(directory)) as folder:
+    is_verbose = log_level <= logging.DEBUG
+    steps = _Steps(is_shown=log_level <= logging.INFO, is_interrupted=is_verbose)
+    with (
+        tempfile.TemporaryDirectory() if directory is None else nullcontext(str(directory)) as folder,
+        nullcontext() if is_verbose else _quiet_libraries(),
+    ):
         nsd_root, release_path = Path(folder) / "nsd", Path(folder) / "release"
-        announce("simulate", f"a small NSD in {nsd_root}")
-        simulate_tree(nsd_root)
-        announce("build", f"a release in {release_path}")
-        build_release(nsd_root, release_path, RECIPE)
-        announce("verify", "the release on disk")
-        problems = verify_release(release_path)
-        if problems:
-            raise PackagingError(problems[0])
+        steps.tell(f"Everything once, small, without NSD's files: about a minute. The files are in {folder}.\n")
+        with steps("simulate", "a small NSD: its file names and types, made-up responses") as step:
+            simulate_tree(nsd_root)
+            step.result = f"8 subjects, {_describe_folder(nsd_root)}"
+        with steps("build", "a release: what Brain-Score needs of it") as step:
+            build_release(nsd_root, release_path, RECIPE)
+            step.result = _describe_folder(release_path)
+        with steps("verify", "its hashes, shapes, coordinates and images"):
+            problems = verify_release(release_path)
+            if problems:
+                raise PackagingError(problems[0])
         with _linked():
-            announce("load", f"load_dataset('{RECIPE.name}.test') through brainscore_vision, from the release")
-            assembly = load_from_release(release_path)
-            announce("upload", f"the release to an S3 server on this machine, bucket {BUCKET}")
-            fetched = publish_and_load(release_path, Path(folder) / "artifacts.json", announce)
-        if not fetched.identical(assembly):
-            raise PackagingError("The assembly loaded from S3 differs from the release. Please report this.")
-        print("   identical to the release")
-        announce("ceiling", "load_ceiling('internal_consistency'), Brain-Score's own")
-        check_ceilings(measure_ceilings(assembly))
+            with steps("load", f"load_dataset('{RECIPE.name}.test'), from the folder") as step:
+                _import_brainscore()
+                assembly = load_from_release(release_path)
+                n_images = len(np.unique(assembly["stimulus_id"].values))
+                n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
+                step.result = f"{n_presentations} presentations of {n_images} images, {n_neuroids} neuroids"
+            publish_and_load(release_path, Path(folder) / "artifacts.json", assembly, steps)
+        with (
+            steps("ceiling", "load_ceiling('internal_consistency'), by Brain-Score"),
+            nullcontext() if is_verbose else _no_bars(),
+        ):
+            ceilings = measure_ceilings(assembly)
+        check_ceilings(ceilings)
+        steps.tell(_describe_next(directory))
 
 
 def load_from_release(release_path: Path) -> NeuroidAssembly:
@@ -70,31 +93,35 @@ def load_from_release(release_path: Path) -> NeuroidAssembly:
         return load_test_split()
 
 
-def publish_and_load(release_path: Path, artifacts_path: Path, announce: _Announcer) -> NeuroidAssembly:
-    """Upload a release to a local S3 server, and load the test split from there into an empty cache."""
+def publish_and_load(release_path: Path, artifacts_path: Path, expected: NeuroidAssembly, steps: _Steps) -> None:
+    """Upload a release to a local S3 server, and load the test split from there into an empty cache.
+
+    Raises
+    ------
+    PackagingError
+        If it is not identical to the expected assembly.
+    """
     sources = import_plugin("sources")
     with local_s3(BUCKET), tempfile.TemporaryDirectory() as empty_cache:
-        publish_release(
-            release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, allow_simulated=True, tell=print
-        )
-        announce("load", "the same from there, into an empty cache")
+        with steps("upload", "the release to an S3 server on this machine") as step:
+            publish_release(release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, allow_simulated=True)
+            step.result = f"{_count_objects(artifacts_path)} objects, each recorded with its version and SHA-1"
         settings = {
             sources.RELEASE_VARIABLE: "",
             sources.ARTIFACTS_VARIABLE: str(artifacts_path),
             "BRAINIO_HOME": empty_cache,
         }
-        with _environment(settings):
-            return load_test_split()
+        with steps("load", "the same dataset from there, into an empty cache") as step, _environment(settings):
+            if not load_test_split().identical(expected):
+                raise PackagingError("The assembly loaded from S3 differs from the release. Please report this.")
+            step.result = "identical to the release"
 
 
 def load_test_split() -> NeuroidAssembly:
     """Load the test split as any user of Brain-Score would."""
-    from brainscore_vision import load_dataset, load_stimulus_set
+    from brainscore_vision import load_dataset
 
-    stimulus_set = load_stimulus_set(f"{RECIPE.name}.test")
     assembly = load_dataset(f"{RECIPE.name}.test").isel(time_bin=0)
-    n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
-    print(f"   {n_presentations} presentations of {len(stimulus_set)} images, {n_neuroids} neuroids")
     assembly.attrs["stimulus_set"] = None  # its paths differ between sources; everything else must be equal
     return assembly
 
@@ -199,11 +226,113 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Announcer:
-    """Prints the name of a step, and the seconds since the start."""
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Hide what is said while everything is in order: the progress of this package, and known warnings of others."""
+    from scipy.stats import ConstantInputWarning
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    package_logger = logging.getLogger(__package__)
+    level = package_logger.level
+    package_logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=ConstantInputWarning)  # some simulated vertices are constant
+            warnings.filterwarnings("ignore", category=FutureWarning, module="brainscore_")
+            warnings.filterwarnings("ignore", message=".*holds simulated data")  # as the first line says
+            yield
+    finally:
+        package_logger.setLevel(level)
 
-    def __call__(self, step: str, description: str) -> None:
-        print(f"[{time.monotonic() - self.start:3.0f} s] {step}: {description}", flush=True)
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Hide the bars of Brain-Score's cross-validation."""
+    import brainscore_vision.metric_helpers.transformations as transformations
+
+    original_tqdm = transformations.tqdm
+    transformations.tqdm = partial(original_tqdm, disable=True)
+    try:
+        yield
+    finally:
+        transformations.tqdm = original_tqdm
+
+
+def _import_brainscore() -> None:
+    """Import brainscore_vision without its change of the root logger, after which every library would log at INFO."""
+    root = logging.getLogger()
+    handler = logging.NullHandler()  # while root has a handler, `logging.basicConfig` changes nothing
+    root.addHandler(handler)
+    try:
+        import brainscore_vision  # noqa: F401
+    finally:
+        root.removeHandler(handler)
+
+
+def _count_objects(artifacts_path: Path) -> int:
+    datasets = Artifacts.read(artifacts_path).datasets.values()
+    records = [
+        record for d in datasets for record in (d.assembly, d.stimulus_csv, d.stimulus_zip) if record is not None
+    ]
+    return len({record.key for record in records})
+
+
+def _describe_folder(folder: Path) -> str:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return f"{len(sizes)} files, {format_bytes(sum(sizes))}"
+
+
+def _describe_next(directory: Path | None) -> str:
+    kept = Path("my_demo") if directory is None else directory
+    lines = {
+        f"allen2022-surface report {kept}/release": "a page about the release, for the browser",
+        "allen2022-surface check NSD_ROOT": "your copy of NSD: which files it lacks, and how to fetch them",
+        "allen2022-surface build NSD_ROOT RELEASE": "the release of NSD",
+    }
+    if directory is None:
+        lines = {f"allen2022-surface demo {kept}": "the same, and the files stay"} | lines
+    width = min(max(map(len, lines)), 44)  # a long path does not move the other lines
+    return "\n".join(["\nnext:", *(f"    {command:{width}}  # {text}" for command, text in lines.items())])
+
+
+@dataclass
+class _Step:
+    """What a step found, in a few words."""
+
+    result: str = ""
+
+
+class _Steps:
+    """Prints the number and name of each step when it begins, and its seconds and result when it ends.
+
+    Parameters
+    ----------
+    is_shown : whether to print anything
+    is_interrupted : whether other lines may be printed during a step, so that it does not end on the line where it began
+    """
+
+    def __init__(self, *, is_shown: bool, is_interrupted: bool) -> None:
+        self.is_shown = is_shown
+        self.is_interrupted = is_interrupted
+        self.n_steps = 0
+
+    def tell(self, text: str) -> None:
+        if self.is_shown:
+            print(text, flush=True)
+
+    @contextmanager
+    def __call__(self, name: str, description: str) -> Iterator[_Step]:
+        start, step = time.monotonic(), _Step()
+        self.n_steps += 1
+        title = f"{self.n_steps}  {name:9} {description}"
+        if self.is_shown:
+            print(
+                title if self.is_interrupted else f"{title:{TITLE_WIDTH}}", end="\n" * self.is_interrupted, flush=True
+            )
+        try:
+            yield step
+        except BaseException:
+            self.tell("")  # the message begins on a line of its own
+            raise
+        self.tell(f"{time.monotonic() - start:5.1f} s")
+        if step.result:
+            self.tell(f"{'':13}{step.result}")
