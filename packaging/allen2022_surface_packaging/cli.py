@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import arguments
 from .errors import PackagingError, describe_missing, describe_os_error
-from .nsd.facts import N_REPETITIONS, N_TRIALS_PER_SESSION, TERMS_URL
+from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
 from .progress import shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
@@ -23,8 +23,6 @@ from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .nsd.inspection import Inspection
-    from .nsd.tree import NSDTree
 
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
@@ -81,34 +79,12 @@ def _simulate(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .nsd.inspection import inspect_tree
-    from .nsd.tree import open_tree
+    from .check import check_tree
 
     recipes = [read_recipe(name) for name in options.recipe or [PUBLISHED_DATASETS[0].name]]
-    tree = open_tree(options.nsd_root)
-    problems: list[str] = []
-    for recipe in recipes:
-        recipe = replace(recipe, subjects=options.subjects or recipe.subjects)
-        inspection = inspect_tree(tree, recipe)
-        if options.recipe:
-            print(f"recipe {recipe.name}")
-        _print_inspection(tree, inspection)
-        problems += [problem for problem in inspection.problems if problem not in problems]
-    for problem in problems:
-        print(f"problem: {problem}")
-    if problems:
-        raise PackagingError(f"{_count(problems)} in {options.nsd_root}, listed above.")
-    print("no problems found")
-
-
-def _print_inspection(tree: NSDTree, inspection: Inspection) -> None:
-    if inspection.subjects is None:
-        return
-    print(f"{tree}: {tree.layout.name} layout, {inspection.n_vertices:,} vertices\n")
-    print(_table(inspection.subjects))
-    print(f"\ncomplete images (seen {N_REPETITIONS} times by every subject): {inspection.n_complete_images}")
-    for split, n_images in inspection.n_images.items():
-        print(f"{split} images: {n_images}")
+    recipes = [replace(recipe, subjects=options.subjects or recipe.subjects) for recipe in recipes]
+    for number, paragraph in enumerate(check_tree(options.nsd_root, recipes)):
+        print("\n" * (number > 0) + paragraph, flush=True)
 
 
 def _build(options: argparse.Namespace) -> None:

@@ -85,6 +85,12 @@ class Recipe:
         """The atlases of the regions, without repeats and without the whole cortex."""
         return tuple(dict.fromkeys(region.atlas for region in self.regions if region.atlas != CORTEX))
 
+    @property
+    def atlases_with_names(self) -> tuple[str, ...]:
+        """The atlases whose colour tables the recipe relies on, without repeats."""
+        named = [r.atlas for r in self.regions if r.each or any(isinstance(label, str) for label in r.labels)]
+        return tuple(dict.fromkeys(named))
+
 
 @dataclass(frozen=True)
 class PublishedDataset:

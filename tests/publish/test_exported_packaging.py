@@ -121,7 +121,7 @@ def test_commands_of_the_exported_packaging_run_there(another_checkout, measured
     ("hidden", "arguments", "message"),
     [
         ("h5py", ["check", "NSD"], "h5py is not installed. Install it: pip install h5py"),
-        ("PIL", ["check", "NSD"], "PIL is not installed. Install it: pip install Pillow"),
+        ("PIL", ["build", "NSD", "RELEASE"], "PIL is not installed. Install it: pip install Pillow"),
         (
             "boto3",
             ["upload", "R", "--bucket", "b", "--dry-run"],

@@ -230,6 +230,18 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
             yield pixels
 
 
+def count_image_bytes(file: RawFile) -> int:
+    """Return how many bytes an image of `imgBrick` has before it is compressed.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or not HDF5.
+    """
+    with _open_images(file, []) as images:
+        return int(np.prod(images.shape[1:]))
+
+
 @contextmanager
 def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
     with file.open() as opened:

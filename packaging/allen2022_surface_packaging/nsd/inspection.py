@@ -17,6 +17,7 @@ from ..errors import PackagingError
 from ..recipe import Recipe
 from .facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from .files import BetasShape, Design, check_images, read_betas_shape, read_design, read_vertices
+from .needs import NeededFile, list_needed
 from .plan import Plan, Session
 from .regions import RegionMap, find_regions, read_ncsnr
 from .storage import RawFile
@@ -34,6 +35,7 @@ class Inspection:
     Attributes
     ----------
     problems : a line each
+    needed : the files that the recipe needs, whether they are there or not
     plan : the plan of the release; None if the tree is too broken for one
     subjects : a table for people with a row per subject; None if the tree is too broken for one
     n_vertices : of one hemisphere
@@ -42,6 +44,7 @@ class Inspection:
     """
 
     problems: list[str]
+    needed: list[NeededFile]
     plan: Plan | None = None
     subjects: pd.DataFrame | None = None
     n_vertices: int = 0
@@ -92,9 +95,12 @@ def inspect_tree(
         Whether the averages will come from prepared region assemblies.
     """
     problems = _Problems()
-    headers = _inspect_headers(tree, recipe, problems)
+    design = _inspect_design(tree, recipe, problems)
+    n_sessions = {subject: _count_sessions(tree, recipe, design, subject) for subject in recipe.subjects}
+    headers = _inspect_headers(tree, recipe, design, n_sessions, problems)
     if headers is None:
-        return Inspection(problems.lines)
+        has_images = bool(tree.extracted_images())
+        return Inspection(problems.lines, list_needed(tree, recipe, n_sessions, images_are_extracted=has_images))
     splits = problems.attempt(choose_images, recipe, headers.design, headers.trials)
     images = None if splits is None else np.sort(np.concatenate(list(splits.values())))
     extracted = {} if images is None else find_extracted_images(tree, images, image_format)
@@ -120,6 +126,7 @@ def inspect_tree(
         )
     return Inspection(
         problems.lines,
+        list_needed(tree, recipe, n_sessions, images_are_extracted=bool(extracted)),
         plan,
         _describe_subjects(tree, recipe, headers),
         headers.region_map.n_vertices,
@@ -169,11 +176,11 @@ class _Headers:
     trials: dict[int, pd.DataFrame]
 
 
-def _inspect_headers(tree: NSDTree, recipe: Recipe, problems: _Problems) -> _Headers | None:
-    """Read everything but responses and images; return None if it does not tell which trials there are."""
-    design = _inspect_design(tree, recipe, problems)
+def _inspect_headers(
+    tree: NSDTree, recipe: Recipe, design: Design | None, n_sessions: dict[int, int], problems: _Problems
+) -> _Headers | None:
+    """Read labels, headers and noise ceilings; return None if these and the design do not tell which trials there are."""
     region_map = _inspect_regions(tree, recipe, problems)
-    n_sessions = {subject: _count_sessions(tree, recipe, design, subject) for subject in recipe.subjects}
     shapes = _inspect_betas(tree, recipe, n_sessions, problems)
     ncsnr = _inspect_ncsnr(tree, recipe, region_map, problems)
     shape = _common_shape(design, region_map, [shape for shape in shapes.values() if shape])
@@ -217,7 +224,8 @@ def _inspect_regions(tree: NSDTree, recipe: Recipe, problems: _Problems) -> Regi
 
 def _count_sessions(tree: NSDTree, recipe: Recipe, design: Design | None, subject: int) -> int:
     """Return how many sessions must be there: NSD's number, or in a reduced tree the last one that is there."""
-    if design is not None and design.is_full_size:
+    is_nsd = design.is_full_size if design is not None else not tree.simulation_mark.exists()
+    if is_nsd:
         return N_SESSIONS[subject]
     return max(tree.sessions_present(subject, recipe.betas), default=0)
 

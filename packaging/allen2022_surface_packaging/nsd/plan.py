@@ -94,15 +94,9 @@ class Plan:
         files += [tree.stimulus_info] if tree.stimulus_info.exists() else []
         files += list(self.extracted_images.values()) or [tree.images]
         files += [tree.labels(atlas, hemisphere) for atlas in recipe.atlases for hemisphere in HEMISPHERES]
-        files += [file for file in map(tree.label_names, self._atlases_with_names) if file.exists()]
+        files += [file for file in map(tree.label_names, recipe.atlases_with_names) if file.exists()]
         files += [tree.ncsnr(s, hemisphere, recipe.betas) for s in recipe.subjects for hemisphere in HEMISPHERES]
         files += [file for session in self.sessions for file in session.betas.values()]
         if self.from_region_assemblies:
             files += [tree.prepared_assembly(region.name) for region in recipe.regions]
         return sorted(files, key=lambda file: file.official_path)
-
-    @property
-    def _atlases_with_names(self) -> list[str]:
-        """The atlases whose colour tables the recipe relies on."""
-        named = [r.atlas for r in self.recipe.regions if r.each or any(isinstance(label, str) for label in r.labels)]
-        return list(dict.fromkeys(named))

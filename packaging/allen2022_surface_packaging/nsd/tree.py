@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PackagingError
-from .facts import DEFAULT_BETAS, subject_name
-from .storage import RawFile, Storage, open_storage
+from .facts import DEFAULT_BETAS, SUBJECTS, subject_name
+from .storage import Folder, RawFile, Storage, open_storage
 
 DESIGN_NAME = "nsd_expdesign.mat"
 STIMULUS_INFO_NAME = "nsd_stim_info_merged.csv"
@@ -148,4 +148,33 @@ def open_tree(root: str | Path) -> NSDTree:
         if tree.design.exists():
             return tree
     paths = " or ".join(f"{layout.experiment}/{DESIGN_NAME} ({layout.name} layout)" for layout in LAYOUTS.values())
-    raise PackagingError(f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree?")
+    raise PackagingError(
+        f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree? "
+        "`allen2022-surface check` lists the files needed and says how to fetch them."
+    )
+
+
+def find_tree(root: str | Path) -> NSDTree:
+    """Open an NSD tree that may lack any file, even all of them.
+
+    Its layout is the one in which the experiment design lies, or else any other file; official if there is no file.
+
+    Raises
+    ------
+    PackagingError
+        If `root` is a file, or its address does not name a bucket.
+    """
+    folder = Path(root)
+    is_new = not folder.exists() and not re.match(r"[a-z0-9]+:/", str(root))
+    trees = [NSDTree(Folder(folder) if is_new else open_storage(root), layout) for layout in LAYOUTS.values()]
+    for has_file in (lambda tree: tree.design.exists(), _has_any_file):
+        for tree in trees:
+            if has_file(tree):
+                return tree
+    return trees[0]
+
+
+def _has_any_file(tree: NSDTree) -> bool:
+    layout = tree.layout
+    folders = [layout.experiment, layout.labels, *(tree.betas_folder(subject) for subject in SUBJECTS)]
+    return tree.images.exists() or any(tree.storage.names(folder) for folder in folders)

@@ -1,0 +1,233 @@
+"""`check`: on trees from empty to sound it says what is missing, how to fetch it, and what a build takes."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from allen2022_surface_packaging.build import estimates
+from allen2022_surface_packaging.build.estimates import PIECE_BYTES, estimate_build, measure_reading
+from allen2022_surface_packaging.build.pipeline import build_releases
+from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.nsd.inspection import inspect_tree
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.nsd.storage import Folder, RawFile
+from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, find_tree, open_tree
+from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.recipe_file import read_recipe
+from support import run_cli
+
+TWO = make_recipe((1, 2), name="two")
+BETAS = {
+    "official": "nsddata_betas/ppdata/subj02/fsaverage/betas_fithrf_GLMdenoise_RR",
+    "flat": "subj02/betas",
+}
+
+
+@pytest.fixture(params=["official", "flat"])
+def tree(request, tmp_path) -> Path:
+    """A tree that a test may change, of two subjects, without the mark that it is simulated."""
+    size = TreeSize((1, 2), n_sessions=2, n_vertices=162, image_size=8, layout=request.param, betas=(DEFAULT_BETAS,))
+    simulate_tree(tmp_path / "nsd", size)
+    (tmp_path / "nsd" / "SIMULATED.txt").unlink()
+    return tmp_path / "nsd"
+
+
+def check(*arguments: object) -> str:
+    """Run `check` on a tree with problems, and return what it prints."""
+    result = run_cli("check", *arguments)
+    assert result.returncode == 1, result.stdout
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_empty_folder_is_answered_with_all_files_and_commands(tmp_path, exists):
+    root = tmp_path / "nsd"
+    if exists:
+        root.mkdir()
+    output = check(root)
+
+    assert ("is empty" if exists else "does not exist yet") in output.splitlines()[0]
+    assert "568 of 568" in output
+    for name in ("nsd_expdesign.mat", "Kastner2015, streams", "nsd_stimuli.hdf5", "noise ceilings"):
+        assert name in output
+    assert output.count("aws s3 sync --no-sign-request s3://natural-scenes-dataset/") == 4
+    assert len(output.splitlines()) < 32
+    assert "allen2022-surface build s3://natural-scenes-dataset RELEASE" in output
+    assert root.exists() == exists
+
+
+def test_empty_folder_is_answered_for_subjects_and_recipes(tmp_path):
+    output = check(tmp_path / "nsd", "--recipe", "fithrf", "--recipe", "hcp_mmp1", "--subjects", "subj04,subj08")
+
+    assert re.search(r"betas_fithrf +120 of 120 +subj04, subj08$", output, re.MULTILINE)
+    assert re.search(r"betas_fithrf_GLMdenoise_RR +120 of 120 +subj04, subj08$", output, re.MULTILINE)
+    assert "Kastner2015, streams, HCP_MMP1" in output
+    assert "subj0[48]/fsaverage/betas_fithrf/[lr]h.betas_session*.mgh" in output
+    assert "subj01" not in output
+
+
+def test_few_missing_files_are_listed_and_fetched_into_the_layout(tree):
+    layout = "flat" if (tree / "metadata").exists() else "official"
+    for hemisphere in ("lh", "rh"):
+        (tree / BETAS[layout] / f"{hemisphere}.betas_session01.mgh").unlink()
+    output = check(tree, "--subjects", "1,2")
+
+    for hemisphere in ("lh", "rh"):
+        assert f"problem: {tree / BETAS[layout] / hemisphere}.betas_session01.mgh is missing\n" in output
+    assert output.count("aws s3 sync") == 1
+    assert "[lr]h.betas_session01.mgh'" in output
+    target = BETAS["flat"] if layout == "flat" else "nsddata_betas/ppdata"
+    assert f" {tree / target} " in output
+    assert "about 983 MB" in output  # two files of NSD's size
+
+
+def test_file_that_is_cut_short_is_fetched_again(tree):
+    path = next(tree.rglob("subj02/**/lh.betas_session02.mgh"))
+    os.truncate(path, path.stat().st_size // 2)
+    output = check(tree, "--subjects", "1,2")
+
+    assert f"problem: {path} is cut short" in output
+    assert "lh.betas_session02.mgh'" in output.partition("aws s3 sync")[2]
+
+
+def test_tree_without_a_design_is_answered_in_its_layout(tree):
+    is_flat = (tree / "metadata").exists()
+    design = next(tree.rglob("nsd_expdesign.mat"))
+    design.unlink()
+    output = check(tree, "--subjects", "1,2")
+
+    assert f"{tree}: {'flat' if is_flat else 'official'} layout" in output
+    assert re.search(r"experiment design +1 of 1", output)
+    assert re.search(r"betas_fithrf_GLMdenoise_RR +152 of 160 +subj01, subj02: sessions 3-40$", output, re.MULTILINE)
+    assert f"s3://natural-scenes-dataset/nsddata/experiments/nsd {design.parent} " in output
+
+
+def test_missing_optional_file_is_no_problem(tree):
+    next(tree.rglob("nsd_stim_info_merged.csv")).unlink()
+    result = run_cli("check", tree, "--subjects", "1,2")
+
+    assert result.returncode == 0
+    assert re.search("^optional: .*nsd_stim_info_merged.csv is missing", result.stdout, re.MULTILINE)
+    assert "--include 'nsd_stim_info_merged.csv'" in result.stdout
+    assert "no problems found" in result.stdout
+
+
+def test_simulated_tree_is_not_filled_with_files_of_nsd(tree):
+    (tree / "SIMULATED.txt").write_text("simulated")
+    next(tree.rglob("lh.ncsnr.mgh")).unlink()
+    output = check(tree, "--subjects", "1,2")
+
+    assert "aws s3" not in output
+    assert "allen2022-surface simulate" in output
+
+
+def test_label_file_is_reported_once(tree):
+    next(tree.rglob("lh.streams.mgz")).unlink()
+    output = check(tree, "--subjects", "1,2")
+
+    assert len(re.findall("^problem: ", output, re.MULTILINE)) == 1
+    assert "lh.streams.mgz is missing" in output
+
+
+def test_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "nsd").write_text("no tree")
+    result = run_cli("check", tmp_path / "nsd")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"allen2022-surface: {tmp_path / 'nsd'} is not a folder. Expected an NSD tree: a folder in the official or flat layout.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "layout"),
+    [
+        ([], OFFICIAL),
+        (["metadata/nsd_stim_info_merged.csv"], FLAT),
+        (["subj03/betas/lh.betas_session01.mgh"], FLAT),
+        (["nsd_stimuli.hdf5"], FLAT),
+        (["nsddata/freesurfer/fsaverage/label/lh.streams.mgz"], OFFICIAL),
+        (["subj03/betas/lh.betas_session01.mgh", "nsddata/experiments/nsd/nsd_expdesign.mat"], OFFICIAL),
+        (["unrelated.txt"], OFFICIAL),
+    ],
+)
+def test_layout_is_found_by_any_file(tmp_path, files, layout):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    assert find_tree(tmp_path).layout is layout
+
+
+def test_sound_tree_gets_an_estimate(tree):
+    result = run_cli("check", tree, "--subjects", "1,2")
+
+    assert result.returncode == 0
+    assert re.search(r"reads +1.6 MB, 8 betas files$", result.stdout, re.MULTILINE)
+    assert re.search(r"takes +about \d+ s with one worker \(computed from the sizes", result.stdout)
+    assert result.stdout.rstrip().endswith("no problems found")
+
+
+@pytest.mark.parametrize("names", [["streams"], ["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])
+def test_estimated_sizes_are_those_of_a_build(nsd_tree, tmp_path, names):
+    recipes = {tmp_path / "out" / name: read_recipe(name) for name in names}
+    plans = [inspect_tree(open_tree(nsd_tree), recipe).require_sound() for recipe in recipes.values()]
+    estimate = estimate_build(plans)
+    build_releases(nsd_tree, recipes, cache_path=tmp_path / "cache")
+
+    betas = {path for plan in plans for path in plan.inputs if "betas_session" in path.path}
+    assert estimate.n_files == len(betas)
+    assert estimate.read_bytes == sum(file.size() for file in betas)
+    assemblies = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.nc"))
+    image_bytes = sum(len(plan.images) for plan in plans) * 64 * 64 * 3
+    assert estimate.release_bytes == pytest.approx(assemblies + image_bytes, rel=0.1)
+    cache_bytes = sum(path.stat().st_size for path in (tmp_path / "cache").iterdir())
+    assert estimate.cache_bytes == pytest.approx(cache_bytes, rel=0.05)
+
+
+def test_speed_is_measured_on_pieces_of_several_files(tmp_path, monkeypatch):
+    folder = Folder(tmp_path)
+    for number in range(20):
+        with (tmp_path / str(number)).open("wb") as file:
+            file.truncate(2 * PIECE_BYTES)
+    speed = measure_reading([RawFile(folder, str(number), str(number)) for number in range(20)])
+    assert (speed.n_bytes, speed.n_files) == (8 * PIECE_BYTES, 8)
+    assert speed.bytes_per_second > 0
+
+    monkeypatch.setattr(estimates, "MEASURED_SECONDS", 0.0)
+    assert measure_reading([RawFile(folder, "0", "0")]).n_bytes == 0
+
+
+def test_time_grows_with_the_betas_and_falls_with_the_speed(nsd_tree, monkeypatch):
+    plan = inspect_tree(open_tree(nsd_tree), TWO).require_sound()
+    monkeypatch.setattr(estimates, "SMALL_TREE_BYTES", 0)
+    seconds = {}
+    for megabytes_per_second in (1, 2, 1e9):
+        measured = estimates.ReadingSpeed(n_bytes=10**6, n_files=1, seconds=1 / megabytes_per_second)
+        monkeypatch.setattr(estimates, "measure_reading", lambda files, measured=measured: measured)
+        seconds[megabytes_per_second] = estimate_build([plan]).seconds
+    read_megabytes = estimate_build([plan]).read_bytes / 1e6
+
+    assert seconds[1] - seconds[2] == pytest.approx(read_megabytes / 2)
+    assert seconds[1e9] == pytest.approx(estimates.START_SECONDS, rel=0.2)  # and the images
+
+
+def test_estimate_names_the_measured_speed(nsd_tree, monkeypatch):
+    plan = inspect_tree(open_tree(nsd_tree), TWO).require_sound()
+    monkeypatch.setattr(estimates, "SMALL_TREE_BYTES", 0)
+
+    assert re.search(
+        r"reading at [\d.,]+ [kMG]B/s, as measured just now on [\d.,]+ [kM]B of 8 files", str(estimate_build([plan]))
+    )
+
+
+def test_check_leaves_nothing(nsd_tree, tmp_path):
+    copy = Path(shutil.copytree(nsd_tree, tmp_path / "nsd"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    run_cli("check", copy)
+
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
