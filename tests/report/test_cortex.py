@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -75,12 +76,22 @@ def test_maps_hold_the_regions_and_values_of_every_vertex(page, truth):
 
 def test_release_whose_vertices_have_no_positions_has_no_maps_and_says_why(release_copy):
     manifest = json.loads((release_copy / "release.json").read_text())
-    (release_copy / "release.json").write_text(json.dumps({**manifest, "n_vertices": 700}))
+    (release_copy / "release.json").write_text(json.dumps({**manifest, "n_vertices": 700, "simulated": False}))
 
     page = Page(write_report(release_copy))
 
     assert "There are no maps: this release has 700 vertices per hemisphere" in page.text
     assert "cortex-data" not in page.data
+
+
+def test_simulated_release_of_any_size_has_maps_because_its_vertices_are_the_first_of_fsaverage(release_copy):
+    manifest = json.loads((release_copy / "release.json").read_text())
+    (release_copy / "release.json").write_text(json.dumps({**manifest, "n_vertices": 700}))
+
+    maps = Page(write_report(release_copy)).data["cortex-data"]
+
+    assert maps["n"] == 700
+    np.testing.assert_array_equal(unpack(maps["nearest"], "<u2")[:700], np.arange(700))
 
 
 def choose(tab, **choices: int) -> None:
@@ -185,10 +196,10 @@ def test_pointing_at_a_vertex_names_its_subject_region_and_value(tab, full_size)
     tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + column, y=y + row)
     text = tab.evaluate("document.getElementById('cortex-readout').textContent")
 
-    subject, hemisphere, vertex, regions, value = text.split(" · ")
-    vertex_index = int(number(vertex.removeprefix("vertex ")))
+    subject, vertex, regions, value = text.split(" · ")
+    vertex_index = int(number(re.fullmatch(r"vertex ([\d,]+) of the right hemisphere", vertex)[1]))
     neuroids = truth[(truth.subject == subject) & (truth.hemisphere == "rh") & (truth.vertex_index == vertex_index)]
-    assert (subject, hemisphere) == ("subj02", "right hemisphere")
+    assert subject == "subj02"
     assert set(regions.split(" and ")) == set(neuroids.region) != set()
     assert value == f"noise ceiling from test repetitions {neuroids.nc_repetitions.iloc[0]:.1f} %"
 
@@ -216,11 +227,34 @@ def test_arrow_keys_turn_the_cortex_and_say_what_is_at_its_centre(tab, full_size
     after = picture_of(tab, "left")
 
     assert np.abs(after - before).mean() > 2
-    assert "left hemisphere · vertex" in tab.evaluate("document.getElementById('cortex-readout').textContent")
+    readout = tab.evaluate("document.getElementById('cortex-readout').textContent")
+    assert re.match(r"subj01 · vertex [\d,]+ of the left hemisphere · ", readout)
 
 
-def test_paper_shows_each_measure_of_each_subject_with_its_legend(tab, full_size):
+def test_map_has_a_text_alternative(tab, full_size):
+    truth = measure(full_size / "planted_test.nc")
+    tab.open(full_size / "report.html", width=390)
+    choose(tab, measure=1, subject=1, region=1)
+    described_by = tab.evaluate("document.getElementById('cortex-left').getAttribute('aria-describedby')")
+    text = tab.evaluate(f"document.getElementById('{described_by.split()[0]}').textContent")
+
+    shown = truth[(truth.subject == "subj02") & (truth.region == "V2") & (truth.vertex_index < 10_242)]
+    values = shown.nc_repetitions.sort_values()
+    n_vertices, middle, highest, vertex, side = re.fullmatch(
+        r"Noise ceiling from test repetitions of subj02, V2: (\S+) vertices in the map. The median is (\S+) %. "
+        r"The highest value is (\S+) %, at vertex (\S+) of the (left|right) hemisphere, in V2.",
+        text,
+    ).groups()
+    assert number(n_vertices) == len(shown)
+    assert number(middle) == pytest.approx(values.iloc[len(values) // 2], abs=0.06)
+    assert number(highest) == pytest.approx(values.iloc[-1], abs=0.06)
+    best = shown.loc[values.index[-1]]
+    assert (number(vertex), side[0] + "h") == (best.vertex_index, best.hemisphere)
+
+
+def test_paper_shows_the_chosen_measure_of_each_subject_with_its_legend(tab, full_size):
     tab.open(full_size / "report.html", width=760)
+    choose(tab, measure=2)
     tab.call("Emulation.setEmulatedMedia", media="print")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
 
@@ -230,11 +264,8 @@ def test_paper_shows_each_measure_of_each_subject_with_its_legend(tab, full_size
     )
     legends = tab.evaluate("[...document.querySelectorAll('#cortex-print .legend')].map(e => e.textContent)")
 
-    assert captions == [
-        "Regions",
-        *(m["title"] for m in Page(full_size / "report.html").data["cortex-data"]["measures"]),
-    ]
-    assert n_canvases == [6, 12, 12, 12, 12]  # both subjects have the same regions
+    assert captions == ["Regions", "Split-half ceiling"]
+    assert n_canvases == [6, 12]  # both subjects have the same regions
     assert "more than one" in legends[0]
-    assert legends[1] == "Noise ceiling (%)080"
+    assert legends[1].startswith("Split-half ceiling (r)")
     tab.call("Emulation.setEmulatedMedia", media="")

@@ -43,9 +43,13 @@ class Surface:
     nearest: IntArray
 
 
-def has_surface(n_vertices: int) -> bool:
-    """Return whether the vertices of a release have known positions: those of fsaverage, or of an earlier subdivision."""
-    return n_vertices in SURFACE_SIZES
+def has_surface(n_vertices: int, *, simulated: bool = False) -> bool:
+    """Return whether the vertices of a release have known positions.
+
+    They are known on fsaverage and on its earlier subdivisions. Those of a simulated tree are always the first of
+    fsaverage.
+    """
+    return simulated or n_vertices in SURFACE_SIZES
 
 
 def read_surface(n_vertices: int) -> Surface:
@@ -53,7 +57,7 @@ def read_surface(n_vertices: int) -> Surface:
 
     Parameters
     ----------
-    n_vertices : of a hemisphere of the release, one of `SURFACE_SIZES`
+    n_vertices : of a hemisphere of the release; they are the first of fsaverage
     """
     files = fetch_surf_fsaverage("fsaverage5")
     meshes = {hemisphere: load_surf_mesh(files[f"infl_{side}"]) for hemisphere, side in SIDES.items()}

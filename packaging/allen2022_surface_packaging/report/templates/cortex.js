@@ -151,14 +151,14 @@
   }
 
   const VIEWS = {
-    Behind: { yaw: -118, pitch: -12 }, Lateral: { yaw: 180, pitch: 0 }, Medial: { yaw: 0, pitch: 0 },
+    "Visual cortex": { yaw: -42, pitch: -20 }, Behind: { yaw: -90, pitch: -10 }, Lateral: { yaw: 180, pitch: 0 }, Medial: { yaw: 0, pitch: 0 },
     Ventral: { yaw: 180, pitch: -90 }, Dorsal: { yaw: 180, pitch: 90 },
   };
-  const view = { ...VIEWS.Behind, zoom: 1 };
+  const view = { ...VIEWS["Visual cortex"], zoom: 1 };
   const canvases = [element("cortex-left"), element("cortex-right")];
   const chosen = { subject: element("cortex-subject"), measure: element("cortex-measure"), region: element("cortex-region") };
   const borders = element("cortex-borders");
-  const readout = element("cortex-readout");
+  const readout = element("cortex-readout"), summary = element("cortex-summary");
   let pictures = [], map, marked = [-1, -1], waiting = false, moving = false;
 
   const number = (value, digits) => value.toFixed(digits).replace("-", "−");
@@ -186,8 +186,23 @@
     canvases.forEach((canvas, side) =>
       canvas.setAttribute("aria-label", `${describe(subject, measure, region)} on the inflated ${data.hemispheres[side].name}. The arrow keys turn it, plus and minus change its size; the text below says what is at its centre.`));
     writeLegend(element("cortex-legend"), measure, region);
+    summary.textContent = summarise(subject, measure, region);
     tell(-1);
     redraw();
+  }
+
+  // Say in words what the map shows, for those who cannot see it.
+  const isLeft = (own) => own < data.n;
+  const nameVertex = (own) => `vertex ${(isLeft(own) ? own : own - data.n).toLocaleString("en")} of the ${isLeft(own) ? "left" : "right"} hemisphere`;
+  const nameRegions = (own) => data.sets[map.layout[own] - 1].map((i) => data.regions[i]).join(" and ");
+  const withUnit = (value, { unit, digits }) => `${unit === "r" ? "r = " : ""}${number(value, digits)}${unit === "%" ? " %" : ""}`;
+  function summarise(subject, measure, region) {
+    const shown = [...map.coloured.keys()].filter((own) => map.coloured[own]);
+    const title = `${describe(subject, measure, region)}: ${shown.length.toLocaleString("en")} vertices in the map`;
+    if (measure < 0 || !shown.length) return `${title}.`;
+    shown.sort((first, second) => map.values[first] - map.values[second]);
+    const [middle, highest] = [shown[shown.length >> 1], shown.at(-1)].map((own) => withUnit(map.values[own], data.measures[measure]));
+    return `${title}. The median is ${middle}. The highest value is ${highest}, at ${nameVertex(shown.at(-1))}, in ${nameRegions(shown.at(-1))}.`;
   }
 
   function writeLegend(target, measure, region) {
@@ -208,7 +223,7 @@
       add("", (highest > end ? "≥ " : "") + end, ends);
       return;
     }
-    const numbers = region >= 0 ? [region] : data.regions.length > 16 ? [] : data.regions.map((_, i) => i);
+    const numbers = region >= 0 ? [region] : data.regions.length > 40 ? [] : data.regions.map((_, i) => i);
     if (!numbers.length) add("", `${data.regions.length} regions; point at one to see its name`);
     for (const i of numbers) add("", data.regions[i]).prepend(swatch(data.colours[i]));
     if (region < 0 && data.sets.length > data.regions.length) add("", "more than one").prepend(swatch(data.colours.at(-1)));
@@ -229,12 +244,12 @@
       marked[side] = own;
       const code = map.layout[own];
       const measure = Number(chosen.measure.value);
-      const parts = [data.subjects[chosen.subject.value].name, data.hemispheres[side].name, `vertex ${(own - side * data.n).toLocaleString("en")}`];
-      parts.push(code ? data.sets[code - 1].map((i) => data.regions[i]).join(" and ") : "in no region of the release");
+      const parts = [data.subjects[chosen.subject.value].name, nameVertex(own)];
+      parts.push(code ? nameRegions(own) : "in no region of the release");
       if (code && measure >= 0) {
-        const { title, unit, digits } = data.measures[measure];
+        const title = data.measures[measure].title.toLowerCase();
         const value = map.values[own];
-        parts.push(Number.isNaN(value) ? `no ${title.toLowerCase()}` : `${title.toLowerCase()} ${unit === "r" ? "r = " : ""}${number(value, digits)}${unit === "%" ? " %" : ""}`);
+        parts.push(Number.isNaN(value) ? `no ${title}` : `${title} ${withUnit(value, data.measures[measure])}`);
       }
       readout.textContent = parts.join(" · ");
     }
@@ -323,14 +338,14 @@
   new ResizeObserver(redraw).observe(canvases[0]);
   choose();
 
-  // On paper, each measure has a page: all subjects in rows, six views in columns.
+  // On paper, the regions and the chosen measure have a figure each: all subjects in rows, six views in columns.
   const printed = element("cortex-print");
   const PRINTED = [["Lateral", 0], ["Lateral", 1], ["Medial", 0], ["Medial", 1], ["Ventral", 0], ["Ventral", 1]];
   addEventListener("beforeprint", () => {
     printed.replaceChildren();
     const size = [300, 220];
     const drawn = PRINTED.map(([name, side]) => rasterise(side, { ...VIEWS[name], zoom: 1 }, ...size));
-    for (let measure = -1; measure < data.measures.length; measure++) {
+    for (const measure of [-1, Math.max(0, Number(chosen.measure.value))]) {
       const shown = data.subjects.map((_, i) => i).filter((i) => measure >= 0 || data.subjects.findIndex((subject) => subject.layout === data.subjects[i].layout) === i);
       const figure = document.createElement("figure");
       const caption = document.createElement("figcaption");
