@@ -185,6 +185,9 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
 
 def _add_report(command: argparse.ArgumentParser) -> None:
     _add_release(command)
+    command.add_argument(
+        "other", metavar="RELEASE2", type=Path, nargs="?", help="set the ceilings of another release beside it"
+    )
 
 
 def _add_upload(command: argparse.ArgumentParser) -> None:

@@ -175,7 +175,7 @@ def _report(options: argparse.Namespace) -> None:
         raise PackagingError(
             f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
         ) from error
-    print(f"The report is in {write_report(options.release)}")
+    print(f"The report is in {write_report(options.release, options.other)}")
 
 
 def _upload(options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -43,7 +44,10 @@ def import_plugin(module: str) -> ModuleType:
     try:
         if PLUGIN not in sys.modules and folder == EXPORTED_PLUGIN_PATH:
             _import_from(folder)
-        return import_module(f"{PLUGIN}.{module}")
+        with warnings.catch_warnings():
+            # Brainscore_core defines subclasses in a way that xarray warns about.
+            warnings.filterwarnings("ignore", "xarray subclass", FutureWarning)
+            return import_module(f"{PLUGIN}.{module}")
     except ModuleNotFoundError as error:
         raise PackagingError(f"The plugin in {folder} needs a further package: {describe_missing(error)}") from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -18,21 +20,25 @@ from .colours import ink_on, scale_colours
 from .cortex import cortex_content
 from .findings import list_findings
 from .heatmap import heat_map
+from .pair import Pair, compare_pair
 from .sections import (
     ReleaseContent,
     contact_sheet,
+    list_facts,
     noise_ceiling_end,
     overview,
     read_content,
     region_panels,
     split_section,
 )
-from .summaries import summarise_inputs, summarise_invalid, summarise_regions, summarise_repetitions
+from .statistics import read_neuroids
+from .summaries import read_stimuli, summarise_inputs, summarise_invalid, summarise_regions, summarise_repetitions
 from .surface import has_surface
 from .tables import (
     file_table,
     input_table,
     invalid_table,
+    list_options,
     option_table,
     region_table,
     repetition_table,
@@ -48,38 +54,72 @@ TEMPLATES = files(__package__) / "templates"
 SCRIPTS = ("page.js", "cortex.js")
 
 
-def write_report(release_path: Path) -> Path:
+def write_report(release_path: Path, other_path: Path | None = None) -> Path:
     """Write `report.html` into a release, replace an older one, and return its path.
 
     The same release gives the same bytes.
 
+    Parameters
+    ----------
+    other_path : path, optional
+        Another release, whose facts and ceilings the page sets beside those of the release.
+
     Raises
     ------
     PackagingError
-        If the folder is not a release, if a file of the release is missing or damaged, or if the plugin is not installed.
+        If a folder is not a release, if a file of a release is missing or damaged, or if the plugin is not installed.
     """
-    folder = ReleaseFolder(release_path)
-    manifest = Manifest.read(folder)
-    _require_files(folder, manifest)
-    try:
-        page = render_page(read_content(folder, manifest))
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise PackagingError(
-            f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
-            f"`allen2022-surface verify {folder}` says what is wrong with it."
-        ) from error
+    folder, manifest = _open_release(release_path)
+    with _readable(folder):
+        release = read_content(folder, manifest)
+    pair = None if other_path is None else _read_pair(release, other_path)
+    with _readable(folder):
+        page = render_page(release, pair)
     path = folder.report_path
     write_whole(path, [page.encode()])
     logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
     return path
 
 
-def render_page(release: ReleaseContent) -> str:
+def _open_release(path: Path) -> tuple[ReleaseFolder, Manifest]:
+    folder = ReleaseFolder(path)
+    manifest = Manifest.read(folder)
+    _require_files(folder, manifest)
+    return folder, manifest
+
+
+@contextmanager
+def _readable(folder: ReleaseFolder) -> Iterator[None]:
+    """Say which command examines a release that cannot be read."""
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise PackagingError(
+            f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
+            f"`allen2022-surface verify {folder}` says what is wrong with it."
+        ) from error
+
+
+def _read_pair(release: ReleaseContent, other_path: Path) -> Pair:
+    """Read what the page shows of another release."""
+    folder, manifest = _open_release(other_path)
+    with _readable(folder):
+        neuroids = read_neuroids(folder, manifest)
+        facts = list_facts(manifest, neuroids, read_stimuli(folder)) + list_options(manifest)
+    return compare_pair(
+        (release.manifest.name, manifest.name),
+        (list_facts(release.manifest, release.neuroids, release.stimuli) + list_options(release.manifest), facts),
+        (summarise_regions(release.neuroids, release.manifest), summarise_regions(neuroids, manifest)),
+    )
+
+
+def render_page(release: ReleaseContent, pair: Pair | None = None) -> str:
     """Return the report of a release as HTML."""
     folder, manifest, neuroids = release.folder, release.manifest, release.neuroids
     regions = summarise_regions(neuroids, manifest)
     invalid = summarise_invalid(neuroids, manifest)
     repetitions = summarise_repetitions(neuroids, manifest)
+    has_maps = has_surface(manifest.n_vertices, simulated=manifest.simulated)
     script = Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS))
     return (
         _environment()
@@ -94,10 +134,11 @@ def render_page(release: ReleaseContent) -> str:
             verdict=read_verdict(folder),
             verification_name=folder.verification_path.name,
             findings=list_findings(regions, invalid, repetitions, release.ceilings),
-            cortex=cortex_content(neuroids, manifest) if has_surface(manifest.n_vertices) else None,
+            cortex=cortex_content(neuroids, manifest) if has_maps else None,
             n_vertices=manifest.n_vertices,
             heat=heat_map(manifest, regions, invalid),
             region_table=region_table(regions),
+            pair=pair,
             panels=list(region_panels(release)),
             first_panel=0 if len(manifest.regions) > 1 else 1,  # the panel of all regions is number 0
             noise_ceiling_end=noise_ceiling_end(neuroids),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +122,7 @@ def overview(release: ReleaseContent) -> Overview:
         n_subjects=len(manifest.recipe.subjects),
         regions=_describe_regions(manifest),
         tiles=_tiles(release),
-        facts=_facts(release),
+        facts=list_facts(manifest, release.neuroids, release.stimuli),
     )
 
 
@@ -148,14 +148,16 @@ def _tiles(release: ReleaseContent) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(release: ReleaseContent) -> list[tuple[str, str]]:
-    manifest = release.manifest
+def list_facts(
+    manifest: Manifest, neuroids: NeuroidStatistics, stimuli: Mapping[str, pd.DataFrame]
+) -> list[tuple[str, str]]:
+    """Return the facts about a release, as pairs of a term and a text."""
     recipe, name = manifest.recipe, manifest.name
     identifiers = ", ".join(f"{name}.{split}" for split in SPLITS)
     n_bytes = sum(record.size for record in manifest.files.values())
     shapes = {split: " × ".join(map(format_count, manifest.shapes[split])) for split in SPLITS}
     start, end = (value for values in TIME_BIN.values() for value in values)
-    images = ", ".join(f"{format_count(len(table))} {split}" for split, table in release.stimuli.items())
+    images = ", ".join(f"{format_count(len(table))} {split}" for split, table in stimuli.items())
     return [
         ("Name", name),
         *([("In Brain-Score", identifiers)] if published_dataset(name) else []),
@@ -164,7 +166,7 @@ def _facts(release: ReleaseContent) -> list[tuple[str, str]]:
             "Images",
             f"{images}; {'shared between subjects' if recipe.pool == 'shared' else 'train images are own images'}",
         ),
-        ("Neuroids", _count_neuroids(release)),
+        ("Neuroids", _count_neuroids(manifest, neuroids)),
         ("Betas", f"{recipe.betas}: {BETAS_MEANINGS.get(recipe.betas, '')}"),
         ("Surface", f"fsaverage, {format_count(manifest.n_vertices)} vertices per hemisphere"),
         *((f"{split.capitalize()} assembly", f"{shape} float32") for split, shape in shapes.items()),
@@ -174,9 +176,9 @@ def _facts(release: ReleaseContent) -> list[tuple[str, str]]:
     ]
 
 
-def _count_neuroids(release: ReleaseContent) -> str:
-    counts = release.neuroids.table["region"].value_counts().to_dict()
-    names = region_names(release.manifest)
+def _count_neuroids(manifest: Manifest, neuroids: NeuroidStatistics) -> str:
+    counts = neuroids.table["region"].value_counts().to_dict()
+    names = region_names(manifest)
     if len(names) <= MOST_NAMED_REGIONS:
         return ", ".join(f"{name} {format_count(counts.get(name, 0))}" for name in names)
     sizes = [counts.get(name, 0) for name in names]

@@ -192,25 +192,30 @@ def _invalid_row(summary: InvalidSummary) -> list[str]:
 
 def option_table(manifest: Manifest) -> Table:
     """Show what was chosen when the release was built: the recipe, and the options beside it."""
-    recipe = manifest.recipe
-    split = {"train_fraction": str(recipe.train_fraction), "split_seed": str(recipe.split_seed)}
-    options = {
-        "betas": recipe.betas,
-        "pool": recipe.pool,
-        **(split if recipe.pool == "shared" else {}),
-        "standardize_on": recipe.standardize_on,
-        "nan_policy": recipe.nan_policy,
-        "image_format": manifest.image_format,
-        "from_region_assemblies": str(manifest.from_region_assemblies),
-    }
     meanings = {
         "train_fraction": "The share of the shared images that are train images.",
         "split_seed": "The seed of the random split into train and test.",
     }
     rows = [
-        (name, value, OPTION_MEANINGS.get((name, value), meanings.get(name, ""))) for name, value in options.items()
+        (name, value, OPTION_MEANINGS.get((name, value), meanings.get(name, "")))
+        for name, value in list_options(manifest)
     ]
     return Table("Recipe and options", ("Option", "Value", "Meaning"), rows)
+
+
+def list_options(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the names and values of what was chosen when the release was built."""
+    recipe = manifest.recipe
+    split = [("train_fraction", str(recipe.train_fraction)), ("split_seed", str(recipe.split_seed))]
+    return [
+        ("betas", recipe.betas),
+        ("pool", recipe.pool),
+        *(split if recipe.pool == "shared" else []),
+        ("standardize_on", recipe.standardize_on),
+        ("nan_policy", recipe.nan_policy),
+        ("image_format", manifest.image_format),
+        ("from_region_assemblies", str(manifest.from_region_assemblies)),
+    ]
 
 
 def source_table(manifest: Manifest) -> Table:
