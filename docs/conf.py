@@ -42,12 +42,16 @@ nb_output_stderr = "remove"  # warnings of libraries hold paths of this machine
 autosummary_generate = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+add_module_names = False
+maximum_signature_line_length = 60
 autodoc_member_order = "bysource"
 default_role = "literal"  # docstrings have names of all kinds in single backticks
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}
+html_sidebars = {"index": [], "tour": []}  # they have no pages below them
 html_title = "NSD on the cortical surface"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -27,6 +27,7 @@ import pytest
 
 from brainscore_allen2022_surface.ceiling import expected_consistency
 from brainscore_allen2022_surface.links import is_linked, link, unlink
+from report.browser import open_chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -295,6 +296,19 @@ def test_site_builds_without_warnings_and_loads_nothing_from_elsewhere(site):
         if name == "methods.html":
             assert "math" in loaded.tags  # MathML, which needs no script
     assert {f"{Path(page).stem}.html" for page in PAGE_NAMES if page.startswith("docs/")} <= set(pages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_site_shows_without_errors_or_sideways_scrolling(site, width, tmp_path):
+    with open_chromium(tmp_path / "profile") as tab:
+        for name in ("index", "tour", "methods", "dataset", "api", "api/brainscore_allen2022_surface.noise_ceilings"):
+            for scheme in ("light", "dark"):
+                tab.open(site / f"{name}.html", width=width, scheme=scheme)
+                problems = [
+                    line for line in tab.problems(width) if '"type": "log"' not in line
+                ]  # the theme logs its mode
+                assert problems == [], name
 
 
 @pytest.mark.slow
