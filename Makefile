@@ -20,7 +20,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 docs: $(INSTALLED)
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fresh-env -W --keep-going -b html docs docs/_build/html
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py $(BENCH)

@@ -39,13 +39,11 @@ def _prepare(app: Sphinx) -> None:
     """Write the release that the tour loads, and link the plugin into brainscore_vision."""
     if app.config.nb_execution_mode == "off":
         return
-    release_path = Path(app.outdir).parent / "tour_release"
-    if not release_path.is_dir():
-        tree_path = release_path.with_name("tour_tree")
-        shutil.rmtree(tree_path, ignore_errors=True)
-        simulate_tree(tree_path, SIZE)
-        build_release(tree_path, release_path, make_recipe())
-        shutil.rmtree(tree_path)
+    tree_path, release_path = (Path(app.outdir).parent / name for name in ("tour_tree", "tour_release"))
+    shutil.rmtree(tree_path, ignore_errors=True)
+    simulate_tree(tree_path, SIZE)
+    build_release(tree_path, release_path, make_recipe(), overwrite=True)
+    shutil.rmtree(tree_path)
     os.environ[RELEASE_VARIABLE] = str(release_path)
     app.tour_link_is_new = not is_linked()
     link()
