@@ -134,6 +134,13 @@ FAULTS = {
         SOUND.replace('"mine"', '"Allen2022_fmri_surface"'),
         "name is 'Allen2022_fmri_surface', expected another name, because this one belongs to a published dataset",
     ),
+    "unknown key of two lines": ('"a\\nb" = 1\n' + SOUND, "mine.toml: 'a\\nb' is unknown, expected only name, desc"),
+    "number of too many digits": (SOUND.replace("7", "9" * 5000), "mine.toml is not TOML (Exceeds the limit"),
+    "number beyond 64 bits": (SOUND.replace("7", "9" * 20), "split.seed is 99999999999999999999, expected a whole"),
+    "hexadecimal number of too many digits": (
+        SOUND.replace("[5, 1]", f"[5, 0x{'f' * 5000}]"),
+        "mine.toml: subjects is too long a number, expected a list of whole numbers.",
+    ),
     "not TOML": ("name = ", "mine.toml is not TOML"),
     "deeply nested": ("x = " + "[" * 5000, "mine.toml is not TOML"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -73,7 +74,7 @@ def parse_recipe(source: str, text: str) -> tuple[Recipe | None, list[str]]:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError also for a number of thousands of digits
         return None, [f"{source} is not TOML ({one_line(error)}). Expected a recipe, such as `recipes show` prints."]
     parser = _Parser(source)
     recipe = parser.recipe(document)
@@ -181,7 +182,7 @@ class _Table:
         if value is default:
             return value
         if not is_valid(value):
-            self._refuse(key, repr(value), expected)
+            self._refuse(key, _show(value), expected)
             return None if default is _REQUIRED else default
         return convert(value) if convert else value
 
@@ -192,7 +193,8 @@ class _Table:
     def refuse_rest(self) -> None:
         """Note a fault for every key that nobody has taken."""
         for key in self.rest:
-            self.parser.add(self.locate(key), "unknown", f"only {', '.join(self.taken)}")
+            is_bare = re.fullmatch(r"[A-Za-z0-9_-]+", key)
+            self.parser.add(self.locate(key if is_bare else repr(key)), "unknown", f"only {', '.join(self.taken)}")
 
     def locate(self, key: str) -> str:
         """Return the full name of a key, for messages."""
@@ -209,7 +211,7 @@ def _is_flag(value: object) -> bool:
 
 
 def _is_whole_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63  # as in TOML
 
 
 def _is_number(value: object) -> bool:
@@ -230,6 +232,13 @@ def _is_table(value: object) -> bool:
 
 def _is_tables(value: object) -> bool:
     return isinstance(value, list) and all(_is_table(item) for item in value)
+
+
+def _show(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python prints no number of thousands of digits
+        return "too long a number"
 
 
 def _sorted_tuple(values: list[int]) -> tuple[int, ...]:
