@@ -1,6 +1,11 @@
 """Recipe files: every fault is one line with the file, the key, what was found and what was expected."""
 
+import json
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, Recipe, Region, change_recipe, make_recipe
@@ -263,3 +268,152 @@ def test_faults_of_a_file_are_listed_by_the_command(tmp_path):
     assert result.stdout.count("problem: ") == 2
     assert f"{tmp_path / 'x.toml'}: split.sed is unknown" in result.stdout
     assert run_cli("recipes", "check", "kastner").stdout == "no problems found\n"
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
+LABELS = st.one_of(st.integers(-3, 200), st.text(max_size=5))
+
+
+@st.composite
+def regions(draw, name):
+    atlas = draw(st.sampled_from(["Kastner2015", "streams", "a.b-c_1", "cortex"]))
+    if atlas == "cortex":
+        return Region(name, "cortex")
+    labels = tuple(draw(st.lists(LABELS, max_size=4, unique=True)))
+    return Region("", atlas, labels, each=True) if draw(st.booleans()) else Region(name, atlas, labels)
+
+
+@st.composite
+def recipes(draw):
+    """Draw a recipe that may be built."""
+    names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    subjects = tuple(sorted(draw(st.sets(st.integers(1, 8), min_size=1))))
+    recipe = Recipe(
+        name=draw(st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)),
+        subjects=subjects,
+        regions=tuple(draw(regions(name)) for name in names),
+        betas=draw(st.sampled_from(["betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf"])),
+        standardize_on=draw(st.sampled_from(["all", "train"])),
+        nan_policy=draw(st.sampled_from(["zero", "drop"])),
+        train_fraction=draw(st.floats(0.001, 0.999)),
+        split_seed=draw(st.integers(0, 2**32 - 1)),
+        description=draw(st.text(max_size=20)),
+    )
+    if len(subjects) == 1 and draw(st.booleans()):
+        return replace(recipe, pool="own", standardize_on="train", train_fraction=0.8, split_seed=42)
+    return recipe
+
+
+def document_of(recipe):
+    """Return the tables of a recipe as TOML would hold them, with every part stated."""
+    each_and_names = [{"each": True} if region.each else {"name": region.name} for region in recipe.regions]
+    labels = [{"labels": list(region.labels)} if region.labels else {} for region in recipe.regions]
+    document = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "subjects": list(recipe.subjects),
+        "betas": recipe.betas,
+        "region": [
+            {"atlas": region.atlas} | keys | numbers
+            for region, keys, numbers in zip(recipe.regions, each_and_names, labels, strict=True)
+        ],
+        "images": {"pool": recipe.pool},
+        "standardise": {"over": recipe.standardize_on},
+        "invalid": {"policy": recipe.nan_policy},
+    }
+    if recipe.pool == "shared":
+        document["split"] = {"fraction": recipe.train_fraction, "seed": recipe.split_seed}
+    return document
+
+
+def to_toml(value):
+    """Write a value as TOML; tables as inline ones."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{quote(key)} = {to_toml(item)}" for key, item in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(to_toml, value)) + "]"
+        case bool():
+            return str(value).lower()
+        case str():
+            return quote(value)
+    return repr(value)
+
+
+def quote(text):
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def text_of(document):
+    return "".join(f"{quote(key)} = {to_toml(value)}\n" for key, value in document.items())
+
+
+@given(recipes())
+def test_any_valid_recipe_is_read_as_it_was_written(recipe):
+    read, faults = parse_recipe("mine.toml", text_of(document_of(recipe)))
+
+    assert faults == []
+    assert read == recipe
+    assert (read.description, read.source) == (recipe.description, "mine.toml")
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none().map(lambda _: "2021-05-27"),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.sampled_from(["own", "train", "streams", "cortex", 0.5, 42, [1], [1, 1], [[]], {"pool": "own"}]),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+KEYS = st.one_of(
+    st.sampled_from(
+        ["name", "description", "subjects", "betas", "region", "images", "split", "standardise", "invalid"]
+    ),
+    st.text(max_size=5),
+)
+
+
+def assert_faults_are_lines(text):
+    recipe, faults = parse_recipe("mine.toml", text)
+    assert (recipe is None) == bool(faults)
+    for fault in faults:
+        assert fault.startswith("mine.toml")
+        assert len(fault.splitlines()) == 1
+    return faults
+
+
+@given(recipes(), st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
+def test_any_other_values_give_a_recipe_or_faults_of_one_line(recipe, changes):
+    assert_faults_are_lines(text_of(document_of(recipe) | changes))
+
+
+@given(recipes(), st.dictionaries(st.sampled_from(["name", "atlas", "labels", "each", "x\ny"]), VALUES, min_size=1))
+def test_any_other_region_gives_a_recipe_or_faults_of_one_line(recipe, changes):
+    document = document_of(recipe)
+    document["region"][-1] |= changes
+    assert_faults_are_lines(text_of(document))
+
+
+@given(st.data())
+def test_any_damaged_text_gives_a_recipe_or_faults_of_one_line(data):
+    text = data.draw(st.sampled_from([SOUND, OWN]))
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 20)))
+    assert_faults_are_lines(text[:start] + data.draw(st.text(max_size=5)) + text[stop:])
+
+
+@given(recipes(), st.data())
+def test_any_part_that_is_missing_or_unknown_is_a_fault(recipe, data):
+    document = document_of(recipe)
+    key = data.draw(st.sampled_from(["name", "subjects", "region"]))
+    del document[key]
+    unknown = data.draw(st.text(max_size=8).filter(lambda text: text not in document))
+    document = {unknown: 1} | document if unknown != key else document
+    faults = assert_faults_are_lines(text_of(document))
+
+    assert sum(f"mine.toml: {key} is missing, expected" in fault for fault in faults) == 1
+    assert sum("is unknown, expected only name, description" in fault for fault in faults) == (unknown != key)
