@@ -13,9 +13,9 @@ from allen2022_surface_packaging.build.entries import BLOCK_VERTICES, DamagedEnt
 
 HEMISPHERES = ("lh", "rh")
 N_BLOCK_BYTES = 4 * 3 * BLOCK_VERTICES  # of three trials
-# Three blocks in lh, of which the last one is not full, and one full block in rh.
+# Five blocks in lh, of which the last one is not full, and one full block in rh.
 TRIALS = np.array([1, 4, 5])
-VERTICES = {"lh": np.arange(0, 2 * 300, 2), "rh": np.arange(7, 7 + BLOCK_VERTICES)}
+VERTICES = {"lh": np.arange(0, 2 * 600, 2), "rh": np.arange(7, 7 + BLOCK_VERTICES)}
 
 
 def make_responses(trials, vertices):
@@ -53,7 +53,10 @@ def test_all_values_are_read_as_written(entry, hemisphere):
 
 @pytest.mark.parametrize(
     "rows",
-    [[0], [127], [128], [255, 256], [0, 128, 256], [5, 299], [*range(128)], [*range(129)], [*range(100, 299)]],
+    [
+        *([0], [1, 5], [127], [128], [255, 256], [0, 128, 256], [5, 599], [0, 260, 599], [130, 140, 520]),
+        *([*range(128)], [*range(129)], [*range(1, 128)], [*range(100, 600)], [*range(0, 600, 7)]),
+    ],
     ids=str,
 )
 def test_some_vertices_of_several_blocks_are_read(entry, rows):
@@ -63,13 +66,13 @@ def test_some_vertices_of_several_blocks_are_read(entry, rows):
 
 
 def test_only_the_blocks_of_the_vertices_are_read(entry, entry_path):
-    """The second of the three blocks is damaged, so reading it would fail."""
+    """The second block is damaged, so reading it would fail."""
     content = bytearray(entry_path.read_bytes())
     content[entry.values_offset + N_BLOCK_BYTES] ^= 1
     entry_path.write_bytes(content)
-    first_and_third = VERTICES["lh"][[0, 299]]
+    first_and_last = VERTICES["lh"][[0, 599]]
 
-    assert entry.read(TRIALS, "lh", first_and_third).tolist() == [[1000, 1598], [4000, 4598], [5000, 5598]]
+    assert entry.read(TRIALS, "lh", first_and_last).tolist() == [[1000, 2198], [4000, 5198], [5000, 6198]]
     with pytest.raises(DamagedEntryError, match="a.responses"):
         entry.read(TRIALS, "lh", VERTICES["lh"][[128]])
 
@@ -96,14 +99,14 @@ def test_any_entry_is_read_as_written(tmp_path_factory, data):
 @pytest.mark.parametrize(
     ("trials", "lh", "rh", "is_covered"),
     [
-        ([1, 4, 5], [0, 598], [7, 134], True),
+        ([1, 4, 5], [0, 1198], [7, 134], True),
         ([4], [2], [7], True),
         ([], [], [], True),
         ([0], [2], [7], False),
         ([2], [2], [7], False),
         ([6], [2], [7], False),
         ([4], [1], [7], False),
-        ([4], [600], [7], False),
+        ([4], [1200], [7], False),
         ([4], [2], [6], False),
         ([4], [2], [135], False),
     ],
@@ -125,7 +128,7 @@ def test_entry_appears_only_when_it_is_whole(tmp_path):
 
     write_entry(path, TRIALS, VERTICES, Responses(make_responses(TRIALS, VERTICES)))
 
-    assert states == [False] * 4  # blocks
+    assert states == [False] * 6  # blocks
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.responses"]
 
 
@@ -185,16 +188,16 @@ def test_index_with_a_changed_bit_is_damaged(entry_path, position):
         Entry.open(entry_path)
 
 
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(6))
 def test_each_block_with_a_changed_bit_is_damaged(entry, entry_path, block):
     content = bytearray(entry_path.read_bytes())
     content[entry.values_offset + block * N_BLOCK_BYTES + N_BLOCK_BYTES - 1] ^= 1
     entry_path.write_bytes(content)
 
-    hemisphere = "lh" if block < 3 else "rh"
+    hemisphere = "lh" if block < 5 else "rh"
     with pytest.raises(DamagedEntryError, match="a.responses"):
         Entry.open(entry_path).read(TRIALS, hemisphere, VERTICES[hemisphere])
-    other = "rh" if block < 3 else "lh"
+    other = "rh" if block < 5 else "lh"
     np.testing.assert_array_equal(entry.read(TRIALS, other, VERTICES[other]), make_responses(TRIALS, VERTICES)[other])
 
 
@@ -217,7 +220,7 @@ def test_values_are_right_when_the_disk_reads_short(entry, monkeypatch):
     values = entry.read(TRIALS, "lh", VERTICES["lh"])
 
     np.testing.assert_array_equal(values, make_responses(TRIALS, VERTICES)["lh"])
-    assert sizes == list(range(3 * N_BLOCK_BYTES, 0, -1000))  # all three blocks at once
+    assert sizes == list(range(5 * N_BLOCK_BYTES, 0, -1000))  # all blocks at once
 
 
 def test_missing_entry_is_not_damaged(tmp_path):
@@ -228,15 +231,15 @@ def test_missing_entry_is_not_damaged(tmp_path):
 def test_file_of_an_entry_has_the_documented_parts(entry_path):
     """A line of JSON, trials and vertices, values in blocks, and the SHA-1 of each part."""
     line, rest = entry_path.read_bytes().split(b"\n", 1)
-    assert json.loads(line) == [3, 300, 128]
-    n_index = 8 * (3 + 300 + 128)
+    assert json.loads(line) == [3, 600, 128]
+    n_index = 8 * (3 + 600 + 128)
     index = np.frombuffer(rest[:n_index], "<i8")
     assert index.tolist() == [*TRIALS, *VERTICES["lh"], *VERTICES["rh"]]
     blocks = [
-        rest[start : start + N_BLOCK_BYTES] for start in range(n_index, n_index + 4 * N_BLOCK_BYTES, N_BLOCK_BYTES)
+        rest[start : start + N_BLOCK_BYTES] for start in range(n_index, n_index + 6 * N_BLOCK_BYTES, N_BLOCK_BYTES)
     ]
-    last_of_lh = np.frombuffer(blocks[2], "<f4").reshape(3, BLOCK_VERTICES)
-    np.testing.assert_array_equal(last_of_lh[:, :44], make_responses(TRIALS, VERTICES)["lh"][:, 256:])
-    assert not last_of_lh[:, 44:].any()
+    last_of_lh = np.frombuffer(blocks[4], "<f4").reshape(3, BLOCK_VERTICES)
+    np.testing.assert_array_equal(last_of_lh[:, :88], make_responses(TRIALS, VERTICES)["lh"][:, 512:])
+    assert not last_of_lh[:, 88:].any()
     parts = [*blocks, line + b"\n" + rest[:n_index]]
-    assert rest[n_index + 4 * N_BLOCK_BYTES :] == b"".join(hashlib.sha1(part).digest() for part in parts)
+    assert rest[n_index + 6 * N_BLOCK_BYTES :] == b"".join(hashlib.sha1(part).digest() for part in parts)

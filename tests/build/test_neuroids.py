@@ -52,7 +52,10 @@ def test_neuroids_are_ordered_by_region_subject_hemisphere_and_vertex():
         (3, "B", 6, 3),
         (8, "B", 9, 3),
     ]
-    assert [group.columns.tolist() for group in table.of_subject(8)] == [[0, 1, 3], [1, 2, 4]]
+    assert [(group.subject, group.columns.tolist()) for group in table.of_subject(8)] == [
+        (8, [0, 1, 3]),
+        (8, [1, 2, 4]),
+    ]
 
 
 def test_numbers_have_gaps_where_neuroids_are_left_out():
