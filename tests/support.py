@@ -8,6 +8,7 @@ from pathlib import Path
 
 from allen2022_surface_packaging.atomic import sha1_of
 from allen2022_surface_packaging.cli import main
+from allen2022_surface_packaging.nsd.storage import RawFile
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,40 @@ class Result:
     returncode: int
     stdout: str
     stderr: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Raw files in memory, in place of a folder or a bucket; `contents` by path."""
+
+    contents: dict[str, bytes]
+
+    def file(self, path: str) -> RawFile:
+        """Return the file at a path, which may be missing."""
+        return RawFile(self, path, path)
+
+    def locate(self, path: str) -> str:
+        return f"memory/{path}"
+
+    def exists(self, path: str) -> bool:
+        return path in self.contents
+
+    def size(self, path: str) -> int:
+        return len(self.contents[path])
+
+    def open(self, path: str) -> "MemoryFile":
+        return MemoryFile(self.contents[path])
+
+
+class MemoryFile(io.BytesIO):
+    """A file in memory with the attributes of a raw file."""
+
+    n_readers = 0
+    block_bytes = 2**20
+
+    def read_at(self, start: int, buffer: memoryview) -> int:
+        self.seek(start)
+        return self.readinto(buffer)
 
 
 def run_cli(*arguments: object) -> Result:

@@ -1,8 +1,7 @@
 import gzip
-import io
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -18,6 +17,7 @@ from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.regions import find_regions, read_ncsnr, read_regions
 from allen2022_surface_packaging.nsd.tree import OFFICIAL, NSDTree, open_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
+from support import Memory
 
 LABELS = "nsddata/freesurfer/fsaverage/label"
 KASTNER = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 0, 0]  # V1v V1d V2v V2d V3v V3d hV4 hV4 VO1
@@ -226,22 +226,6 @@ def test_ncsnr_is_refused_when_it_has_another_vertex_count(small_tree):
         PackagingError, match=r"rh.ncsnr.mgh holds 1,300 vertices, but the labels have 12\. .*nativesurface"
     ):
         read_ncsnr(open_tree(small_tree), region_map, 4, "rh", DEFAULT_BETAS)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Files in memory, in place of a folder or bucket."""
-
-    contents: dict[str, bytes]
-
-    def locate(self, path):
-        return path
-
-    def exists(self, path):
-        return path in self.contents
-
-    def open(self, path):
-        return io.BytesIO(self.contents[path])
 
 
 def make_atlas_files(atlas, labels):
