@@ -30,9 +30,9 @@ def list_entries(archive: ZipFile, n_bytes: int) -> list[ZipInfo]:
         If an entry points outside its folder, is no regular file, or cannot be a file beside the others, or if the files
         would be much larger than the ZIP file.
     """
-    entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+    entries = [entry for entry in archive.infolist() if not entry.filename.endswith("/")]
     for entry in entries:
-        reason = _find_fault(entry)
+        reason = _find_fault(entry) or ("lies outside the file" if not 0 <= entry.header_offset < n_bytes else "")
         if reason:
             raise BadZipFile(f"the entry {entry.filename[:80]!r} {reason}. Nothing is extracted")
     names = [entry.filename for entry in entries]
