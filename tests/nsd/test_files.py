@@ -153,7 +153,10 @@ def test_shape_of_betas_with_a_footer_is_read():
         (make_mgh(make_betas(), version=2), "is not an MGH file: its version is 2, expected 1"),
         (make_mgh(make_betas(), kind=0), r"holds type 0 of shape \(5, 1, 1, 4\), expected float32 \(type 3\)"),
         (make_mgh(make_betas(), kind=1), r"holds type 1 of shape \(5, 1, 1, 4\), expected float32"),
-        (make_mgh(make_betas().reshape(1, 5, 1, 4)), r"holds type 3 of shape \(1, 5, 1, 4\), expected float32 .* of shape \(n_vert"),
+        (
+            make_mgh(make_betas().reshape(1, 5, 1, 4)),
+            r"holds type 3 of shape \(1, 5, 1, 4\), expected float32 .* of shape \(n_vert",
+        ),
         (make_mgh(make_betas().reshape(1, 1, 5, 4)), r"holds type 3 of shape \(1, 1, 5, 4\), expected float32"),
         (make_mgh(make_betas())[:-1], r"is cut short: 363 bytes, expected at least 364\. Download it again"),
     ],
