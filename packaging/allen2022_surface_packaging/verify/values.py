@@ -1,5 +1,8 @@
 """The values of a release, computed again from the raw betas: plain numpy in double precision.
 
+Standardised trials and their averages are rounded to single precision, in which the published procedure keeps them. Beside a
+trial of 1e12, that leaves nothing of the differences between the others.
+
 This module repeats on purpose what the builder computes, and shares no code with it.
 """
 
@@ -41,7 +44,8 @@ class RegionValues:
     Attributes
     ----------
     neuroids : table of the neuroids
-    by_split : arrays of shape (n_presentations, n_neuroids); unitless, NaN where the raw files have no valid value
+    by_split : arrays of shape (n_presentations, n_neuroids); unitless, NaN where the raw files have no valid value, or one
+        that single precision cannot hold
     has_invalid_trial : array of shape (n_neuroids,)
         Whether a trial (or a prepared average) that the release needs is NaN.
     """
@@ -121,13 +125,12 @@ def _list_sources(expected: Expectation, subject: str) -> dict[int, list[_Source
 def _standardise_session(betas: DoubleArray) -> DoubleArray:
     """Standardise each vertex over the trials of a session, (n_trials, n_vertices). A constant vertex becomes 0."""
     is_constant = (betas == betas[0]).all(axis=0)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # an infinite trial makes the vertex NaN
         mean, deviation = betas.mean(axis=0), betas.std(axis=0)
-    # The computed mean of a constant can differ from the constant in the last bit, and the deviation is then not zero.
-    mean = np.where(is_constant, betas[0], mean)
-    deviation = np.where(is_constant | (deviation == 0), 1, deviation)
-    standardised: DoubleArray = (betas - mean) / deviation
-    return standardised
+        # The mean of a constant can differ from the constant in the last bit, and the deviation is then not zero.
+        mean = np.where(is_constant, betas[0], mean)
+        deviation = np.where(is_constant | (deviation == 0), 1, deviation)
+        return _round((betas - mean) / deviation)
 
 
 def _read_prepared_averages(expected: Expectation, region: str, block: Block) -> DoubleArray:
@@ -141,7 +144,8 @@ def _read_prepared_averages(expected: Expectation, region: str, block: Block) ->
         rows = {int(nsd_id): i for i, nsd_id in enumerate(assembly["nsd_id"].values)}
         needed_rows = [rows[nsd_id] for nsd_id in expected.images]
         needed_columns = np.array([columns[int(vertex)] for vertex in block.neuroids["vertex_index"]])
-        return read_neuroids(assembly, needed_columns)[needed_rows]
+        averages = read_neuroids(assembly, needed_columns)[needed_rows]
+        return np.where(np.isfinite(averages), averages, np.nan)
 
 
 def _standardise_images(
@@ -155,7 +159,7 @@ def _standardise_images(
     """
     rows = {split: np.searchsorted(expected.images, nsd_ids) for split, nsd_ids in expected.splits.items()}
     if prepared is None:
-        averages = _mean_of_valid(responses, axis=1)
+        averages = _round(_mean_of_valid(responses, axis=1))
         n_shown = [len(expected.trials[subject][nsd_id]) for nsd_id in expected.images]
         shown = np.arange(responses.shape[1]) < np.array(n_shown)[:, None]
         has_invalid_trial = np.isnan(responses[shown]).any(axis=0)
@@ -169,7 +173,8 @@ def _standardise_images(
     deviation[deviation == 0] = 1
     test = responses[rows["test"], :N_REPETITIONS].reshape(-1, responses.shape[2])
     by_split = {"train": (averages[rows["train"]] - mean) / deviation, "test": (test - mean) / deviation}
-    return by_split, has_invalid_trial
+    is_held = {split: np.isfinite(_round(values)) for split, values in by_split.items()}
+    return {split: np.where(is_held[split], values, np.nan) for split, values in by_split.items()}, has_invalid_trial
 
 
 def _mean_of_valid(values: DoubleArray, axis: int) -> DoubleArray:
@@ -177,3 +182,9 @@ def _mean_of_valid(values: DoubleArray, axis: int) -> DoubleArray:
     with np.errstate(invalid="ignore"):
         mean: DoubleArray = np.nansum(values, axis=axis) / (~np.isnan(values)).sum(axis=axis)
     return mean
+
+
+def _round(values: DoubleArray) -> DoubleArray:
+    """Round to single precision; what it cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32).astype(np.float64)
