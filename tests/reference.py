@@ -82,7 +82,10 @@ def session_files(root: Path, subject: int, hemisphere: str, version: str = DEFA
 def standardised_trials(
     root: Path, subject: int, masks: dict[str, np.ndarray], version: str = DEFAULT_BETAS
 ) -> np.ndarray:
-    """Return all trials of a subject, of shape (n_trials, n_vertices of lh + rh); each session is standardised."""
+    """Return all trials of a subject, of shape (n_trials, n_vertices of lh + rh); each session is standardised.
+
+    They are rounded to single precision, in which the published procedure keeps them.
+    """
     hemispheres = []
     for hemisphere, mask in masks.items():
         sessions = []
@@ -90,7 +93,7 @@ def standardised_trials(
             betas = np.asarray(nibabel.load(path).dataobj)[:, 0, 0, :][mask].T.astype(np.float64)
             deviation = betas.std(axis=0)
             deviation[deviation == 0] = 1
-            sessions.append((betas - betas.mean(axis=0)) / deviation)
+            sessions.append(((betas - betas.mean(axis=0)) / deviation).astype(np.float32).astype(np.float64))
         hemispheres.append(np.concatenate(sessions))
     return np.concatenate(hemispheres, axis=1)
 
@@ -118,7 +121,7 @@ def standardise_over_images(repetitions: np.ndarray, train_rows: list[int], stan
     """Standardise the averages and the repetitions, of shape (n_images, n_repetitions, n_vertices)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing but NaN is NaN, as intended
-        averages = np.nanmean(repetitions, axis=1)
+        averages = np.nanmean(repetitions, axis=1).astype(np.float32).astype(np.float64)
         base = averages[train_rows] if standardize_on == "train" else averages
         mean, deviation = np.nanmean(base, axis=0), np.nanstd(base, axis=0)
     deviation[deviation == 0] = 1

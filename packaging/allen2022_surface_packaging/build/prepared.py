@@ -92,6 +92,8 @@ class PreparedAverages:
     def read(self, subject: int, region_map: RegionMap, nsd_ids: IntArray) -> FloatArray:
         """Return the averages of some images, of shape (n_images, n_read_vertices of lh + rh); unitless.
 
+        An infinite average counts as NaN.
+
         Raises
         ------
         PackagingError
@@ -103,6 +105,7 @@ class PreparedAverages:
         for region in region_map.regions:
             assembly, columns = self.assemblies[region.name], region_map.columns(region)
             values = assembly.read(subject)[rows]
+            values[np.isinf(values)] = np.nan
             shared = is_known[columns]
             if not np.array_equal(averages[:, columns[shared]], values[:, shared], equal_nan=True):
                 raise PackagingError(

@@ -1,4 +1,14 @@
-"""The arithmetic of responses: standardise sessions, average repetitions, standardise over images. Pure functions."""
+"""The arithmetic of responses: standardise sessions, average repetitions, standardise over images. Pure functions.
+
+Sums are in double precision. Between two steps, values are in single precision, as in the published procedure. So beside a
+trial of 1e12, the other trials of a vertex differ by less than single precision holds: they all become the same value,
+and 0 after the standardisation over images. No sum or square of the betas overflows. A value that single precision cannot hold
+is infinite here, and counts as NaN in a release.
+
+References
+----------
+Brain-Score, notebooks 02 and 03 of Allen2022_fmri (surface): `per_rep` and the prepared averages are float32.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +45,8 @@ def standardise_session(blocks: Iterable[FloatArray], *, vertices: IntArray, kep
     Returns
     -------
     array of shape (n_kept_trials, n_read_vertices)
-        Unitless: mean 0 and population standard deviation 1 over *all* trials. A constant vertex is 0; a vertex with
-        any NaN or infinite trial is NaN throughout.
+        Unitless, float32: mean 0 and population standard deviation 1 over *all* trials. A constant vertex is 0; a
+        vertex with any NaN or infinite trial is NaN throughout.
 
     References
     ----------
@@ -164,10 +174,11 @@ class GlobalStatistics:
             return cls(mean, _nonzero(np.sqrt((deviations**2).sum(axis=0) / n_valid)))
 
     def standardise(self, responses: FloatArray) -> FloatArray:
-        """Standardise responses of shape (..., n_vertices); NaN stays NaN."""
+        """Standardise responses of shape (..., n_vertices); NaN stays NaN, and what float32 cannot hold is infinite."""
         centred = responses - self.mean
-        centred /= self.deviation
-        return centred.astype(np.float32)
+        with np.errstate(over="ignore"):
+            centred /= self.deviation
+            return centred.astype(np.float32)
 
 
 def standardise_images(
@@ -189,7 +200,7 @@ def standardise_images(
     Returns
     -------
     dict with ``train``, of shape (n_train_images, n_vertices), and ``test``, of shape (n_test_images * 3, n_vertices)
-        Unitless; NaN stays NaN.
+        Unitless; NaN stays NaN, and what float32 cannot hold is infinite.
     """
     statistics = GlobalStatistics.of(averages if len(statistics_over) == len(averages) else averages[statistics_over])
     repetitions = test_responses[:, :N_REPETITIONS].reshape(-1, averages.shape[1])

@@ -67,7 +67,7 @@ class SubjectValues:
     ----------
     blocks : first column and number of columns of each block
     n_rows : the number of presentations, by split
-    n_invalid : how many values of each column were NaN, by split, arrays of shape (n_columns,)
+    n_invalid : how many values of each column were NaN or infinite, by split, arrays of shape (n_columns,)
     is_valid : whether each column had no NaN among the trials that the release needs, of shape (n_columns,); all True
         unless the task asks for it
     """
@@ -116,7 +116,7 @@ def plan_subject(plan: Plan, cache: SessionCache, subject: int, averages: FloatA
 
 
 def compute_subject(item: SubjectTask) -> SubjectValues:
-    """Average and standardise the responses of a subject, and write the values with zeros for NaN.
+    """Average and standardise the responses of a subject, and write the values with zeros for NaN and infinite ones.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def compute_subject(item: SubjectTask) -> SubjectValues:
     with naming(item.path), item.path.open("wb", buffering=0) as file, ThreadPoolExecutor(_n_threads()) as threads:
         for values, block_valid in _ahead(threads, item, blocks):
             for split in SPLITS:
-                invalid = np.isnan(values[split])
+                invalid = ~np.isfinite(values[split])
                 counts[split].append(invalid.sum(axis=0))
                 if invalid.any():
                     values[split][invalid] = 0
