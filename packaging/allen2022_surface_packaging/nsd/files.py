@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import re
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ from .facts import N_IMAGES, N_TRIALS
 from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
+ORIGIN_COLUMNS = ("nsdId", "cocoId", "cocoSplit", "cropBox")
+LARGEST_COCO_ID = 10**7  # COCO 2017 goes to 581,929
+LONGEST_REASON = 200  # characters of a library's message
 MGH_FLOAT = 3  # the code of float32 in an MGH header
 
 
@@ -342,19 +346,35 @@ def read_origins(file: RawFile, nsd_ids: Sequence[int]) -> list[ImageOrigin] | N
         missing = {"nsdId", "cocoId"} - set(table.columns)
         if missing:
             raise ValueError(f"it lacks the column {', '.join(sorted(missing))}")
-        rows = {int(row["nsdId"]): row for row in table.to_dict("records") if row["nsdId"]}
+        repeated = [name for name in ORIGIN_COLUMNS if f"{name}.1" in table.columns]  # as pandas renames it
+        if repeated:
+            raise ValueError(f"it has two columns {repeated[0]}")
+        rows = {_read_id(row, "nsdId", N_IMAGES - 1): row for row in table.to_dict("records") if row["nsdId"]}
         if len(rows) < len(table):
             raise ValueError("an nsdId is empty or occurs twice")
         if not all(nsd_id in rows and rows[nsd_id]["cocoId"] for nsd_id in nsd_ids):
             return None
         return [_read_origin(rows[nsd_id]) for nsd_id in nsd_ids]
     except (ValueError, OverflowError, RecursionError, MemoryError) as error:  # pandas' own errors are ValueErrors
-        raise PackagingError(f"{file} is not NSD's table of images ({one_line(error)}). Download it again.") from error
+        raise PackagingError(
+            f"{file} is not NSD's table of images ({one_line(error)[:LONGEST_REASON]}). Download it again."
+        ) from error
 
 
 def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
     crop_box = row.get("cropBox") or None
-    return ImageOrigin(int(row["cocoId"]), row.get("cocoSplit", ""), _read_crop_box(crop_box) if crop_box else None)
+    coco_split = row.get("cocoSplit", "")
+    if coco_split and not re.fullmatch("[a-z]+20[0-9]{2}", coco_split):
+        raise ValueError(f"cocoSplit is {coco_split!r}, expected a name such as 'train2017'")
+    coco_id = _read_id(row, "cocoId", LARGEST_COCO_ID)
+    return ImageOrigin(coco_id, coco_split, _read_crop_box(crop_box) if crop_box else None)
+
+
+def _read_id(row: Mapping[Hashable, str], name: str, largest: int) -> int:
+    text = row[name]
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > largest:
+        raise ValueError(f"{name} is {text!r}, expected a number from 0 to {largest}")
+    return int(text)
 
 
 def _read_crop_box(text: str) -> tuple[float, float, float, float]:
