@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,44 +37,48 @@ def rewrite_manifest(release, change) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def test_manifest_is_the_same_when_it_is_read_and_written(release, tmp_path):
-    manifest = Manifest.read(ReleaseFolder(release))
+@pytest.fixture(scope="module")
+def tiny_release(tiny_tree, tmp_path_factory):
+    path = tmp_path_factory.mktemp("releases") / "tiny"
+    build_release(tiny_tree, path, make_recipe((1, 4), name="Two"))
+    return path
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A folder with a sound manifest alone."""
+    (tmp_path / "release").mkdir()
+    MANIFEST.write(ReleaseFolder(tmp_path / "release"))
+    return tmp_path / "release"
+
+
+def test_manifest_is_the_same_when_it_is_read_and_written(tiny_release, tmp_path):
+    manifest = Manifest.read(ReleaseFolder(tiny_release))
 
     manifest.write(ReleaseFolder(tmp_path))
 
-    assert (tmp_path / "release.json").read_bytes() == (release / "release.json").read_bytes()
+    assert (tmp_path / "release.json").read_bytes() == (tiny_release / "release.json").read_bytes()
     assert Manifest.read(ReleaseFolder(tmp_path)) == manifest
 
 
-def test_manifest_describes_the_release(release):
-    manifest = Manifest.read(ReleaseFolder(release))
-
-    assert manifest.recipe == make_recipe()
-    assert manifest.name == manifest.recipe.name
-    assert manifest.shapes == {"train": (102, 920, 1), "test": (78, 920, 1)}
-    assert manifest.sessions == {f"subj{s:02d}": 4 if s in (1, 2, 5, 7) else 3 for s in range(1, 9)}
-    assert (manifest.n_vertices, manifest.n_trials_per_session) == (642, 300)
-    assert isinstance(manifest.nan_counts["subj01"]["V1"], FilledCounts)
-    assert isinstance(manifest.files["train_test_split.csv"], FileRecord)
-
-
-def test_manifest_says_whether_the_tree_was_simulated(release, tmp_path):
+def test_manifest_says_whether_the_tree_was_simulated(tiny_release, tmp_path):
     simulate_tree(tmp_path / "nsd", TreeSize(subjects=(1, 2), n_trials=60, n_vertices=160, image_size=8))
     (tmp_path / "nsd" / "SIMULATED.txt").unlink()
     build_release(tmp_path / "nsd", tmp_path / "measured", make_recipe((1, 2), name="Two"))
 
-    assert Manifest.read(ReleaseFolder(release)).simulated is True
-    assert json.loads((release / "release.json").read_text())["simulated"] is True
+    assert Manifest.read(ReleaseFolder(tiny_release)).simulated is True
+    assert json.loads((tiny_release / "release.json").read_text())["simulated"] is True
     assert Manifest.read(ReleaseFolder(tmp_path / "measured")).simulated is False
 
 
-def test_manifest_of_an_earlier_version_without_the_mark_is_of_measurements(release_copy):
-    rewrite_manifest(release_copy, lambda manifest: manifest.pop("simulated"))
+def test_manifest_of_an_earlier_version_without_the_mark_is_of_measurements(written):
+    rewrite_manifest(written, lambda manifest: manifest.pop("simulated"))
 
-    assert Manifest.read(ReleaseFolder(release_copy)).simulated is False
+    assert Manifest.read(ReleaseFolder(written)).simulated is False
 
 
-def test_manifest_lists_every_file_of_the_release(release_copy):
+def test_manifest_lists_every_file_of_the_release(tiny_release, tmp_path):
+    release_copy = Path(shutil.copytree(tiny_release, tmp_path / "copy"))
     (release_copy / "verify.json").touch()
     (release_copy / "report.html").touch()
     folder = ReleaseFolder(release_copy)
@@ -97,13 +102,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_damaged_manifest_is_refused_in_one_line(release_copy, fault):
+def test_damaged_manifest_is_refused_in_one_line(written, fault):
     change, message = FAULTS[fault]
-    rewrite_manifest(release_copy, change)
+    rewrite_manifest(written, change)
 
     with pytest.raises(PackagingError, match=message) as raised:
-        Manifest.read(ReleaseFolder(release_copy))
-    assert str(raised.value).startswith(f"{release_copy / 'release.json'} is damaged (")
+        Manifest.read(ReleaseFolder(written))
+    assert str(raised.value).startswith(f"{written / 'release.json'} is damaged (")
     assert str(raised.value).endswith("). Build the release again.")
     assert "\n" not in str(raised.value)
 
@@ -113,11 +118,11 @@ def test_damaged_manifest_is_refused_in_one_line(release_copy, fault):
     [b"", b"{", b"null", b"[]", b"\xff\xfe{}", b'"\xff"', b"[" * 100_000, b'{"name": ' * 100_000, b'{\n"name":\n}'],
     ids=["empty", "cut", "null", "list", "other encoding", "not UTF-8", "deep list", "deep table", "no value"],
 )
-def test_manifest_that_is_no_table_is_refused_in_one_line(release_copy, content):
-    (release_copy / "release.json").write_bytes(content)
+def test_manifest_that_is_no_table_is_refused_in_one_line(written, content):
+    (written / "release.json").write_bytes(content)
 
     with pytest.raises(PackagingError, match=r"release\.json is damaged \(.*\)\. Build the release again") as raised:
-        Manifest.read(ReleaseFolder(release_copy))
+        Manifest.read(ReleaseFolder(written))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 500
 
@@ -411,3 +416,15 @@ def test_presentations_of_any_images_agree_with_plain_lists(nsd_ids):
     rows = [(f"nsd_{i:05d}", i, repetition) for i in nsd_ids for repetition in (0, 1, 2)]
     assert list(test) == ["stimulus_id", "nsd_id", "repetition"]
     assert list(test.itertuples(index=False, name=None)) == rows
+
+
+def test_manifest_describes_the_release(release):
+    manifest = Manifest.read(ReleaseFolder(release))
+
+    assert manifest.recipe == make_recipe()
+    assert manifest.name == manifest.recipe.name
+    assert manifest.shapes == {"train": (102, 920, 1), "test": (78, 920, 1)}
+    assert manifest.sessions == {f"subj{s:02d}": 4 if s in (1, 2, 5, 7) else 3 for s in range(1, 9)}
+    assert (manifest.n_vertices, manifest.n_trials_per_session) == (642, 300)
+    assert isinstance(manifest.nan_counts["subj01"]["V1"], FilledCounts)
+    assert isinstance(manifest.files["train_test_split.csv"], FileRecord)
