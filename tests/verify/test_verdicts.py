@@ -1,0 +1,177 @@
+"""What `verify` prints and keeps: a verdict for each question, each problem once, and what was not checked."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from support import accept
+from verify.damages import change_values
+from verify.planted import TEST, TRAIN
+
+UNCHECKED_WITHOUT_TREE = "not checked: values, pixels, noise ceilings"
+
+
+def read_kept(release) -> dict:
+    return json.loads((release / "verify.json").read_text())
+
+
+def add_to(values) -> None:
+    values[4, 30] += 1
+
+
+def test_verdicts_come_first_and_what_was_not_checked_last(tiny_copy, tiny_release, tiny_tree, run_verify):
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree, "--all", "--against", tiny_release)
+
+    lines = result.out.splitlines()
+    assert result.status == 0
+    assert lines[0].startswith(f"{tiny_copy} is sound: its ")
+    assert lines[1].startswith(f"{tiny_copy} is what {tiny_tree} gives: ")
+    assert " values of all neuroids were recomputed, the largest difference is " in lines[1]
+    assert lines[2] == f"{tiny_copy} and {tiny_release} are identical"
+    assert "(unitless; 1e-05 is allowed)" in result.out
+    assert lines[-1] == "not checked: versions of packages, because nothing else tells which were installed."
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], UNCHECKED_WITHOUT_TREE),
+        (["--nsd-root", "TREE"], "not checked: values of neuroids outside the sample (--all checks them); versions"),
+        (["--nsd-root", "/nowhere"], UNCHECKED_WITHOUT_TREE),
+    ],
+)
+def test_last_line_says_what_was_not_checked(tiny_copy, tiny_tree, run_verify, options, message):
+    result = run_verify(tiny_copy, *(tiny_tree if option == "TREE" else option for option in options))
+
+    assert result.out.splitlines()[-1].startswith(message)
+
+
+def test_table_shows_the_largest_difference_of_each_region_and_subject(tiny_copy, tiny_tree, run_verify):
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree)
+
+    rows = [line.split() for line in result.out.splitlines()]
+    start = rows.index(["region", "subj01", "subj02"])
+    assert [row[0] for row in rows[start + 1 : start + 5]] == ["V1", "V2", "V4", "IT"]
+    kept = {
+        (row["region"], row["subject"]): row["largest difference"]
+        for row in read_kept(tiny_copy)["nsd_root"]["differences"]
+    }
+    assert float(rows[start + 4][2]) == pytest.approx(kept["IT", "subj02"], rel=0.05)
+
+
+def test_problems_of_every_question_are_listed_once(tiny_copy, tiny_release, tiny_tree, run_verify):
+    change_values(tiny_copy, TEST, add_to)
+    change_values(tiny_copy, TRAIN, lambda values: values.__setitem__((2, 3, 0), np.nan))
+
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree, "--all", "--against", tiny_release)
+
+    assert result.status == 1
+    assert len(result.problems) == len(set(result.problems))
+    verdicts = result.out.splitlines()[:3]
+    assert verdicts[0] == f"{tiny_copy} is not sound: 1 problem"
+    assert verdicts[1].startswith(f"{tiny_copy} is not what {tiny_tree} gives: ")
+    assert verdicts[2].startswith(f"{tiny_copy} and {tiny_release} are different: ")
+    assert sum("test values of subj" in line for line in result.out.splitlines()) == 1
+    assert result.err.splitlines()[-1].endswith("ways. The problems are listed above.")
+
+
+def test_problems_of_a_damaged_release_are_listed_beside_what_could_not_be_compared(
+    tiny_copy, tiny_release, tiny_tree, run_verify
+):
+    for name in (TEST, "stimulus_metadata_train.csv"):
+        (tiny_copy / name).unlink()
+
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree, "--against", tiny_release)
+
+    assert result.out.splitlines()[:3] == [
+        f"{tiny_copy} is not sound: 2 problems",
+        f"{tiny_copy} was not compared with {tiny_tree}",
+        f"{tiny_copy} was not compared with {tiny_release}",
+    ]
+    for name in (TEST, "stimulus_metadata_train.csv"):
+        assert f"problem: {tiny_copy / name} is missing, but release.json lists it." in result.problems
+    assert "not checked: tables, images and assemblies, because a file is not the one that was written; " in result.out
+    assert not (tiny_copy / "verify.json").exists() or "nsd_root" not in read_kept(tiny_copy)
+
+
+def test_answers_to_other_questions_are_kept(tiny_copy, tiny_release, tiny_tree, tmp_path, run_verify):
+    other = shutil.copytree(tiny_release, tmp_path / "other")
+    run_verify(tiny_copy, "--nsd-root", tiny_tree)
+    run_verify(tiny_copy, "--against", tiny_release)
+    run_verify(tiny_copy, "--against", other)
+    run_verify(tiny_copy)
+
+    kept = read_kept(tiny_copy)
+    assert kept["release"] == {"problems": []}
+    assert kept["nsd_root"]["problems"] == []
+    assert kept["nsd_root"]["tolerance"] == 1e-5
+    assert {name: findings["verdict"] for name, findings in kept["against"].items()} == {
+        str(tiny_release): "identical",
+        str(other): "identical",
+    }
+
+
+def test_question_that_cannot_be_answered_keeps_its_earlier_answer(tiny_copy, tiny_tree, run_verify):
+    run_verify(tiny_copy, "--nsd-root", tiny_tree)
+    before = read_kept(tiny_copy)
+
+    assert run_verify(tiny_copy, "--nsd-root", "/nowhere").status == 1
+
+    assert read_kept(tiny_copy) == before
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_answers_are_dropped_when_a_file_has_changed(tiny_copy, tiny_tree, run_verify, is_accepted):
+    run_verify(tiny_copy, "--nsd-root", tiny_tree)
+    path = tiny_copy / "stimulus_metadata_test.csv"
+    text = path.read_text()
+    path.write_text(text.replace(".png", ".jpg", 1))
+    if is_accepted:
+        accept(tiny_copy, path.name)
+
+    run_verify(tiny_copy)
+    first = read_kept(tiny_copy)
+    path.write_text(text.replace(".png", ".jpx", 1))  # of the same size
+    run_verify(tiny_copy)
+
+    assert "nsd_root" not in first
+    assert len(first["release"]["problems"]) >= 1
+    assert read_kept(tiny_copy)["files_sha1"] != first["files_sha1"]
+
+
+def test_plain_verification_writes_nothing(tiny_copy, run_verify):
+    assert run_verify(tiny_copy).status == 0
+    assert not (tiny_copy / "verify.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"against": 3}', "[" * 100_000])
+def test_damaged_answers_are_replaced(tiny_copy, tiny_release, run_verify, content):
+    (tiny_copy / "verify.json").write_text(content)
+
+    assert run_verify(tiny_copy, "--against", tiny_release).status == 0
+
+    assert read_kept(tiny_copy)["against"][str(tiny_release)]["verdict"] == "identical"
+
+
+def test_answers_that_cannot_be_written_are_printed_and_the_file_is_named(tiny_copy, tiny_release, run_verify):
+    (tiny_copy / "verify.json").mkdir()
+
+    result = run_verify(tiny_copy, "--against", tiny_release)
+
+    assert result.status == 1
+    assert f"{tiny_copy} and {tiny_release} are identical" in result.out
+    assert f"{tiny_copy / 'verify.json'} cannot be written (Is a directory)" in result.err
+
+
+def test_seed_chooses_the_sample(tiny_copy, tiny_tree, run_verify):
+    found = []
+    for seed in ("3", "3", "4"):
+        assert run_verify(tiny_copy, "--nsd-root", tiny_tree, "--seed", seed).status == 0
+        kept = read_kept(tiny_copy)["nsd_root"]
+        assert kept["seed"] == int(seed)
+        found.append(kept["differences"])
+
+    assert found[0] == found[1]
+    assert [row["where"] for row in found[0]] != [row["where"] for row in found[2]]
