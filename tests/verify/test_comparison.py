@@ -7,6 +7,8 @@ import boto3
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
+from PIL import Image
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.verify.comparison import compare_release
@@ -214,3 +216,92 @@ def test_object_that_cannot_be_loaded_is_an_error_with_its_reason(release_copy, 
 
     with pytest.raises(PackagingError, match=f"{NAME}.train cannot be loaded: .*lists nothing"):
         compare_release(release_copy, f"{NAME}.train")
+
+
+def change_image(release, change) -> str:
+    """Change the first test image, and return its name."""
+    path = min((release / "stimuli_test").iterdir())
+    with Image.open(path) as image:
+        changed = change(image.copy())
+    changed.save(path)
+    return path.name
+
+
+def test_image_of_another_shape_or_kind_is_a_difference(tiny_copy, tiny_release):
+    for change, text in (
+        (lambda image: image.resize((4, 8)), "shape (8, 4, 3) here, (8, 8, 3) there"),
+        (lambda image: image.convert("L"), "its mode is L, expected RGB"),
+    ):
+        change_image(tiny_copy, change)
+
+        difference = compare_by_kind(tiny_copy, tiny_release)["images (0 to 255)"]
+
+        assert text in difference.description
+        assert (difference.n_differing, difference.n_beyond, difference.largest) == (1, 1, np.inf)
+
+
+def test_missing_image_is_a_difference_on_either_side(tiny_copy, tiny_release):
+    path = min((tiny_copy / "stimuli_train").iterdir())
+    path.unlink()
+
+    for here, there in ((tiny_copy, tiny_release), (tiny_release, tiny_copy)):
+        comparison = compare_release(here, str(there))
+        assert comparison.verdict == "different"
+        assert f"{path} is missing" in comparison.problems[0]
+
+
+def test_file_names_may_differ_if_the_images_are_equal(tiny_copy, tiny_release):
+    path = min((tiny_copy / "stimuli_test").iterdir())
+    path.rename(path.with_name("first.png"))
+    table_path = tiny_copy / "stimulus_metadata_test.csv"
+    table_path.write_text(table_path.read_text().replace(path.name, "first.png"))
+
+    assert compare_release(tiny_copy, str(tiny_release)).verdict == "identical"
+
+
+def test_other_type_of_values_is_a_difference(tiny_copy, tiny_release):
+    rewrite_assembly(tiny_copy, "planted_test.nc", lambda assembly: assembly.astype(np.float64))
+
+    comparison = compare_release(tiny_copy, str(tiny_release))
+
+    assert [difference.kind for difference in comparison.differences] == ["kind of assembly"]
+    assert "float64 of presentation, neuroid, time_bin (1 time bins) here, float32" in comparison.problems[0]
+
+
+def test_values_that_are_no_numbers_are_not_compared(tiny_copy, tiny_release):
+    rewrite_assembly(tiny_copy, "planted_test.nc", lambda assembly: assembly.astype("U8"))
+
+    assert "kind of assembly" in compare_by_kind(tiny_copy, tiny_release)
+    with pytest.raises(PackagingError, match="The values of test cannot be compared: both assemblies hold"):
+        compare_release(tiny_copy, str(tiny_copy))
+
+
+def test_second_time_bin_is_not_overlooked(tiny_copy, tiny_release):
+    def change(assembly):
+        return xarray.concat([assembly, assembly + 1], "time_bin")
+
+    rewrite_assembly(tiny_copy, "planted_test.nc", change)
+
+    assert "kind of assembly" in compare_by_kind(tiny_copy, tiny_release)
+    with pytest.raises(
+        PackagingError, match="both assemblies hold .*2 time bins.*, expected numbers of .*one time bin"
+    ):
+        compare_release(tiny_copy, str(tiny_copy))
+
+
+def test_neuroids_without_region_and_subject_are_compared_as_one_group(tiny_copy, tiny_release):
+    rewrite_assembly(tiny_copy, "planted_test.nc", lambda assembly: (assembly + 1).drop_vars(["region", "subject"]))
+
+    differences = compare_by_kind(tiny_copy, tiny_release)
+
+    assert differences["coordinate region"].description == "only there"
+    assert differences["values of all neuroids"].largest == pytest.approx(1)
+
+
+def test_file_that_is_no_assembly_is_named(tiny_copy, tiny_release):
+    path = tiny_copy / "planted_test.nc"
+    path.write_bytes(b"not NetCDF")
+
+    for here, there in ((tiny_copy, tiny_release), (tiny_release, tiny_copy)):
+        with pytest.raises(PackagingError, match=f"{path} cannot be read as a NetCDF file with one assembly"):
+            compare_release(here, str(there))

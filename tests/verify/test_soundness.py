@@ -1,5 +1,9 @@
 """A release as built is sound. A release with one thing wrong is not, even if its manifest lists the new hash."""
 
+import re
+import shutil
+from pathlib import Path
+
 import netCDF4
 import numpy as np
 import pandas as pd
@@ -10,9 +14,10 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import assembly_soundness
+from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
 from support import accept
-from verify.damages import TEST, TRAIN, read_coordinates, rewrite_assembly
+from verify.damages import TEST, TRAIN, change_values, read_coordinates, rewrite_assembly
 
 
 def test_release_as_built_is_sound(release, four_subject_release):
@@ -161,3 +166,55 @@ def test_full_size_release_must_have_the_sizes_of_nsd(release, monkeypatch):
     assert any("subj01 V1 has" in problem and "neuroids, expected 4276" in problem for problem in problems)
     assert f"{TRAIN}: 102 images, expected 412." in problems
     assert f"{TEST}: 26 images, expected 103." in problems
+
+
+def scale_train(release) -> None:
+    def change(values):
+        values *= 1.01
+
+    change_values(release, "planted_train.nc", change)
+
+
+def test_responses_must_be_standardised_over_train_images_if_the_recipe_says_so(tiny_tree, tmp_path):
+    build_release(tiny_tree, tmp_path / "r", make_recipe((1, 2), name="planted", standardize_on="train"))
+    assert verify_release(tmp_path / "r") == []
+    scale_train(tmp_path / "r")
+
+    (problem,) = verify_release(tmp_path / "r")
+    assert re.match(
+        r"subj01_lh_V1_v00000 has mean -?\d\S* and deviation 1\.01 over the train images, expected 0 and 1", problem
+    )
+
+
+def test_responses_of_whole_sessions_must_be_standardised_over_all_images(tiny_copy, monkeypatch):
+    monkeypatch.setattr(assembly_soundness, "N_TRIALS_PER_SESSION", 60)
+    assert verify_release(tiny_copy) == []
+    scale_train(tiny_copy)
+
+    (problem,) = verify_release(tiny_copy)
+    assert "over the train and test images, expected 0 and 1" in problem
+
+
+def test_filled_values_contradict_a_recipe_that_drops_them(tiny_copy):
+    path = tiny_copy / "release.json"
+    path.write_text(path.read_text().replace('"nan_policy": "zero"', '"nan_policy": "drop"'))
+
+    (problem,) = verify_release(tiny_copy)
+    assert problem == "release.json counts filled values, but its recipe drops every neuroid with a value to fill."
+
+
+def test_images_of_mixed_formats_that_were_copied_are_sound(tiny_tree, tmp_path):
+    tree = Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+    build_release(tree, tmp_path / "first", make_recipe((1, 2), name="first"))
+    for split in ("train", "test"):
+        folder = tree / "brainscore" / f"stimuli_{split}"
+        folder.mkdir(parents=True)
+        for number, path in enumerate(sorted((tmp_path / "first" / f"stimuli_{split}").iterdir())):
+            with Image.open(path) as image:
+                image.save(folder / (f"{path.stem}.png" if number % 2 else f"stimulus_{path.stem}.jpg"))
+
+    build_release(tree, tmp_path / "r", make_recipe((1, 2), name="copied"))
+
+    assert len({path.suffix for path in (tmp_path / "r/stimuli_test").iterdir()}) == 2
+    assert verify_release(tmp_path / "r") == []
+    assert recompute_release(tmp_path / "r", tree).problems == []
