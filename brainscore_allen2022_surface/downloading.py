@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import boto3
+import botocore.session
 from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -14,10 +16,11 @@ from tqdm import tqdm
 
 from .artifacts import StoredObject
 from .environment import RELEASE_VARIABLE
+from .secrecy import quiet_requests, without_secrets
 
 CONNECT_SECONDS = 10
-SIGNED = Config(connect_timeout=CONNECT_SECONDS)
-ANONYMOUS = Config(connect_timeout=CONNECT_SECONDS, signature_version=UNSIGNED)
+READ_SECONDS = 20  # without a byte; then the request is repeated
+N_ATTEMPTS = 6  # with the pauses between them, S3 may fail for half a minute
 
 
 def download(stored: StoredObject, path: Path) -> None:
@@ -27,34 +30,50 @@ def download(stored: StoredObject, path: Path) -> None:
     ------
     ConnectionError
         If the download fails both ways.
+    OSError
+        If the file cannot be written.
     """
     reasons = []
-    for config in (SIGNED, ANONYMOUS):
+    for signature in ({}, {"signature_version": UNSIGNED}):
         try:
-            return _download(stored, path, config)
+            with quiet_requests():
+                return _download(stored, path, signature)
         except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
             reasons.append(_reason(error))
             if isinstance(error, HTTPClientError | NoConnectionError) and not _shows_credentials(error):
                 break  # without a network, credentials make no difference
+    # Raised here, so that the exception does not lead to those of boto3, which hold the address of the server.
     raise ConnectionError(
         f"{stored} could not be downloaded: {'; without credentials: '.join(reasons)}. Check the network and your AWS "
         f"credentials, or set {RELEASE_VARIABLE} to a release on disk."
     )
 
 
-def _download(stored: StoredObject, path: Path, config: Config) -> None:
+def _download(stored: StoredObject, path: Path, signature: dict[str, Any]) -> None:
+    configured = botocore.session.get_session()
+    # boto3's own default gives up after a few seconds; what the user configured has priority.
+    attempts = configured.get_config_variable("max_attempts") or N_ATTEMPTS
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        **signature,
+    )
     client = boto3.client("s3", config=config)
     title = PurePosixPath(stored.key).name
     with tqdm(total=stored.size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
         version = {"VersionId": stored.version_id}
-        client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version, Callback=bar.update)
+        try:
+            client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version, Callback=bar.update)
+        except OSError as error:  # as without space; boto3 does not name the file
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _reason(error: Exception) -> str:
     """Return the message of an error in one line, without credentials."""
     if _shows_credentials(error):
         return "the credentials hold a character that is not allowed in credentials, such as a line end"
-    return " ".join(str(error).split())
+    return without_secrets(str(error))
 
 
 def _shows_credentials(error: Exception) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,11 +27,23 @@ REFUSED_CREDENTIALS = {
 }
 WRONG_CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
+SECRETS = (
+    (re.compile(r"//\S*@"), "//"),  # user and password in the address of a server
+    (
+        re.compile(r"\b(X-Amz-[\w-]+|AWSAccessKeyId|Signature|Credential)\s*[=:]\s*[^&\s,\"']+", re.IGNORECASE),
+        r"\1=...",
+    ),
+    (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}"), r"\1..."),  # ids of access keys: AWS IAM User Guide, "IAM identifiers"
+)
+LOGGERS = ("botocore", "boto3", "s3transfer", "urllib3")
+
+_lock = threading.Lock()
+_levels: list[list[int]] = []  # of these loggers before each request that is under way
 
 
 @contextmanager
 def explained(location: str, action: str, permissions: str) -> Iterator[None]:
-    """Turn the errors of boto3 into a `PackagingError` of one line. It never shows a credential.
+    """Turn the errors of boto3 into a `PackagingError` of one line. Neither it nor its causes show a credential.
 
     Parameters
     ----------
@@ -40,9 +54,11 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
     try:
-        yield
+        with quiet_requests():
+            yield
     except ClientError as error:
-        message = one_line(Exception(error.response.get("Error", {}).get("Message", "")))
+        _strip(error)
+        message = error.response["Error"]["Message"]
         reason = f"{error_code(error)}: {message}"
         raise PackagingError(f"{location}: failed {action} ({reason}). {_advise(error, permissions)}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
@@ -51,16 +67,57 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from error
     except (BotoCoreError, ValueError, OSError) as error:
-        reason = one_line(error)
-        if "header value" in reason:  # the message and the exception would show the credentials
+        _strip(error)
+        if "header value" in one_line(error):  # the message quotes the credentials
+            error.args = ("Invalid header value",)
             raise PackagingError(
                 f"{location}: failed {action}, because the AWS credentials contain a forbidden character, such as a line "
                 "break. Set them again."
-            ) from None
-        reason = re.sub(r"//[^/@\s]*@", "//", reason)
+            ) from error
         raise PackagingError(
-            f"{location}: failed {action} ({reason}). Is the network up, and AWS_ENDPOINT_URL right? If so, run the same command again."
+            f"{location}: failed {action} ({one_line(error)}). Is the network up, and AWS_ENDPOINT_URL right? If so, run the "
+            "same command again."
         ) from error
+
+
+def without_secrets(text: str) -> str:
+    """Return a text in one line, without passwords, signatures and ids of access keys."""
+    line = " ".join(text.split())
+    for pattern, replacement in SECRETS:
+        line = pattern.sub(replacement, line)
+    return line
+
+
+def _strip(error: BaseException) -> None:
+    """Remove secrets from an exception, and the exceptions behind it: a traceback shows them all."""
+    error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
+    error.__cause__ = error.__context__ = None
+    if hasattr(error, "kwargs"):  # of botocore's exceptions: what the message was made of
+        error.kwargs = {}
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # S3 may quote the request, with its token and signature
+        content = answer.get("Error", {})
+        answer["Error"] = {key: without_secrets(str(content.get(key, ""))) for key in ("Code", "Message")}
+
+
+@contextmanager
+def quiet_requests() -> Iterator[None]:
+    """Keep boto3 from logging its requests, even if the root logger is at DEBUG: they hold session tokens and passwords."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    with _lock:
+        _levels.append([logger.level for logger in loggers])
+        for logger in loggers:
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.INFO))
+    try:
+        yield
+    finally:
+        with _lock:
+            levels = _levels.pop(0)
+            if _levels:  # another thread still waits for an answer, and then restores the levels
+                _levels[0] = levels
+            else:
+                for logger, level in zip(loggers, levels, strict=True):
+                    logger.setLevel(level)
 
 
 def error_code(error: ClientError) -> str:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..atomic import sha1_of
 from ..errors import PackagingError
-from ..s3_errors import error_code, explained
+from ..s3_errors import error_code, explained, quiet_requests
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -246,8 +246,9 @@ def _find_tagging(session: boto3.Session, region: str | None) -> str:
     """Return the tag that Brain-Score's uploads have, the uploader; empty if AWS does not answer, as behind firewalls."""
     try:
         config = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=10)
-        sts = session.client("sts", region_name=region or "us-east-1", config=config)
-        user = sts.get_caller_identity()["Arn"].split("/")[-1]
+        with quiet_requests():
+            sts = session.client("sts", region_name=region or "us-east-1", config=config)
+            user = sts.get_caller_identity()["Arn"].split("/")[-1]
     except (BotoCoreError, ClientError) as error:
         reason = error_code(error) if isinstance(error, ClientError) else type(error).__name__
         logger.warning("AWS does not say who uploads (%s), so the objects get no tag with the uploader.", reason)
