@@ -10,7 +10,7 @@ import botocore.session
 from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 from tqdm import tqdm
 
@@ -40,8 +40,9 @@ def download(stored: StoredObject, path: Path) -> None:
                 return _download(stored, path, signature)
         except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
             reasons.append(_reason(error))
-            if isinstance(error, HTTPClientError | NoConnectionError) and not _shows_credentials(error):
-                break  # without a network, credentials make no difference
+            is_elsewhere = isinstance(error, HTTPClientError | NoConnectionError | FlexibleChecksumError)
+            if is_elsewhere and not _shows_credentials(error):
+                break  # without a network, and for wrong bytes, credentials make no difference
     # Raised here, so that the exception does not lead to those of boto3, which hold the address of the server.
     raise ConnectionError(
         f"{stored} could not be downloaded: {'; without credentials: '.join(reasons)}. Check the network and your AWS "
@@ -64,8 +65,15 @@ def _download(stored: StoredObject, path: Path, signature: dict[str, Any]) -> No
     with tqdm(total=stored.size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
         version = {"VersionId": stored.version_id}
         try:
-            client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version, Callback=bar.update)
+            try:
+                client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version, Callback=bar.update)
+            except (
+                FlexibleChecksumError
+            ):  # some bytes were wrong, by a checksum that S3 keeps; so the cache cannot try again
+                client.download_file(stored.bucket, stored.key, str(path), ExtraArgs=version)
         except OSError as error:  # as without space; boto3 does not name the file
+            if isinstance(error, BotoCoreError):  # some of them are
+                raise
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 

@@ -36,7 +36,10 @@ def refuse(status, code, message="as told by the test"):
 
 
 class Proxy:
-    """Passes requests on to S3 and records them; `fault` may answer instead, `after` acts when S3 has answered."""
+    """Passes requests on to S3 and records them; `fault` may answer instead, `after` acts when S3 has answered.
+
+    `shorten` returns the part of a content that is sent before the connection is cut, or None to send all of it.
+    """
 
     def __init__(self, port):
         self.port, self.requests, self.n_under_way, self.lock = port, [], 0, threading.Lock()
@@ -69,7 +72,10 @@ class Proxy:
                     self.send_header("Content-Length", length)
                     self.end_headers()
                     if self.command != "HEAD":
-                        self.wfile.write(content)
+                        part = proxy.shorten(request, content)
+                        self.wfile.write(content if part is None else part)
+                        if part is not None:
+                            raise Cut
                 except (Cut, OSError):
                     self.close_connection = True
                     with contextlib.suppress(OSError):
@@ -102,6 +108,7 @@ class Proxy:
     def clear(self):
         """Forget all requests and faults."""
         self.fault = self.after = lambda request: None
+        self.shorten = lambda request, content: None
         self.requests, self.passed_on = [], []
 
     def wait(self):
