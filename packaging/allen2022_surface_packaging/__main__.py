@@ -4,11 +4,18 @@
 import sys
 
 from .errors import describe_missing
+from .signals import ending_signals
 
-try:
-    from .cli import main
-except ModuleNotFoundError as error:  # a copy of this package may run where its requirements are not installed
-    sys.exit(f"allen2022-surface: {describe_missing(error)}")
+
+@ending_signals()  # also while the other modules are imported
+def main() -> None:
+    """Run the command line, and exit."""
+    try:
+        from .cli import main as run
+    except ModuleNotFoundError as error:  # a copy of this package may run where its requirements are not installed
+        sys.exit(f"allen2022-surface: {describe_missing(error)}")
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,7 @@ from .nsd.size import TreeSize
 from .progress import shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
+from .signals import ending_signals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +34,11 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Run one command, and exit.
 
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
-    and 2 for wrong usage.
+    2 for wrong usage, and 128 + n if the signal n ended the command.
     """
     options = arguments.parse(command_line)
     try:
-        with shown_log(options.log_level):
+        with shown_log(options.log_level), ending_signals():
             COMMANDS[options.command](options)
         sys.exit(0)
     except PackagingError as error:
@@ -48,13 +49,11 @@ def main(command_line: Sequence[str] | None = None) -> None:
         _fail(describe_missing(error))
     except OSError as error:
         _fail(describe_os_error(error))
-    except KeyboardInterrupt:
-        _fail("Interrupted.", status=130)
 
 
-def _fail(message: str, status: int = 1) -> None:
+def _fail(message: str) -> None:
     print(f"allen2022-surface: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(1)
 
 
 # Each command imports what it needs: all together take half a second, which nobody waits for to read a help text.

@@ -85,7 +85,7 @@ def hide(function):
 
 metadata.version, metadata.requires = hide(metadata.version), hide(metadata.requires)
 """
-RUN = f"{HIDE_PLUGIN}\nsys.modules.update(dict.fromkeys(HIDDEN))\nfrom allen2022_surface_packaging.__main__ import main"
+RUN = f"{HIDE_PLUGIN}\nsys.modules.update(dict.fromkeys(HIDDEN))\nfrom allen2022_surface_packaging.__main__ import main\nmain()"
 
 
 def run_exported(folder, *arguments, hidden=()):
