@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from multiprocessing import resource_tracker
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ..errors import PackagingError
+from ..errors import PackagingError, one_line
+from ..signals import postponed_signals
 
 if TYPE_CHECKING:
     import distributed
 
 SCHEDULER_TIMEOUT = "30s"
+NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,9 +68,15 @@ class Workers:
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
                 yield future.result()
-        except distributed.scheduler.KilledWorker as error:
+        except (distributed.scheduler.KilledWorker, distributed.scheduler.NoWorkerError) as error:
             raise PackagingError(
-                f"Several workers died while they worked on the same task ({error}). Give each more memory."
+                f"Several workers died while they worked on the same task, or all as soon as they were started "
+                f"({one_line(error)}). Give each more memory."
+            ) from error
+        except distributed.client.FutureCancelledError as error:
+            raise PackagingError(
+                f"The connection to the dask scheduler {self.scheduler or 'of this build'} was lost ({error.reason}). Run the "
+                "same command again with a scheduler that runs; the build continues."
             ) from error
         finally:
             client.cancel(futures)
@@ -74,24 +84,65 @@ class Workers:
     def _connect(self) -> distributed.Client:
         if self._client is None:
             self._client = self._exits.enter_context(_open_client(self.n_workers, self.scheduler))
-            if self.scheduler is None:
-                self._exits.callback(self._client.shutdown)
         return self._client
 
 
-def _open_client(n_workers: int, scheduler: str | None) -> distributed.Client:
+def _open_client(n_workers: int, scheduler: str | None) -> AbstractContextManager[distributed.Client]:
+    # Not as the default client: dask would send all later work of this process to it, even after it is closed.
+    return _start_workers(n_workers) if scheduler is None else _connect_to(scheduler)
+
+
+@contextmanager
+def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
+    """Yield a client of processes on this machine, which end with the block."""
+    import dask
     import distributed
 
-    # Not as the default client: dask would send all later work of this process to it, even after it is closed.
-    try:
-        if scheduler is None:
-            with _terminal_signals_blocked():
-                return distributed.Client(
-                    n_workers=n_workers, threads_per_worker=1, dashboard_address=None, set_as_default=False
+    _hide_errors()
+    with TemporaryDirectory(prefix="allen2022_surface_", ignore_cleanup_errors=True) as folder:
+        # Without the timeout, workers that die as soon as they are started are started for ever.
+        timeout = dask.config.get(NO_WORKERS_TIMEOUT, None) or "60s"
+        settings = {"temporary-directory": folder, NO_WORKERS_TIMEOUT: timeout}
+        try:
+            # A start that is interrupted never ends.
+            with _terminal_signals_blocked(), postponed_signals(), dask.config.set(settings):
+                client = distributed.Client(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    set_as_default=False,
+                    silence_logs=logging.CRITICAL,  # a worker that is stopped would complain
                 )
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            raise PackagingError(
+                f"{n_workers} workers cannot be started ({one_line(error)}). Start fewer, or none with --workers 1."
+            ) from error
+        with client:
+            try:
+                yield client
+            finally:
+                with postponed_signals():  # an end that is interrupted leaves workers behind
+                    client.shutdown()
+
+
+def _connect_to(scheduler: str) -> distributed.Client:
+    import distributed
+
+    _hide_errors()
+    try:
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
+
+
+def _hide_errors() -> None:
+    """Hide the tracebacks that dask logs beside the exceptions that it raises."""
+    for name in ("distributed.client", "distributed.diskutils", "distributed.nanny", "distributed.scheduler"):
+        logging.getLogger(name).addFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 @contextmanager
