@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SCHEDULER_TIMEOUT = "30s"
 NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
+ANY_LOCAL_PORT = "127.0.0.1:0"  # of the scheduler's pages; its usual port may be taken by another build
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,7 +110,7 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
                 client = distributed.Client(
                     n_workers=n_workers,
                     threads_per_worker=1,
-                    dashboard_address=None,
+                    dashboard_address=ANY_LOCAL_PORT,
                     set_as_default=False,
                     silence_logs=logging.CRITICAL,  # a worker that is stopped would complain
                 )
