@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
+from tools import describe_skipped, describe_tools, require_tool
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
@@ -38,6 +39,30 @@ from allen2022_surface_packaging.recipe import make_recipe
 settings.register_profile("suite", derandomize=True, max_examples=60, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(tool, ...): is skipped where one of these tools is not there; see tools.py"
+    )
+
+
+def pytest_report_header() -> list[str]:
+    return describe_tools()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            require_tool(name)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Repeat after everything else what the first lines said."""
+    yield
+    for line in describe_skipped(str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(scope="session")

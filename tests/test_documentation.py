@@ -184,6 +184,7 @@ def runnable_blocks(page):
 
 
 @pytest.mark.slow
+@pytest.mark.needs("bash")
 @pytest.mark.parametrize("page", [page for page in PAGE_NAMES if runnable_blocks(page)])
 def test_every_block_of_a_page_runs_in_order(page, folder, bucket, linked):
     shell = Shell(folder)

@@ -79,6 +79,7 @@ def test_summary_of_two_releases_is_short(releases):
     assert max(map(len, lines)) < 250
 
 
+@pytest.mark.needs("bash")
 def test_commands_of_the_summary_run(releases):
     path = releases["streams"]
     lines = [line.strip() for line in describe_build([path], 1.0).partition("next:")[2].strip().splitlines()]

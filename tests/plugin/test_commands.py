@@ -106,6 +106,7 @@ def test_list_without_a_source_fails_in_one_line(run, tmp_path, monkeypatch, var
     assert re.fullmatch(f"brainscore_allen2022_surface: {variable} is {tmp_path}/nowhere, which is not a .*\n", line)
 
 
+@pytest.mark.needs("bash")
 def test_output_that_nobody_reads_is_no_error():
     command = f"{sys.executable} -m brainscore_allen2022_surface list | true"
 

@@ -128,6 +128,7 @@ def test_the_plugins_own_tests_pass_on_data_of_the_right_size_and_only_on_such(r
     assert re.search(r"^8 failed", output.splitlines()[-1].strip("= ")), output
 
 
+@pytest.mark.needs("git", "bash")
 def test_git_commands_commit_only_the_plugin(exported, tmp_path):
     checkout, text = exported
     repository = tmp_path / "clone"

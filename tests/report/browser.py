@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import websocket
+from tools import CHROMIUM_PROGRAMS
 
 from report.reading import decode
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
@@ -103,7 +103,7 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
 
 
 def _find_chromium() -> str:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = next(filter(None, map(shutil.which, CHROMIUM_PROGRAMS)), None)
     if program is None:
         message = "no Chromium is installed, so no browser opens the report (apt-get install chromium)"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
