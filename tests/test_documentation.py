@@ -41,7 +41,6 @@ NOT_RUN = {
     ("README.md", "pip install --constraint constraints.txt -e '.[brainscore]'"),
     ("docs/cluster.md", "from dask_jobqueue import SLURMCluster"),
     ("docs/cluster.md", "allen2022-surface build NSD_ROOT RELEASE --scheduler tcp://ADDRESS"),
-    ("docs/nsd-files.md", "aws s3 sync --no-sign-request s3://natural-scenes-dataset NSD_ROOT --exclude '*' \\"),
 }
 # What a reader has done before a block that holds these words.
 BEFORE = {
