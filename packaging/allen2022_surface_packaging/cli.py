@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from . import arguments
 from .errors import PackagingError, describe_missing, describe_os_error
@@ -20,10 +19,6 @@ from .progress import shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 from .signals import ending_signals
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
@@ -238,10 +233,6 @@ COMMANDS = {
     "export": _export,
     "demo": _demo,
 }
-
-
-def _table(table: pd.DataFrame) -> str:
-    return table.to_string(index=False, max_colwidth=shutil.get_terminal_size().columns)
 
 
 def _count(problems: Sequence[str]) -> str:
