@@ -143,10 +143,11 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
 
 def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     """Make a small tree and the sound results of every command."""
-    folder.mkdir()
+    (folder / "tmp").mkdir(parents=True)
     tree, release = folder / "nsd", folder / "out" / "release"
     size = ["--subjects", SUBJECT, "--sessions", 2, "--trials", 30, "--vertices", 162, "--image-size", 8]
     simulate = ["simulate", tree, *size]
+    pack = ["pack", folder.parent / "sound_release", folder / "out" / "packed"]
     build = ["build", tree, release, "--subjects", SUBJECT, "--name", NAME]
 
     def sound(arguments: list, target: Path) -> dict:
@@ -155,24 +156,27 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
         return read_files(target)
 
     tree_files = sound(simulate, tree)
-    shutil.copytree(tree, folder / ".." / "sound_tree")
+    shutil.copytree(tree, folder.parent / "sound_tree")
     release_files = sound(build, release)
+    shutil.copytree(release, folder.parent / "sound_release")
     shutil.rmtree(folder / "out")
+    packed_files = sound(pack, folder / "out" / "packed")
     old_files = {"release.json": release_files["release.json"], "old": b"old"}
     return [
         Scene("build", folder, build, release, {}, release_files),
         Scene("build --overwrite", folder, [*build, "--overwrite"], release, old_files, release_files),
+        Scene("pack", folder, pack, folder / "out" / "packed", {}, packed_files),
         Scene("simulate", folder, simulate, tree, {}, tree_files),
     ]
 
 
 def prepare(scene: Scene) -> None:
     """Bring the folder of a scene into the state before the command."""
-    shutil.rmtree(scene.folder / "out", ignore_errors=True)
-    for path in scene.folder.glob(".*"):
-        shutil.rmtree(path)
+    for path in (scene.folder / "out", scene.folder / "tmp", *scene.folder.glob(".*")):
+        shutil.rmtree(path, ignore_errors=True)
+    (scene.folder / "tmp").mkdir()  # for temporary files
     if scene.title != "simulate" and not (scene.folder / "nsd").is_dir():
-        shutil.copytree(scene.folder / ".." / "sound_tree", scene.folder / "nsd")
+        shutil.copytree(scene.folder.parent / "sound_tree", scene.folder / "nsd")
     write_files(scene.target, scene.before)
 
 
@@ -205,7 +209,8 @@ def try_fault(scene: Scene, fault: Fault, runner: Runner) -> str | None:
 
 def find_left(folder: Path) -> list[str]:
     """List hidden files and folders; but a killed process may leave a half-written entry in the cache for a day."""
-    return [str(path) for path in folder.rglob(".*") if "cache" not in path.parent.name or path.suffix != ".partial"]
+    hidden = [path for path in folder.rglob(".*") if "cache" not in path.parent.name or path.suffix != ".partial"]
+    return [str(path) for path in (*hidden, *(folder / "tmp").iterdir())]
 
 
 def find_loss(scene: Scene, outcome: Outcome) -> str | None:
@@ -256,7 +261,11 @@ def serve(shim: str) -> None:
     import pandas.io.formats.csvs  # noqa: F401  (imported before the first fork, so that children need not)
 
     import allen2022_surface_packaging.cli as cli
+    from allen2022_surface_packaging.build import pipeline  # noqa: F401
+    from allen2022_surface_packaging.nsd import simulation  # noqa: F401
+    from allen2022_surface_packaging.publish import website
 
+    website.pack_release.__kwdefaults__["allow_simulated"] = True
     library = ctypes.CDLL(shim)
     library.faults_count.restype = ctypes.c_long
     for line in sys.stdin:
@@ -264,6 +273,7 @@ def serve(shim: str) -> None:
         with tempfile.TemporaryFile() as stderr, tempfile.TemporaryFile() as counts:
             child = os.fork()
             if child == 0:
+                tempfile.tempdir = f"{order['folder']}/tmp"
                 os.dup2(os.open(os.devnull, os.O_RDWR), 0)
                 os.dup2(stderr.fileno(), 1)
                 os.dup2(stderr.fileno(), 2)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..atomic import sha1_of
+from ..atomic import naming, sha1_of
 from ..errors import PackagingError, one_line
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .regions import RegionSlice, list_regions, write_region
@@ -155,7 +155,7 @@ def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
             f"{table_path} is damaged, expected one image file in each row, in the column image_file_name. "
             "Build the release again."
         )
-    with path.open("w", newline="", encoding="utf-8") as target:
+    with naming(path), path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, [columns[0], "filename", *columns[1:]], lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | {"filename": name} for row, name in zip(rows, names, strict=True))
@@ -167,7 +167,7 @@ def write_stimulus_zip(stimuli_path: Path, names: list[str], path: Path) -> None
 
     The images are compressed already.
     """
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX

@@ -93,4 +93,6 @@ def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
     except (FileNotFoundError, PackagingError):
         raise
     except (AttributeError, LookupError, OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename not in (None, str(path)):  # the file of a region fails
+            raise
         raise PackagingError(f"{path} cannot be read ({one_line(error)}). Build the release again.") from error

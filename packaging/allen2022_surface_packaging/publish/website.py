@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..atomic import new_folder
+from ..atomic import naming, new_folder
 from ..errors import PackagingError, one_line
 from ..nsd.facts import TERMS_URL
 from ..release import Manifest, ReleaseFolder
@@ -60,10 +60,11 @@ def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = Fa
     with new_folder(folder) as partial, temporary_folder() as made_path:
         objects = make_objects(release, manifest, made_path)
         for item in objects:
-            with written(item) as path:
+            with written(item) as path, naming(partial / item.name):
                 shutil.copyfile(path, partial / item.name)
         _write_table(partial / TABLE_NAME, objects)
-        (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
+        with naming(partial / PAGE_NAME):
+            (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
 
 
 def record_versions(
@@ -182,7 +183,7 @@ def _require_sound(release_path: Path) -> None:
 
 
 def _write_table(path: Path, objects: Sequence[BrainioObject]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with naming(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows([item.name, item.size, item.sha1, "", ""] for item in objects)

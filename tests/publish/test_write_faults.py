@@ -1,0 +1,31 @@
+"""A disk that fails while objects are made from a release. The error names the file that could not be written."""
+
+import errno
+import os
+import zipfile
+
+import pytest
+
+from allen2022_surface_packaging.publish.objects import write_stimulus_zip
+from allen2022_surface_packaging.publish.regions import list_regions, write_region
+
+
+def fail(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_region_that_cannot_be_written_is_named_and_not_its_release(release, tmp_path, monkeypatch):
+    region = list_regions(release / "Allen2022_fmri_surface_train.nc")[0]
+    monkeypatch.setattr(os, "pwrite", fail)
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/V1\.nc'"):
+        write_region(region, tmp_path / "V1.nc", identifier="x", stimulus_set_identifier="y")
+
+
+def test_zip_that_cannot_be_written_is_named(release, tmp_path, monkeypatch):
+    stimuli_path = release / "stimuli_test"
+    name = sorted(path.name for path in stimuli_path.iterdir())[0]
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/images\.zip'"):
+        write_stimulus_zip(stimuli_path, [name], tmp_path / "images.zip")
