@@ -281,6 +281,10 @@ def test_build_says_what_it_writes(built, plan):
     assert f"Two_train.nc: ({n_train}, {n_neuroids}, 1), {size:.1f} MB" in log
 
 
+def test_sessions_are_ready_before_the_first_subject_is_computed(built):
+    assert "computed again" not in built[1]
+
+
 def test_build_leaves_the_release_and_nothing_else(built, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["built"]
     manifest = Manifest.read(ReleaseFolder(tmp_path / "built"))
@@ -299,6 +303,8 @@ def test_release_that_exists_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "r").mkdir()
     with pytest.raises(PackagingError, match="exists already"):
         build_releases(tmp_path / "no tree", {tmp_path / "new": RECIPE, tmp_path / "r": RECIPE})
+    with pytest.raises(PackagingError, match="exists already"):
+        build_release(tmp_path / "no tree", tmp_path / "r", RECIPE)
     with pytest.raises(PackagingError, match="is not a release: --overwrite replaces only"):
         build_release(tmp_path / "no tree", tmp_path / "r", RECIPE, overwrite=True)
 
