@@ -132,6 +132,16 @@ def test_entry_appears_only_when_it_is_whole(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.responses"]
 
 
+def test_reader_keeps_an_entry_that_is_written_again(entry_path):
+    """The new one has another inode, so that nothing is ever half-written at the path of an entry."""
+    content = entry_path.read_bytes()
+    with entry_path.open("rb") as reader:
+        write_entry(entry_path, TRIALS[1:], VERTICES, make_responses(TRIALS[1:], VERTICES))
+
+        assert reader.read() == content
+    assert entry_path.read_bytes() != content
+
+
 def test_writing_an_entry_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", None)  # a call would raise
 
