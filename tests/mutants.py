@@ -242,22 +242,23 @@ class Copy:
         """Return whether tests pass within some seconds."""
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setsid()
             with (self.root / "output.txt").open("w") as output:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
             os._exit(self._run(tests))
         deadline = time.monotonic() + timeout
-        while True:
-            finished, status = os.waitpid(pid, os.WNOHANG)
-            if finished:
-                break
-            if time.monotonic() > deadline:
+        finished, status = 0, 1
+        try:
+            while not finished and time.monotonic() < deadline:
+                time.sleep(0.02)
+                finished, status = os.waitpid(pid, os.WNOHANG)
+        finally:
+            if not finished:  # too slow, or this process is interrupted
                 os.killpg(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return False
-            time.sleep(0.02)
-        return status == 0
+        return finished != 0 and status == 0
 
     def _run(self, tests: list[str]) -> int:
         import pytest
@@ -332,6 +333,7 @@ def main() -> None:
     unknown = [module for module in arguments.modules if module not in MODULES]
     if unknown:
         parser.error(f"{', '.join(unknown)} is not in tests/mutants.toml, which lists {', '.join(MODULES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the copy is removed
     lines = range(arguments.lines[0], arguments.lines[1] + 1) if arguments.lines else None
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Copy(Path(folder) / "repository")
