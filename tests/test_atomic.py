@@ -66,6 +66,28 @@ def test_file_keeps_its_mode_when_it_is_replaced(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_reader_of_a_file_keeps_it_when_it_is_replaced(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with path.open("rb") as reader:
+        write_whole(path, [b"after, and longer"])
+
+        assert reader.read() == b"before"
+
+
+@pytest.mark.parametrize(("options", "n_synced"), [({}, 1), ({"sync": True}, 1), ({"sync": False}, 0)])
+def test_contents_are_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch, options, n_synced):
+    path, states = tmp_path / "file", []
+
+    def look(descriptor):
+        states.append((path.exists(), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_whole(path, [b"con", b"tents"], **options)
+
+    assert states == [(False, 8)] * n_synced
+
+
 def test_file_is_unchanged_until_everything_is_written(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
@@ -108,6 +130,29 @@ def test_folder_appears_when_the_block_succeeds(tmp_path):
 
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_folder_itself_gets_the_name_and_no_copy_of_it(tmp_path):
+    with new_folder(tmp_path / "folder") as partial:
+        number = partial.stat().st_ino
+
+    assert (tmp_path / "folder").stat().st_ino == number
+
+
+def test_folder_has_another_writer_after_the_first_one_failed(tmp_path):
+    with pytest.raises(ValueError, match="stop"), new_folder(tmp_path / "folder"):
+        raise ValueError("stop")
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "second").touch()
+
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["second"]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2**20, 2**20 + 1])
+def test_sha1_of_a_file_of_any_size_is_that_of_its_content(tmp_path, n_bytes):
+    (tmp_path / "file").write_bytes(bytes(n_bytes))
+
+    assert sha1_of(tmp_path / "file") == hashlib.sha1(bytes(n_bytes)).hexdigest()
 
 
 def test_folder_is_unchanged_when_the_block_fails(tmp_path):
