@@ -217,7 +217,7 @@ DAMAGED_TABLES = {
     "file name outside": (name_first_file("../outside.png"), "'../outside.png' is not the name of an image file"),
     "absolute file name": (name_first_file("/etc/hostname"), "'/etc/hostname' is not the name of an image file"),
     "file name of two lines": (name_first_file("a\nb"), "is not the name of an image file"),
-    "long file name": (name_first_file("a" * 300), "is not the name of an image file"),
+    "long file name": (name_first_file("a" * 256), "is not the name of an image file"),
     "file name that is a folder": (name_first_file("."), "is not the name of an image file"),
     "no file names": (drop("image_file_name"), "it has no column filename"),
     "no stimulus ids": (drop("stimulus_id"), "it has no column stimulus_id"),
@@ -244,6 +244,12 @@ def test_damaged_stimulus_table_is_refused(release_copy, damage):
     load_refused(release_copy, TABLE, rf"is damaged \(.*{reason}.*\). Build the release again")
     with pytest.raises(ValueError, match=reason):
         load_stimulus_set(NAME, "test", source=release_copy)
+
+
+def test_longest_file_name_is_accepted_and_missing(release_copy):
+    change_table(release_copy, name_first_file("a" * 255))
+
+    load_refused(release_copy, f"stimuli_test/{'a' * 255}", "and 0 more images of .* are missing")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe\0", b'"stimulus_id', b"a,b\n1,2,3\n1,2,3,4,5\n"], ids=repr)

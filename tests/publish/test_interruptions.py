@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +69,41 @@ def test_request_is_repeated_when_the_connection_is_cut(release, s3, proxy, arti
     assert len(cuts) == 2
     assert sorted(proxy.contents_sent()) == sorted(OBJECTS)
     assert count_versions(s3) == ONE_VERSION_EACH
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD", "GET"])
+def test_request_is_repeated_when_the_connection_stalls(release, s3, proxy, artifacts_path, monkeypatch, method):
+    """S3 accepts a request and does not answer in time. An object may have been written when the request is repeated."""
+    monkeypatch.setattr("allen2022_surface_packaging.publish.s3.READ_SECONDS", 0.5)
+    stalled = []
+
+    def after(request):
+        if request.method == method and request.name == OBJECTS[1] and not stalled:
+            stalled.append(request)
+            time.sleep(1.5)
+
+    proxy.after = after
+
+    publish(release, artifacts_path)
+
+    assert stalled
+    assert count_versions(s3) == ONE_VERSION_EACH
+
+
+def test_object_whose_version_is_gone_is_not_recorded(release, s3, proxy, artifacts_path):
+    """Someone deletes the new version before it is looked up."""
+
+    def after(request):
+        if request.puts(OBJECTS[1]):
+            for version_id in list_versions(s3)[OBJECTS[1]]:
+                s3.delete_object(Bucket="brain", Key=f"{PREFIX}/{OBJECTS[1]}", VersionId=version_id)
+
+    proxy.after = after
+    before = artifacts_path.read_bytes()
+
+    with pytest.raises(PackagingError, match=f"{OBJECTS[1]} is not what was sent: S3 reports None"):
+        publish(release, artifacts_path)
+    assert artifacts_path.read_bytes() == before
 
 
 def test_objects_that_were_sent_are_not_sent_again(release, s3, proxy, artifacts_path, monkeypatch):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LARGEST_OBJECT_BYTES = 5 * 2**30  # of one PutObject: Amazon S3 User Guide, "Uploading objects"
+READ_SECONDS = 60.0  # without a byte; then the request is repeated. S3 may need a while to check an object of 5 GB
 N_ATTEMPTS = 6  # with the pauses between them, S3 may fail for half a minute
 # S3's answers if an object was written meanwhile
 OVERTAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
@@ -108,7 +109,9 @@ def open_target(destination: str) -> UploadTarget:
         session = boto3.Session(botocore_session=configured)
         # boto3's own default gives up after a few seconds; what the user configured has priority.
         attempts = configured.get_config_variable("max_attempts") or N_ATTEMPTS
-        retrying = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        retrying = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts}, connect_timeout=10, read_timeout=READ_SECONDS
+        )
         client = session.client("s3", config=retrying)
         anonymous = session.client("s3", config=retrying.merge(Config(signature_version=UNSIGNED)))
         status = client.get_bucket_versioning(Bucket=bucket).get("Status", "never switched on")
