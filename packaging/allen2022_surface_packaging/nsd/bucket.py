@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 N_CONNECTIONS = 4  # per file, and two files are read at the same time; one connection to S3 carries 50 to 100 MB/s
+READ_SECONDS = 30.0  # without a byte; then the request is repeated
 N_ATTEMPTS = 8  # without a single byte in between; the pause before the last is half a minute
 PAGE_BYTES = 64 * 2**10  # small reads from a bucket, such as HDF5's, are widened to this
 N_PAGES = 64
@@ -90,7 +91,7 @@ class Bucket:
         config = Config(
             retries={"mode": "standard", "max_attempts": 5},
             connect_timeout=10,
-            read_timeout=30,
+            read_timeout=READ_SECONDS,
             max_pool_connections=4 * N_CONNECTIONS,
         )
         if session.get_credentials() is None:
