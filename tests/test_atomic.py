@@ -251,6 +251,7 @@ def test_folder_appears_when_unlocking_reports_an_error(tmp_path, monkeypatch):
     with new_folder(tmp_path / "folder") as partial:
         (partial / "new").touch()
         monkeypatch.setattr(os, "close", fail)
+    monkeypatch.undo()  # pytest closes folders too, when it removes the temporary one
 
     assert names(tmp_path / "folder") == ["new"]
 
