@@ -24,7 +24,7 @@ kernelspec: {name: python3}
 language_info: {name: python, pygments_lexer: ipython3}
 ---
 """
-SIZE = TreeSize(n_sessions=4, n_trials=240, n_vertices=10_242, betas=(DEFAULT_BETAS,))
+SIZE = TreeSize(n_sessions=4, n_trials=180, n_vertices=10_242, betas=(DEFAULT_BETAS,))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -28,7 +28,9 @@ from brainscore_allen2022_surface.ceiling import expected_consistency
 assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
 assert per_neuroid.shape == (920,)
 
-assert abs(np.nanmedian(noise_ceilings) - np.nanmedian(test["nc_testset"].values)) < 4
+for region in ("V1", "V2", "V4", "IT"):  # the simulated ceilings of regions differ much
+    of_region = test["region"].values == region
+    assert abs(np.nanmedian(noise_ceilings[of_region]) - np.nanmedian(test["nc_testset"].values[of_region])) < 4
 assert list(v1_ceilings["subject"]) == [f"subj{number:02d}" for number in range(1, 9)]
 truth = v1_ceilings["median_nc_testset"]
 assert ((v1_ceilings["lower"] < truth) & (truth < v1_ceilings["upper"])).sum() >= 6
