@@ -28,7 +28,11 @@ static long first;
 static int error_number; /* 0: a read or write is short. DEATH: the process is killed before the call */
 static int lasts;        /* whether all later calls fail as well */
 static int is_armed;
-static atomic_long *n_calls; /* shared with processes that are forked later */
+
+static const char *const CALLS[] = {"read",     "write", "open",   "close", "rename", "fallocate",
+                                    "truncate", "mkdir", "unlink", "stat",  "flock",  "fsync", "chmod"};
+#define N_CALLS (sizeof CALLS / sizeof *CALLS)
+static atomic_long *n_calls; /* by kind of call; shared with processes that are forked later */
 
 void faults_arm(const char *below, const char *call, long n, int error, int all_later)
 {
@@ -37,14 +41,17 @@ void faults_arm(const char *below, const char *call, long n, int error, int all_
     first = n;
     error_number = error;
     lasts = all_later;
-    n_calls = mmap(NULL, sizeof *n_calls, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    n_calls = mmap(NULL, N_CALLS * sizeof *n_calls, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     is_armed = 1;
 }
 
-/* How many calls of the kind there were. */
-long faults_count(void)
+/* How many calls of a kind there were. */
+long faults_count(const char *call)
 {
-    return *n_calls;
+    for (size_t i = 0; i < N_CALLS; i++)
+        if (!strcmp(call, CALLS[i]))
+            return n_calls[i];
+    return -1;
 }
 
 static int is_below(const char *path)
@@ -73,9 +80,14 @@ static int is_open_below(int descriptor)
 
 static int is_meant(int is_below_folder, const char *call)
 {
-    if (!is_below_folder || strcmp(call, armed_call))
+    if (!is_below_folder)
         return 0;
-    long n = atomic_fetch_add(n_calls, 1) + 1;
+    size_t i = 0;
+    while (strcmp(call, CALLS[i]))
+        i++;
+    long n = atomic_fetch_add(&n_calls[i], 1) + 1;
+    if (strcmp(call, armed_call))
+        return 0;
     int is_hit = n == first || (lasts && n > first && first > 0);
     if (is_hit && error_number == DEATH)
         kill(getpid(), SIGKILL);

@@ -2,19 +2,24 @@
 
 One process runs all cases. It is started with the shim `faults.c` loaded, imports the package once, and forks for every command.
 
-The suite runs a sample of the cases (`test_faults.py`). All of them take several minutes::
+The suite runs a sample (`test_faults.py`). This runs more, and prints every case that breaks a promise, and a summary::
 
-    python tests/faults.py            # prints every case that breaks a promise, and a summary
+    python tests/faults.py                      # every call once, with an error chosen at random: an hour
+    python tests/faults.py --cases 300 --seed 1
 """
 
+import argparse
+import ctypes
 import errno
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -65,11 +70,11 @@ NO_FAULT = Fault("none", 0, SHORT, False)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: its exit status (negative for a signal), its standard error, and the calls it made."""
+    """How a command ended: its exit status (negative for a signal), its standard error, and how many calls it made."""
 
     status: int
     stderr: str
-    n_calls: int
+    n_calls: dict[str, int]
 
 
 class Runner:
@@ -180,16 +185,19 @@ def prepare(scene: Scene) -> None:
     write_files(scene.target, scene.before)
 
 
-def list_cases(scene: Scene, runner: Runner) -> list[Fault]:
-    """List every fault of a scene."""
-    faults = []
-    for call, errors in ERRORS.items():
-        prepare(scene)
-        n_calls = runner.run(scene.arguments, scene.folder, Fault(call, 0, SHORT, False)).n_calls
-        for n in range(1, n_calls + 1):
-            faults += [Fault(call, n, error, lasts) for error in errors for lasts in (False, True)]
-            faults += [Fault(call, n, DEATH, False)] * (call in DEADLY)
-    return faults
+def list_faults(scene: Scene, runner: Runner) -> dict[str, list[list[Fault]]]:
+    """List what can happen at every call of a command, by the kind of the call."""
+    prepare(scene)
+    n_calls = runner.run(scene.arguments, scene.folder).n_calls
+    return {
+        call: [
+            [Fault(call, n, error, lasts) for error in errors for lasts in (False, True)]
+            + [Fault(call, n, DEATH, False)] * (call in DEADLY)
+            for n in range(1, n_calls[call] + 1)
+        ]
+        for call, errors in ERRORS.items()
+        if n_calls[call]
+    }
 
 
 def try_fault(scene: Scene, fault: Fault, runner: Runner) -> str | None:
@@ -208,9 +216,14 @@ def try_fault(scene: Scene, fault: Fault, runner: Runner) -> str | None:
 
 
 def find_left(folder: Path) -> list[str]:
-    """List hidden files and folders; but a killed process may leave a half-written entry in the cache for a day."""
-    hidden = [path for path in folder.rglob(".*") if "cache" not in path.parent.name or path.suffix != ".partial"]
-    return [str(path) for path in (*hidden, *(folder / "tmp").iterdir())]
+    """List hidden and temporary files and folders.
+
+    A killed process may leave a half-written entry in the cache for a day, and an empty temporary folder.
+    """
+    temporary = folder / "tmp"
+    hidden = [path for path in folder.rglob(".*") if path.suffix != ".partial" or "cache" not in path.parent.name]
+    left = [path for path in hidden if temporary not in path.parents]
+    return [str(path) for path in (*left, *(path for path in temporary.rglob("*") if path.is_file()))]
 
 
 def find_loss(scene: Scene, outcome: Outcome) -> str | None:
@@ -247,17 +260,24 @@ def find_broken_promise(scene: Scene, fault: Fault, outcome: Outcome) -> str | N
 
 
 def iterate_cases(runner: Runner, folder: Path, n: int | None, seed: int) -> Iterator[tuple[Fault, str | None]]:
-    """Try some faults chosen at random, or all, and yield each with the promise that it breaks."""
+    """Try faults, and yield each with the promise that it breaks.
+
+    `n` faults are chosen at random, of every kind of call as many; without it, one fault of every call.
+    """
+    rng = random.Random(seed)
     scenes = make_scenes(folder, runner)
-    cases = [(scene, fault) for scene in scenes for fault in list_cases(scene, runner)]
-    for scene, fault in cases if n is None else random.Random(seed).sample(cases, n):
+    kinds = [(scene, faults) for scene in scenes for faults in list_faults(scene, runner).values()]
+    if n is None:
+        cases = [(scene, rng.choice(choices)) for scene, calls in kinds for choices in calls]
+    else:
+        chosen = rng.sample(kinds * -(-n // len(kinds)), n)
+        cases = [(scene, rng.choice(rng.choice(calls))) for scene, calls in chosen]
+    for scene, fault in cases:
         yield fault, try_fault(scene, fault, runner)
 
 
 def serve(shim: str) -> None:
     """Run the commands that standard input orders, each in a child process."""
-    import ctypes
-
     import pandas.io.formats.csvs  # noqa: F401  (imported before the first fork, so that children need not)
 
     import allen2022_surface_packaging.cli as cli
@@ -283,46 +303,44 @@ def serve(shim: str) -> None:
                 try:
                     cli.main(order["arguments"])
                 finally:
-                    os.write(counts.fileno(), str(library.faults_count()).encode())
-            status, is_over = 0, 0
-            deadline = TIMEOUT_SECONDS * 100
-            while not is_over and deadline:
-                is_over, status = os.waitpid(child, os.WNOHANG)
-                deadline -= 1
-                if not is_over:
-                    select_sleep()
-            if not is_over:
-                os.kill(child, 9)
-                os.waitpid(child, 0)
-                status = 9
+                    n_calls = {call: library.faults_count(call.encode()) for call in ERRORS}
+                    os.write(counts.fileno(), json.dumps(n_calls).encode())
+            outcome_status = wait_for(child)
             stderr.seek(0)
             counts.seek(0)
             outcome = Outcome(
-                os.waitstatus_to_exitcode(status),
+                outcome_status,
                 stderr.read().decode(errors="replace"),
-                int(counts.read() or 0),
+                json.loads(counts.read() or "{}"),
             )
         print(json.dumps(asdict(outcome)), flush=True)
 
 
-def select_sleep() -> None:
-    """Wait for a hundredth of a second."""
-    import time
-
-    time.sleep(0.01)
+def wait_for(child: int) -> int:
+    """Return the exit status of a child process, negative for a signal; a child that takes too long is killed."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    is_over, status = os.waitpid(child, os.WNOHANG)
+    while not is_over:
+        time.sleep(0.005)
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGALRM)  # not SIGKILL, which is a fault
+        is_over, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status)
 
 
 def main() -> None:
-    """Try all faults, and print those that break a promise."""
+    """Try faults, and print those that break a promise."""
     if "--serve" in sys.argv:
         serve(sys.argv[-1])
         return
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--cases", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     calls: Counter[str] = Counter()
     n_broken = 0
     with tempfile.TemporaryDirectory() as folder, Runner(compile_shim(Path(folder))) as runner:
-        n = int(sys.argv[1]) if len(sys.argv) > 1 else None
-        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-        for fault, broken in iterate_cases(runner, Path(folder) / "scene", n, seed):
+        for fault, broken in iterate_cases(runner, Path(folder) / "scene", options.cases, options.seed):
             calls[fault.call] += 1
             if broken:
                 n_broken += 1

@@ -26,7 +26,7 @@ from allen2022_surface_packaging.recipe import make_recipe
 from reference import prepare_regions
 from support import hashes, run_cli
 
-# How many faults are tried, and the seed of their choice. `python tests/faults.py` tries all.
+# How many faults are tried, and the seed of their choice. `python tests/faults.py` tries one at every call.
 N_FAULTS = int(os.environ.get("ALLEN2022_SURFACE_FAULTS", "40"))
 SEED = int(os.environ.get("ALLEN2022_SURFACE_FAULTS_SEED", "0"))
 RECIPE = make_recipe((1,), name="one")

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from allen2022_surface_packaging.publish.objects import write_stimulus_zip
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
+from allen2022_surface_packaging.publish.temporary import temporary_folder
 
 
 def fail(*_):
@@ -29,3 +32,15 @@ def test_zip_that_cannot_be_written_is_named(release, tmp_path, monkeypatch):
 
     with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/images\.zip'"):
         write_stimulus_zip(stimuli_path, [name], tmp_path / "images.zip")
+
+
+def test_no_temporary_folder_is_left_when_it_cannot_get_its_name(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError), temporary_folder():
+        pass
+
+    assert not list(tmp_path.iterdir())

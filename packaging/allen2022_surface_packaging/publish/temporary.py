@@ -31,6 +31,9 @@ def temporary_folder() -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(unlocked_path, ignore_errors=True)  # if it has not got its name
+        raise
     finally:
         os.close(descriptor)
 
