@@ -194,3 +194,13 @@ def test_disk_that_fails_is_named(nsd_tree, monkeypatch, read):
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(OSError, match=rf"Input/output error: '{nsd_tree / IMAGES}'"):
         read(raw_file(nsd_tree / IMAGES))
+
+
+def test_error_of_closing_a_file_that_was_only_read_is_ignored(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+
+    with FolderFile(tmp_path / "file") as file:
+        assert file.read() == b"content"
+        os.close(file.fileno())  # closing it again is an error
+
+    assert file.closed

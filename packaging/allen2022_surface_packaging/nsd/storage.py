@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,7 +52,7 @@ class FolderFile(io.FileIO):
     def read_at(self, start: int, buffer: memoryview) -> int:
         """Fill `buffer` from byte `start` on, and return how many bytes the file had for it."""
         n_read = 0
-        with naming(self._path):
+        with naming(Path(os.fsdecode(self.name))):
             while n_read < len(buffer):
                 n = os.preadv(self.fileno(), [buffer[n_read:]], start + n_read)
                 if not n:
@@ -60,13 +61,9 @@ class FolderFile(io.FileIO):
         return n_read
 
     def close(self) -> None:
-        """Close the file."""
-        with naming(self._path):
+        """Close the file. An error is ignored: what was read is in memory, and nothing was written."""
+        with suppress(OSError):
             super().close()
-
-    @property
-    def _path(self) -> Path:
-        return Path(os.fsdecode(self.name))
 
 
 @dataclass(frozen=True)
