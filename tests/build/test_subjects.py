@@ -202,16 +202,19 @@ def test_one_vertex_has_the_same_bytes_alone_and_among_others(task):
         assert alone[split].tobytes() == among_others[split][:, [7]].tobytes()
 
 
-def test_bytes_are_the_same_for_any_limits(task, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_band_values", "n_rows"), [(2 * N_COLUMNS, [2, 2, 2]), (1, [1] * 6), (5 * N_COLUMNS, [5, 1])]
+)
+def test_bytes_are_the_same_for_any_limits(task, monkeypatch, n_band_values, n_rows):
     whole = read_values(compute_subject(task))
     monkeypatch.setattr(subjects, "MOST_RESPONSES", 1)  # so that a block is as narrow as possible
     monkeypatch.setattr(subjects, "MOST_THREADS", 1)
-    monkeypatch.setattr(subjects, "BAND_VALUES", 2 * N_COLUMNS)
+    monkeypatch.setattr(subjects, "BAND_VALUES", n_band_values)
     values = compute_subject(task)
 
     widths = [width for _, width in values.blocks]
     assert widths == [*[BLOCK_VERTICES] * 8, 70, BLOCK_VERTICES, 1]
-    assert [len(band) for _, band in values.bands("test")] == [2, 2, 2]
+    assert [len(band) for _, band in values.bands("test")] == n_rows
     for split, actual in read_values(values).items():
         assert actual.tobytes() == whole[split].tobytes()
 
