@@ -197,6 +197,15 @@ def test_only_missing_entries_are_computed_and_counted(plan_of, tmp_path, caplog
     assert "subj01 session 03 is standardised" in messages
 
 
+def test_parts_that_a_killed_build_left_are_removed(plan_of, tmp_path):
+    (tmp_path / ".a.responses.0.partial").touch()
+    os.utime(tmp_path / ".a.responses.0.partial", (0, 0))
+    (tmp_path / ".b.responses.0.partial").touch()  # of a build that may be running
+    SessionCache([plan_of(V1)], tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [".b.responses.0.partial"]
+
+
 def test_nothing_is_said_about_an_empty_cache(plan_of, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         fill([plan_of(V1)], tmp_path)

@@ -194,33 +194,31 @@ def test_vertex_is_invalid_when_a_prepared_average_is_nan(task, rng, column):
     assert np.flatnonzero(~values.is_valid).tolist() == [column]
 
 
-class ManyImages:
-    """Responses to so many images that NumPy sums a single column in another order than those of a matrix."""
-
-    images = np.arange(500)
-    n_repetitions = 3
-
-    def __init__(self, rng):
-        self.values = rng.normal(0.5, 2, (500, 3, 9)).astype(np.float32)
-
-    def read(self, hemisphere, vertices):
-        return self.values[:, :, vertices]
-
-
 @pytest.mark.parametrize("is_prepared", [False, True])
-def test_one_vertex_has_the_same_bytes_alone_and_among_others(task, rng, is_prepared):
-    averages = rng.normal(1, 3, (500, 9)).astype(np.float32) if is_prepared else None
-    rows, nothing = np.arange(500), np.array([], int)
-    task = replace(
-        task, responses=ManyImages(rng), averaged=rows, train=rows, statistics=rows, test=rows, averages=averages
-    )
-    among_others = read_values(compute_subject(replace(task, vertices={"lh": np.arange(9), "rh": nothing})))
-    for vertex in range(9):
-        averages_alone = averages[:, [vertex]] if is_prepared else None
-        alone = replace(task, vertices={"lh": np.array([vertex]), "rh": nothing}, averages=averages_alone)
+def test_single_vertex_is_computed_as_a_matrix(task, rng, monkeypatch, is_prepared):
+    """NumPy sums a single column in another order, which may change the last bit of a value."""
+    shapes, standardise = [], subjects.standardise_images
 
-        for split, values in read_values(compute_subject(alone)).items():
-            assert values.tobytes() == among_others[split][:, [vertex]].tobytes()
+    def look(averages, tests, **options):
+        shapes.append((averages.shape, tests.shape))
+        return standardise(averages, tests, **options)
+
+    monkeypatch.setattr(subjects, "standardise_images", look)
+    averages = rng.normal(1, 3, (4, 1)).astype(np.float32) if is_prepared else None
+    alone = replace(task, vertices={"lh": np.array([7]), "rh": np.array([], int)}, averages=averages)
+    values = compute_subject(replace(alone, is_validity_needed=True))
+
+    assert shapes == [((4, 2), (2, N_REPETITIONS, 2))]
+    assert {split: array.shape for split, array in read_values(values).items()} == {"train": (2, 1), "test": (6, 1)}
+    assert len(values.is_valid) == len(values.n_invalid["test"]) == 1
+
+
+def test_one_vertex_has_the_same_bytes_alone_and_among_others(task):
+    among_others = read_values(compute_subject(task))
+    alone = read_values(compute_subject(replace(task, vertices={"lh": np.array([7]), "rh": np.array([], int)})))
+
+    for split in ("train", "test"):
+        assert alone[split].tobytes() == among_others[split][:, [7]].tobytes()
 
 
 @pytest.mark.parametrize(
