@@ -149,7 +149,7 @@ def test_folder_has_another_writer_after_the_first_one_failed(tmp_path):
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1, 2**20, 2**20 + 1])
-def test_sha1_of_a_file_of_any_size_is_that_of_its_content(tmp_path, n_bytes):
+def test_sha1_of_any_file_is_that_of_its_content(tmp_path, n_bytes):
     (tmp_path / "file").write_bytes(bytes(n_bytes))
 
     assert sha1_of(tmp_path / "file") == hashlib.sha1(bytes(n_bytes)).hexdigest()

@@ -279,7 +279,7 @@ def test_manifest_that_contradicts_itself_is_refused(tmp_path, contradiction):
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_region_of_each_may_have_any_label_when_the_recipe_names_none():
+def test_region_of_each_may_have_any_label_by_default():
     recipe = replace(RECIPE, regions=(Region("", "streams", each=True),))
     regions = (ReleasedRegion("x", "streams", (1,), 2), ReleasedRegion("y", "streams", (9,), 2))
     counts = {subject: {name: FilledCounts(0, 0, 0) for name in "xy"} for subject in ("subj01", "subj04")}

@@ -61,7 +61,7 @@ def test_assembly_holds_values_coordinates_and_names(tmp_path):
 
 
 @pytest.mark.parametrize(("given_name", "name"), [(None, "a.train"), ("b.train", "b.train")])
-def test_stimulus_set_has_the_name_of_the_assembly_unless_another_is_given(tmp_path, given_name, name):
+def test_stimulus_set_is_named_as_the_assembly_by_default(tmp_path, given_name, name):
     attributes = read(write(tmp_path / "a.nc", stimulus_set_identifier=given_name)).attrs
 
     assert attributes == {"identifier": "a.train", "stimulus_set_identifier": name}

@@ -118,7 +118,7 @@ def test_files_of_values_are_removed_one_by_one(plan, values, folder):
     assert seen == [False, False]
 
 
-def test_assemblies_have_the_name_of_the_recipe_and_the_coordinates_of_the_plan(plan, values, folder):
+def test_assemblies_have_names_of_the_recipe_and_coordinates_of_the_plan(plan, values, folder):
     write_assemblies(plan, iter(values), folder)
 
     train, test = open_assembly(folder, "train"), open_assembly(folder, "test")
@@ -167,7 +167,7 @@ def test_invalid_vertices_of_each_subject_are_left_out_when_asked(plan, values, 
     assert record.shapes["train"][1] == len(open_assembly(folder, "train")["neuroid"])
 
 
-def test_subject_without_a_valid_vertex_is_refused_when_invalid_ones_are_dropped(plan, values, folder):
+def test_subject_without_a_valid_vertex_is_refused_when_dropping(plan, values, folder):
     dropping = replace(plan, recipe=replace(RECIPE, nan_policy="drop"))
     values[0].is_valid[:] = False
 
@@ -291,7 +291,7 @@ def test_build_leaves_the_release_and_nothing_else(built, tmp_path):
     assert manifest.files["Two_train.nc"].sha1 == sha1_of(tmp_path / "built" / "Two_train.nc")
 
 
-def test_cache_of_a_build_is_kept_without_values_when_it_is_named(tiny_tree, tmp_path):
+def test_named_cache_of_a_build_is_kept_without_values(tiny_tree, tmp_path):
     build_release(tiny_tree, tmp_path / "r", RECIPE, cache_path=tmp_path / "cache")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "r"]

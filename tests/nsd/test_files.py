@@ -299,7 +299,7 @@ def test_line_of_a_colour_table_without_number_and_name_is_refused(line):
 
 
 @pytest.mark.parametrize("line", ["1 other", "2 V1v", "0 V1v"])
-def test_number_or_name_that_occurs_twice_in_a_colour_table_is_refused(line):
+def test_repeated_number_or_name_in_a_colour_table_is_refused(line):
     label, name = line.split()
     with pytest.raises(PackagingError, match=rf"names the label {label} '{name}', but one of them is taken"):
         read_label_names(file_of(f"1 V1v\n{line}\n".encode()))
