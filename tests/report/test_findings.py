@@ -15,6 +15,7 @@ from allen2022_surface_packaging.report.findings import list_findings
 from allen2022_surface_packaging.report.page import write_report
 from allen2022_surface_packaging.report.statistics import read_neuroids
 from allen2022_surface_packaging.report.summaries import summarise_invalid, summarise_regions, summarise_repetitions
+from allen2022_surface_packaging.report.verification import UNKNOWN, WRONG, read_verdict
 from report.conftest import plant_neuroids, plant_release
 from report.reading import Page
 from support import run_cli
@@ -202,3 +203,49 @@ def test_check_of_another_name_is_shown_with_its_problems(release_copy):
     assert "1 problem found" in findings_of(page)
     assert "nsd_00001 is <black>" in page.text
     assert "<black>" not in page.source
+
+
+def test_verdict_about_an_earlier_build_is_not_shown(release_copy, nsd_tree):
+    assert run_cli("verify", release_copy, "--nsd-root", nsd_tree).returncode == 0
+    folder = ReleaseFolder(release_copy)
+    assert read_verdict(folder).title == "Verified against the raw files"
+    path = release_copy / "release.json"
+    path.write_text(path.read_text() + "\n")
+
+    verdict = read_verdict(folder)
+
+    assert (verdict.state, verdict.title, verdict.checks) == (UNKNOWN, "Not verified since it was built again", ())
+
+
+def test_every_comparison_is_shown_with_what_is_allowed(release_copy):
+    path = release_copy / "verify.json"
+    same = {"verdict": "identical", "differences": [], "filled": {}}
+    row = {"split": "test", "what": "values", "beyond tolerance": 2, "of": 9, "where": "here"}
+    recomputed = {"values": 7, "largest difference": 3e-7}
+    content = {
+        "release": {"problems": []},
+        "nsd_root": {"every_vertex": True, "tolerance": 1e-5, "differences": [recomputed], "problems": []},
+        "against": {"/data/a": same, "/data/b": same | {"verdict": "different", "differences": [row]}},
+    }
+    path.write_text(json.dumps(content))
+
+    verdict = read_verdict(ReleaseFolder(release_copy))
+
+    assert (verdict.state, verdict.title) == (WRONG, "1 problem found")
+    assert [check.result for check in verdict.checks] == [
+        "No file is missing or damaged.",
+        "7 values were recomputed (every value). The largest difference is 3.0e-07. Up to 1e-05 is allowed.",
+        "identical, compared with a.",
+        "different, compared with b.",
+    ]
+    assert verdict.checks[-1].problems == ("test, values: 2 of 9 differ, here",)
+
+
+def test_raw_files_that_contradict_the_release_are_said_to_have_stopped_the_recomputation(release_copy):
+    findings = {"every_vertex": False, "differences": [], "problems": ["The manifest has 5 sessions of subj01."]}
+    (release_copy / "verify.json").write_text(json.dumps({"nsd_root": findings}))
+
+    (check,) = read_verdict(ReleaseFolder(release_copy)).checks
+
+    assert check.result == "No value was recomputed, because the raw files contradict the release."
+    assert check.problems == ("The manifest has 5 sessions of subj01.",)
