@@ -47,7 +47,8 @@ def local_file(file: LocalFile | StoredObject) -> Path:
     stamp_name = hashlib.sha1(f"{path.resolve()} {file.sha1}".encode()).hexdigest()
     if not passes([path], cache_path() / RELEASE_STAMPS / stamp_name, lambda: sha1_of(path) == file.sha1):
         raise ValueError(
-            f"{path} is damaged: its SHA-1 is not that in release.json, {file.sha1}. Build the release again."
+            f"{path} is damaged: its SHA-1 is {sha1_of(path)}, expected {file.sha1} as in release.json. "
+            "Build the release again."
         )
     return path
 
