@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..errors import PackagingError
 from ..nsd.facts import subject_name
 from ..nsd.inspection import inspect_tree
 from ..nsd.plan import Plan
+from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..recipe import Recipe
 from ..release import (
@@ -97,7 +98,7 @@ def build_releases(
     Raises
     ------
     PackagingError
-        If the tree is incomplete or malformed, a release exists, or the disk is full.
+        If the tree is incomplete, malformed or changed meanwhile, a release exists, or the disk is full.
     """
     for path in recipes:
         refuse_existing(path, overwrite=overwrite)
@@ -108,6 +109,7 @@ def build_releases(
         ).require_sound()
         for path, recipe in recipes.items()
     }
+    stamps = {file: file.stamp() for plan in plans.values() for file in plan.inputs}
     first_path = next(iter(recipes)).absolute()
     with ExitStack() as exits:
         folders = {path: exits.enter_context(ExitStack()) for path in recipes}
@@ -119,6 +121,7 @@ def build_releases(
         cache.prepare(workers)
         for path, plan in plans.items():
             _write_release(plan, ReleaseFolder(partial_paths[path]), cache, workers)
+            _refuse_changed(plan.inputs, stamps)
             folders[path].close()  # the release appears, whatever happens to the next
 
 
@@ -135,6 +138,13 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     manifest = describe_release(plan, assemblies, folder)
     with naming(folder.manifest_path):
         manifest.write(folder)
+
+
+def _refuse_changed(inputs: Iterable[RawFile], stamps: Mapping[RawFile, str]) -> None:
+    """Raise a `PackagingError` if a raw file is not what it was when the build started: parts of both may be in the release."""
+    for file in inputs:
+        if not file.exists() or file.stamp() != stamps[file]:
+            raise PackagingError(f"{file} was changed or removed while the build ran. Start it again.")
 
 
 def _plan_subjects(plan: Plan, cache: SessionCache, scratch: Path) -> list[SubjectTask]:

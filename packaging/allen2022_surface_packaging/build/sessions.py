@@ -67,8 +67,8 @@ class SessionCache:
         Raises
         ------
         PackagingError
-            If a betas file is missing, damaged or of another shape than the rest of the tree, the scheduler cannot be
-            reached, or workers keep dying.
+            If a betas file is missing, damaged, of another shape than the rest of the tree or changed meanwhile, the
+            scheduler cannot be reached, or workers keep dying.
         """
         missing = [task for task in self.tasks.values() if not task.path.is_file()]
         n_present = len(self.tasks) - len(missing)
@@ -77,6 +77,12 @@ class SessionCache:
         computed: Iterable[str] = workers.run(compute_entry, missing)
         for name in follow(computed, n_items=len(missing), title="sessions standardised", unit="session"):
             logger.debug("%s is standardised", name)
+        for task in missing:
+            if not task.path.name.startswith(_key(task.session)):
+                task.path.unlink(missing_ok=True)  # its name says that it is of the files as they were
+                raise PackagingError(
+                    f"{' or '.join(map(str, task.session.betas.values()))} was changed while the build ran. Start it again."
+                )
 
     def responses_of(self, plan: Plan, subject: int) -> SubjectResponses:
         """Return access to the responses of a subject that a plan needs."""
@@ -86,7 +92,7 @@ class SessionCache:
             images=plan.single_trial_images,
             n_repetitions=n_repetitions,
             sessions=[_select(session, plan.single_trial_images) for session in sessions],
-            tasks=[self.tasks[_key(session)] for session in sessions],
+            tasks=[self.tasks[_files_of(session)] for session in sessions],
         )
 
 
@@ -175,26 +181,27 @@ def compute_entry(task: SessionTask) -> str:
     return str(task.session)
 
 
-def _list_tasks(plans: Sequence[Plan], folder: Path) -> dict[str, SessionTask]:
-    """List what the cache must hold of every session over all plans."""
-    users: dict[str, list[tuple[Session, Plan]]] = {}
+def _list_tasks(plans: Sequence[Plan], folder: Path) -> dict[tuple[str, ...], SessionTask]:
+    """List what the cache must hold of every session over all plans, by the betas files of the session."""
+    users: dict[tuple[str, ...], list[tuple[Session, Plan]]] = {}
     for plan in plans:
         for session in plan.sessions:
-            users.setdefault(_key(session), []).append((session, plan))
+            users.setdefault(_files_of(session), []).append((session, plan))
     present = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIX))
     vertex_sets: dict[frozenset[int], Vertices] = {}  # most sessions are needed by the same plans
     masks = {}
     tasks = {}
-    for key, sessions_and_plans in users.items():
+    for files, sessions_and_plans in users.items():
         plan_set = frozenset(id(plan) for _, plan in sessions_and_plans)
         if plan_set not in vertex_sets:
             maps = [plan.region_map for _, plan in sessions_and_plans]
             vertex_sets[plan_set] = {h: _union([region_map.vertices[h] for region_map in maps]) for h in HEMISPHERES}
             masks[plan_set] = {h: _pack(vertices) for h, vertices in vertex_sets[plan_set].items()}
         trials, vertices = _union([session.trials for session, _ in sessions_and_plans]), vertex_sets[plan_set]
+        key = _key(sessions_and_plans[0][0])
         path = _find_entry(folder, [name for name in present if name.startswith(key)], trials, vertices)
         path = path or folder / f"{key}_{_digest(trials, vertices)}{SUFFIX}"
-        tasks[key] = SessionTask(sessions_and_plans[0][0], trials, masks[plan_set], path)
+        tasks[files] = SessionTask(sessions_and_plans[0][0], trials, masks[plan_set], path)
     return tasks
 
 
@@ -207,6 +214,10 @@ def _find_entry(folder: Path, names: list[str], trials: IntArray, vertices: Vert
         except (DamagedEntryError, FileNotFoundError):
             continue
     return None
+
+
+def _files_of(session: Session) -> tuple[str, ...]:
+    return tuple(str(session.betas[hemisphere]) for hemisphere in HEMISPHERES)
 
 
 def _key(session: Session) -> str:
