@@ -239,7 +239,7 @@ def test_missing_entry_is_not_damaged(tmp_path):
 
 
 def test_file_of_an_entry_has_the_documented_parts(entry_path):
-    """A line of JSON, trials and vertices, values in blocks, and the SHA-1 of each part."""
+    """A line of JSON, trials and vertices, values in blocks, and the SHA-1 of each part, with the name in the last one."""
     line, rest = entry_path.read_bytes().split(b"\n", 1)
     assert json.loads(line) == [3, 600, 128]
     n_index = 8 * (3 + 600 + 128)
@@ -251,5 +251,14 @@ def test_file_of_an_entry_has_the_documented_parts(entry_path):
     last_of_lh = np.frombuffer(blocks[4], "<f4").reshape(3, BLOCK_VERTICES)
     np.testing.assert_array_equal(last_of_lh[:, :88], make_responses(TRIALS, VERTICES)["lh"][:, 512:])
     assert not last_of_lh[:, 88:].any()
-    parts = [*blocks, line + b"\n" + rest[:n_index]]
+    parts = [*blocks, line + b"\n" + rest[:n_index] + entry_path.name.encode()]
     assert rest[n_index + 6 * N_BLOCK_BYTES :] == b"".join(hashlib.sha1(part).digest() for part in parts)
+
+
+def test_copy_of_another_entry_is_damaged(entry_path):
+    """Another session may have the same trials and vertices."""
+    copy = entry_path.with_name("another.responses")
+    copy.write_bytes(entry_path.read_bytes())
+
+    with pytest.raises(DamagedEntryError):
+        Entry.open(copy)

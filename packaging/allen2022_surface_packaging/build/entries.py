@@ -75,7 +75,7 @@ class Entry:
             except (ValueError, TypeError, MemoryError, OverflowError) as error:
                 raise DamagedEntryError(str(path)) from error
         pieces = [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
-        if len(pieces) != n_blocks + 1 or pieces[-1] != hashlib.sha1(line + index).digest():
+        if len(pieces) != n_blocks + 1 or pieces[-1] != _digest_of_head(path, line + index):
             raise DamagedEntryError(str(path))
         return cls(path, trials, dict(zip(HEMISPHERES, vertices, strict=True)), pieces[:-1], values_offset)
 
@@ -124,10 +124,12 @@ class Entry:
 
 def write_entry(path: Path, trials: IntArray, vertices: Vertices, responses: dict[str, FloatArray]) -> None:
     """Write an entry, whole or not at all; `responses` are of shape (n_trials, n_vertices), by hemisphere."""
-    write_whole(path, _entry_content(trials, vertices, responses), sync=False)
+    write_whole(path, _entry_content(path, trials, vertices, responses), sync=False)
 
 
-def _entry_content(trials: IntArray, vertices: Vertices, responses: dict[str, FloatArray]) -> Iterator[Bytes]:
+def _entry_content(
+    path: Path, trials: IntArray, vertices: Vertices, responses: dict[str, FloatArray]
+) -> Iterator[Bytes]:
     index = [trials, *(vertices[hemisphere] for hemisphere in HEMISPHERES)]
     head = f"{json.dumps([len(numbers) for numbers in index])}\n".encode()
     head += b"".join(np.asarray(numbers, dtype="<i8").tobytes() for numbers in index)
@@ -140,7 +142,12 @@ def _entry_content(trials: IntArray, vertices: Vertices, responses: dict[str, Fl
             block[:, : part.shape[1]] = part
             digests.append(hashlib.sha1(block.data).digest())
             yield block.data.cast("B")
-    yield b"".join([*digests, hashlib.sha1(head).digest()])
+    yield b"".join([*digests, _digest_of_head(path, head)])
+
+
+def _digest_of_head(path: Path, head: bytes) -> bytes:
+    """Return the last digest of an entry. It covers the name, so that a copy of the entry of another session is noticed."""
+    return hashlib.sha1(head + path.name.encode()).digest()
 
 
 def _n_blocks(n_vertices: int) -> int:
