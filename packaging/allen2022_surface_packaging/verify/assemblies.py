@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,5 +81,5 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
     # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
     first, stop = (int(columns.min()), int(columns.max()) + 1) if len(columns) else (0, 0)
     values = assembly.variable.transpose("presentation", "neuroid", ...)[:, first:stop].values
-    time_bins = values.reshape(*values.shape[:2], -1 if values.ndim > 2 else 1)
+    time_bins = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
     return np.asarray(time_bins[:, columns - first, 0], dtype=np.float64)
