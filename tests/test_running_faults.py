@@ -1,0 +1,404 @@
+"""Faults while a command runs: signals, dead workers, a dead scheduler, too few file descriptors, other builds, changed files.
+
+Each command runs in a session of its own, so that the processes that it leaves behind can be found.
+"""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support import hashes
+
+COMMAND = [sys.executable, "-m", "allen2022_surface_packaging"]
+CACHE = "allen2022_surface_cache"
+BETAS = "nsddata_betas/ppdata/subj{subject:02d}/fsaverage/betas_fithrf_GLMdenoise_RR"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+class Run:
+    """A command that runs. Its temporary files are in `folder`, so that those that it leaves behind can be found."""
+
+    def __init__(self, folder: Path, *arguments: object, n_files: int | None = None) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(exist_ok=True)
+        self.shared_memory: set[Path] = set()
+        limit = (n_files, n_files)
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            env=os.environ | {"TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) if n_files else None,
+        )
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for a moment of the run."""
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert self.process.poll() is None, f"the command ended too early: {self.process.communicate()}"
+            assert time.monotonic() < deadline, "the moment did not come"
+            time.sleep(0.001)
+        for pid in _session(self.process.pid):
+            self.shared_memory |= {Path(line[line.index("/dev/shm") :]) for line in _maps(pid) if "/dev/shm" in line}
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end, check that no process or temporary file is left, and return the status and the last line."""
+        _, errors = self.process.communicate(timeout=90)
+        lines = [line for line in errors.splitlines() if line.startswith("allen2022-surface: ")]
+        assert "Traceback" not in errors
+        assert len(lines) == (self.process.returncode != 0), errors
+        assert not lines or errors.endswith(f"{lines[0]}\n"), errors
+        deadline = time.monotonic() + 5
+        while self.children() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not [_command_line(pid) for pid in self.children()]
+        assert not [path for path in self.temporary.rglob("*") if not path.is_dir()]
+        assert not [path for path in self.shared_memory if path.exists()]
+        return self.process.returncode, lines[0] if lines else ""
+
+    def children(self, text: str = "") -> list[int]:
+        """Return the other processes of the session whose command line holds a text."""
+        return [pid for pid in _session(self.process.pid) if pid != self.process.pid and text in _command_line(pid)]
+
+    def workers(self) -> list[int]:
+        return self.children("spawn_main")
+
+
+def _session(leader: int) -> list[int]:
+    pids = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, *fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[2]) == leader and state != "Z":
+            pids.append(int(path.parent.name))
+    return pids
+
+
+def _maps(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except OSError:
+        return ""
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """Kill what a failed test leaves behind."""
+    runs: list[Run] = []
+    start = Run.__init__
+
+    def start_and_remember(self, *arguments, **options):
+        start(self, *arguments, **options)
+        runs.append(self)
+
+    Run.__init__ = start_and_remember
+    yield
+    Run.__init__ = start
+    for run in runs:
+        for pid in _session(run.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+
+
+def count_entries(folder: Path) -> int:
+    return len(list((folder / CACHE).glob("*.responses")))
+
+
+def is_importing(run: Run, folder: Path) -> bool:
+    return any("numpy" in line for line in _maps(run.process.pid))
+
+
+def is_starting_workers(run: Run, folder: Path) -> bool:
+    return bool(run.workers())
+
+
+def is_reading(run: Run, folder: Path) -> bool:
+    return count_entries(folder) > 0
+
+
+def is_writing_images(run: Run, folder: Path) -> bool:
+    return any(folder.glob(".release.partial/stimuli_train/*"))
+
+
+def is_writing_values(run: Run, folder: Path) -> bool:
+    return any(folder.glob(".release.partial/*.nc"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "n_workers", "number"),
+    [
+        (is_importing, 1, signal.SIGINT),
+        (is_reading, 1, signal.SIGHUP),
+        (is_writing_images, 1, signal.SIGINT),
+        (is_writing_values, 1, signal.SIGTERM),
+        (is_starting_workers, 2, signal.SIGTERM),
+        (is_starting_workers, 2, signal.SIGINT),
+        (is_reading, 2, signal.SIGHUP),
+        (is_writing_values, 2, signal.SIGTERM),
+    ],
+)
+def test_build_that_a_signal_ends_leaves_nothing_and_continues(nsd_tree, release, tmp_path, moment, n_workers, number):
+    arguments = ("build", nsd_tree, tmp_path / "release", "--workers", n_workers)
+    run = Run(tmp_path, *arguments)
+    run.wait_until(lambda: moment(run, tmp_path))
+
+    run.process.send_signal(number)
+
+    assert run.end()[0] == 128 + number
+    assert {path.name for path in tmp_path.iterdir()} <= {CACHE, "tmp"}
+    assert all(path.suffix == ".responses" for path in tmp_path.glob(f"{CACHE}/*"))
+    assert Run(tmp_path, *arguments).end() == (0, "")
+    assert hashes(tmp_path / "release") == hashes(release)
+
+
+def test_ctrl_c_ends_a_build_and_its_workers(nsd_tree, tmp_path):
+    run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", "--workers", 2)
+    run.wait_until(lambda: is_reading(run, tmp_path))
+
+    os.killpg(run.process.pid, signal.SIGINT)
+
+    assert run.end() == (130, "allen2022-surface: Interrupted.")
+    assert {path.name for path in tmp_path.iterdir()} == {CACHE, "tmp"}
+
+
+def test_simulate_that_a_signal_ends_leaves_nothing(tmp_path):
+    run = Run(tmp_path, "simulate", tmp_path / "nsd", "--vertices", 3000)
+    run.wait_until(lambda: any(tmp_path.glob(".nsd.partial/nsddata_betas/**/*.mgh")))
+
+    run.process.send_signal(signal.SIGTERM)
+
+    assert run.end() == (143, "allen2022-surface: Stopped by SIGTERM.")
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("verify", signal.SIGINT), ("verify --all", signal.SIGTERM), ("report", signal.SIGHUP)]
+)
+def test_reading_command_that_a_signal_ends_leaves_the_release(nsd_tree, release_copy, tmp_path, command, number):
+    before = hashes(release_copy)
+    name, *options = command.split()
+    run = Run(tmp_path, name, release_copy, *(["--nsd-root", nsd_tree, *options] if name == "verify" else []))
+    run.wait_until(lambda: _has_open(run.process.pid, release_copy))
+
+    run.process.send_signal(number)
+
+    assert run.end()[0] == 128 + number
+    assert hashes(release_copy) == before
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    """Return whether a process has a file of a folder open."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if path.readlink().is_relative_to(folder):
+                return True
+        except OSError:  # closed meanwhile
+            continue
+    return False
+
+
+def test_upload_that_a_signal_ends_leaves_nothing(release_copy, tmp_path, monkeypatch):
+    manifest = release_copy / "release.json"
+    manifest.write_text(manifest.read_text().replace('"simulated": true', '"simulated": false'))
+    (tmp_path / "artifacts.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(f"AWS_{name}", "nobody")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent_server.getsockname()[1]}")
+        run = Run(
+            tmp_path, "upload", release_copy, "--bucket", "b", "--dry-run", "--artifacts", tmp_path / "artifacts.json"
+        )
+        silent_server.settimeout(60)
+        connection, _ = silent_server.accept()
+
+        run.process.send_signal(signal.SIGINT)
+
+        assert run.end() == (130, "allen2022-surface: Interrupted.")
+        connection.close()
+    assert (tmp_path / "artifacts.json").read_text() == "{}"
+
+
+def test_ignored_signal_stays_ignored(tmp_path):
+    """As nohup asks for."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = Run(tmp_path, "simulate", tmp_path / "nsd")
+    finally:
+        signal.signal(signal.SIGHUP, handler)
+    run.wait_until(lambda: any(tmp_path.glob(".nsd.partial/nsddata_betas/**/*.mgh")))
+
+    run.process.send_signal(signal.SIGHUP)
+
+    assert run.end() == (0, "")
+
+
+# --- workers and schedulers ----------------------------------------------------------------------------------------------
+
+
+def test_build_goes_on_after_a_worker_dies(nsd_tree, release, tmp_path):
+    run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", "--workers", 2)
+    run.wait_until(lambda: is_reading(run, tmp_path))
+
+    os.kill(run.workers()[0], signal.SIGKILL)
+
+    assert run.end() == (0, "")
+    assert hashes(tmp_path / "release") == hashes(release)
+
+
+def test_build_fails_in_one_line_when_workers_keep_dying(nsd_tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT", "3s")
+    run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", "--workers", 2)
+    run.wait_until(lambda: is_reading(run, tmp_path))
+
+    deadline = time.monotonic() + 60
+    while run.process.poll() is None and time.monotonic() < deadline:
+        for pid in run.workers():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+    status, line = run.end()
+    assert status == 1
+    assert "workers died" in line
+    assert not list(tmp_path.glob("*release*"))
+
+
+SCHEDULER = """
+import sys
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
+@contextmanager
+def cluster(folder: Path):
+    """A scheduler with one worker, in a session of its own."""
+    script = folder / "scheduler.py"
+    script.write_text(SCHEDULER)
+    process = subprocess.Popen(
+        [sys.executable, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        cwd=folder,
+    )
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        for pid in _session(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_build_fails_in_one_line_when_the_scheduler_dies(nsd_tree, tmp_path):
+    with cluster(tmp_path) as (scheduler, address):
+        run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", "--scheduler", address)
+        run.wait_until(lambda: is_reading(run, tmp_path))
+
+        os.killpg(scheduler.pid, signal.SIGKILL)
+
+        status, line = run.end()
+    assert status == 1
+    assert address in line
+    assert not list(tmp_path.glob("*release*"))
+
+
+# --- file descriptors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_files", [5, 8, 12, 20, 40])
+def test_build_with_few_file_descriptors_succeeds_or_fails_in_one_line(nsd_tree, release, tmp_path, n_files):
+    run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", n_files=n_files)
+
+    status, line = run.end()
+
+    if status == 0:
+        assert hashes(tmp_path / "release") == hashes(release)
+    else:
+        assert status == 1
+        assert "Too many open files" in line
+        assert not list(tmp_path.glob("*release*"))
+
+
+# --- other builds and changed files --------------------------------------------------------------------------------------
+
+
+def test_two_builds_share_a_cache(nsd_tree, release, four_subject_release, tmp_path):
+    eight = Run(tmp_path, "build", nsd_tree, tmp_path / "eight")
+    four = Run(tmp_path, "build", nsd_tree, tmp_path / "four", "--subjects", 1, 2, 5, 7)
+
+    assert (eight.end(), four.end()) == ((0, ""), (0, ""))
+
+    assert hashes(tmp_path / "eight") == hashes(release)
+    assert hashes(tmp_path / "four") == hashes(four_subject_release)
+
+
+def test_two_builds_of_one_release_give_it_once(nsd_tree, release, tmp_path):
+    runs = [Run(tmp_path, "build", nsd_tree, tmp_path / "release") for _ in range(2)]
+
+    ends = sorted(run.end() for run in runs)
+
+    assert ends[0] == (0, "")
+    assert ends[1][0] == 1
+    assert "Another process is writing" in ends[1][1] or "exists already" in ends[1][1]
+    assert hashes(tmp_path / "release") == hashes(release)
+    assert {path.name for path in tmp_path.iterdir()} == {"release", CACHE, "tmp"}
+
+
+def replace_by_rename(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[284:] = content[284:][::-1]
+    new = path.with_name("new")
+    new.write_bytes(content)
+    new.rename(path)
+
+
+def overwrite(path: Path) -> None:
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(284)
+        file.write(content[284:][::-1])
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("change", [replace_by_rename, overwrite, truncate])
+def test_build_notices_betas_that_change_meanwhile(tree_copy, tmp_path, change):
+    run = Run(tmp_path, "build", tree_copy, tmp_path / "release")
+    run.wait_until(lambda: is_reading(run, tmp_path))
+
+    path = tree_copy / BETAS.format(subject=8) / "rh.betas_session03.mgh"
+    change(path)
+
+    status, line = run.end()
+    assert status == 1
+    assert str(path) in line
+    assert not list(tmp_path.glob("*release*"))
