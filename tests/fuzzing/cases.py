@@ -228,7 +228,8 @@ def judge_build(case: Case, recipe: Path, *options: str) -> None:
     case.require_only(folder, *["release"] * built)
     if built:
         result = run_cli("verify", release, "--nsd-root", case.copy.tree, "--all")
-        case.require(result.returncode == 0, f"silent difference: {result.stdout[-500:]} {result.stderr[-500:]}")
+        problems = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
+        case.require(result.returncode == 0, f"silent difference: {problems[:3] or result.stderr[-500:]}")
         case.outcomes["equal to the recomputation"] += 1
 
 
