@@ -3,21 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 .PHONY: demo test lint types docs bench mutants clean
 
 demo: $(INSTALLED)
-	$(BIN)/allen2022-surface demo
+	@$(BIN)/allen2022-surface demo
 
+# Such as: make test TESTS="tests/nsd -n 2"
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
 
 types: $(INSTALLED)
-	$(BIN)/mypy
+	$(BIN)/mypy --no-error-summary
 
 docs: $(INSTALLED)
 	$(BIN)/python -m sphinx --fresh-env -W --keep-going -b html docs docs/_build/html
@@ -29,13 +31,15 @@ bench: $(INSTALLED)
 SAMPLE ?= 20
 SEED ?= 0
 mutants: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,mutants]'
+	@$(PIP) --editable '.[test,mutants]'
 	$(BIN)/python tests/mutants.py $(MODULE) --sample $(SAMPLE) --seed $(SEED)
 
 $(INSTALLED): setup.py constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@
+	@echo "Installing everything into $(VENV): once, some minutes, 3 GB"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[test]'
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build docs/_build docs/api *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo docs/_build docs/api *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

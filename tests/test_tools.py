@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,18 @@ def test_signs_are_the_reasons_that_tests_give():
     sources = "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py") if path != Path(__file__))
     for sign in ("Chromium", "NSD_EXPDESIGN"):
         assert re.search(rf"(message = |skip\().{{,60}}{sign}", sources), sign
+
+
+def test_make_clean_removes_everything_that_git_ignores(tmp_path):
+    shutil.copy(TESTS.parent / "Makefile", tmp_path)
+    patterns = (TESTS.parent / ".gitignore").read_text(encoding="utf-8").split()
+    for pattern in patterns:
+        for folder in ("", "tests/nsd") if pattern == "__pycache__/" else ("",):
+            made = tmp_path / folder / pattern.strip("/").replace("*", "package")
+            made.mkdir(parents=True)
+            (made / "file").touch()
+
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+
+    assert len(patterns) > 5
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["Makefile"]
