@@ -132,6 +132,26 @@ def test_folder_appears_when_the_block_succeeds(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_folder_may_be_the_first_one_in_its_parent(tmp_path):
+    with new_folder(tmp_path / "new" / "parent" / "folder"):
+        pass
+
+    assert names(tmp_path / "new" / "parent") == ["folder"]
+
+
+def test_no_descriptor_is_left_open(tmp_path):
+    def count():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = count()
+    with new_folder(tmp_path / "folder"), pytest.raises(PackagingError), new_folder(tmp_path / "folder"):
+        pass
+    with locked(tmp_path):
+        pass
+
+    assert count() == before
+
+
 def test_folder_itself_gets_the_name_and_no_copy_of_it(tmp_path):
     with new_folder(tmp_path / "folder") as partial:
         number = partial.stat().st_ino
@@ -388,10 +408,10 @@ def test_scratch_folder_is_empty_at_the_start_and_gone_at_the_end(tmp_path):
 
 
 def test_old_partial_files_are_removed_and_young_ones_kept(tmp_path):
-    for name, days in (("old", 2), ("young", 0)):
+    for name, hours in (("old", 25), ("young", 23)):
         path = tmp_path / f".{name}.partial"
         path.touch()
-        os.utime(path, (time.time() - 86_400 * days,) * 2)
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
     (tmp_path / "entry.partial").touch()  # no file that `write_whole` leaves
 
     remove_old_partials(tmp_path)

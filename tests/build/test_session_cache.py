@@ -5,6 +5,7 @@
 
 import logging
 import os
+import re
 import shutil
 from dataclasses import replace
 
@@ -61,7 +62,9 @@ def test_every_needed_session_has_an_entry_of_its_own(plan_of, tmp_path):
     cache = SessionCache([plan_of(V1)], tmp_path / "new" / "cache")
 
     assert [name[:16] for name in names_of(cache)] == [f"subj0{s}_session0{n}" for s in (1, 4) for n in (1, 2, 3)]
-    assert all(name.endswith(".responses") for name in names_of(cache))
+    assert all(
+        re.fullmatch(r"subj0\d_session0\d_[0-9a-f]{20}_[0-9a-f]{20}\.responses", name) for name in names_of(cache)
+    )
     assert len({name[17:] for name in names_of(cache)}) == 6  # also without subject and session
     assert list((tmp_path / "new" / "cache").iterdir()) == []
 
