@@ -139,6 +139,21 @@ def test_folder_may_be_the_first_one_in_its_parent(tmp_path):
     assert names(tmp_path / "new" / "parent") == ["folder"]
 
 
+def test_nothing_is_left_when_the_folder_cannot_be_opened(tmp_path, monkeypatch):
+    open_file = os.open
+
+    def fail(path, *arguments, **options):
+        if str(path).endswith(".partial"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match="Too many open files"), new_folder(tmp_path / "folder"):
+        pass
+
+    assert names(tmp_path) == []
+
+
 def test_no_descriptor_is_left_open(tmp_path):
     def count():
         return len(list(Path("/proc/self/fd").iterdir()))

@@ -17,6 +17,10 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
 from allen2022_surface_packaging.release import (
+    DIMENSIONS,
+    NEUROID_COORDINATES,
+    SPLITS,
+    TIME_BIN,
     FileRecord,
     FilledCounts,
     Manifest,
@@ -224,7 +228,7 @@ CONTRADICTIONS = {
         "regions is one too few, expected one that fits Region.*'c'",
     ),
     "region too much": (
-        {"regions": (*MANIFEST.regions, ReleasedRegion("d", "cortex", (), 20))},
+        {"regions": (*MANIFEST.regions, *(ReleasedRegion(name, "cortex", (), 20) for name in "de"))},
         "regions is .*'d'.*expected no region after those of the recipe",
     ),
     "labels in another order": (change_region(3, labels=(6, 5)), r"the labels of a is \[6, 5\], expected ascending"),
@@ -360,6 +364,13 @@ def test_regular_files_are_told_from_others(tmp_path):
     for path in (tmp_path, tmp_path / "link"):
         with pytest.raises(PackagingError, match=rf"{path} is not a regular file"):
             require_regular_file(path)
+
+
+def test_parts_of_an_assembly_are_the_documented_ones():
+    assert SPLITS == ("train", "test")
+    assert DIMENSIONS == ("presentation", "neuroid", "time_bin")
+    assert NEUROID_COORDINATES == ("neuroid_id", "subject", "hemisphere", "vertex_index", "region", "nc_testset")
+    assert TIME_BIN == {"time_bin_start": [70], "time_bin_end": [170]}
 
 
 def test_paths_of_a_release_are_the_documented_ones():
