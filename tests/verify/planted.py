@@ -132,10 +132,46 @@ plant("sessions of another subject", RELEASE, put(4, "sessions", "subj03"))
 plant("shape: presentations", RELEASE, put(add(3), "shapes", "test", 0))
 plant("shape: neuroids", RELEASE, manifest(lambda m: [m["shapes"][s].__setitem__(1, 229) for s in ("train", "test")]))
 plant("shape: time bins", RELEASE, put(2, "shapes", "train", 2))
+
+
+def count_zeros(release) -> pd.DataFrame:
+    """Count the zeros of each subject's region: all, and those of neuroids that also have other values, by split."""
+    parts = []
+    for split in ("train", "test"):
+        with xarray.open_dataarray(release / f"{NAME}_{split}.nc") as assembly:
+            zeros = (assembly.values == 0).sum(axis=(0, 2))
+            beside = np.where(zeros < len(assembly), zeros, 0)
+            columns = {"subject": assembly["subject"].values, "region": assembly["region"].values}
+            table = pd.DataFrame({**columns, split: zeros, f"{split} beside": beside})
+            parts.append(table.groupby(["subject", "region"]).sum())
+    return pd.concat(parts, axis=1)
+
+
+def change_count(choose: Callable[[pd.DataFrame], pd.Series], part: str, change: Callable[[int], int]) -> Error:
+    """Return an error in the counts of the first region for which the zeros are as chosen."""
+
+    def error(release):
+        zeros = count_zeros(release)
+        subject, region = zeros.index[choose(zeros).to_numpy()][0]
+        put(change, "nan_counts", subject, region, part)(release)
+
+    return error
+
+
+def has_no_zero(zeros):
+    return (zeros["train"] + zeros["test"]) == 0
+
+
+def has_zeros_beside_values(zeros):
+    return (zeros["train beside"] > 0) & (zeros["test beside"] > 0)
+
+
 for part in ("train", "test", "neuroids"):
-    plant(f"nan_counts: {part} of a region without zeros", RELEASE, put(1, "nan_counts", "subj01", "V4", part))
+    plant(f"nan_counts: {part} of a region without zeros", RELEASE, change_count(has_no_zero, part, add(1)))
     plant(
-        f"nan_counts: {part} below the zeros beside other values", RELEASE, put(0, "nan_counts", "subj02", "V1", part)
+        f"nan_counts: {part} below the zeros beside other values",
+        RELEASE,
+        change_count(has_zeros_beside_values, part, lambda n: 0),
     )
     # A constant vertex is zero as well, so that one more or one less may be true.
     plant(f"nan_counts: {part}, one more", RAW_FILES, put(add(1), "nan_counts", "subj01", "IT", part))
@@ -382,13 +418,26 @@ def swap_repetitions(array) -> None:
     array[[0, 1]] = array[[1, 0]]
 
 
-def unfill(array) -> None:
-    row, column, _ = np.argwhere((array == 0) & (np.abs(array).max(axis=0) > 0))[0]
-    array[row, column] = 0.5
+def unfill(release) -> None:
+    """Put another number in place of a filled one of IT, where a constant vertex hides it from the counts."""
+    with xarray.open_dataarray(release / TEST) as assembly:
+        is_chosen = ((assembly["subject"] == "subj01") & (assembly["region"] == "IT")).values
+
+    def change(array):
+        is_filled = (array == 0) & (np.abs(array).max(axis=0) > 0) & is_chosen[:, None]
+        row, column, _ = np.argwhere(is_filled)[0]
+        array[row, column] = 0.5
+
+    change_values(release, TEST, change)
 
 
-def fill(array) -> None:
-    array[1, 0] = 0  # of V1 of subj01, which has no zeros
+def fill(release) -> None:
+    """Put a zero into a region that has none."""
+    zeros = count_zeros(release)
+    subject, region = zeros.index[has_no_zero(zeros).to_numpy()][0]
+    with xarray.open_dataarray(release / TEST) as assembly:
+        column = np.flatnonzero(((assembly["subject"] == subject) & (assembly["region"] == region)).values)[0]
+    change_values(release, TEST, lambda array: array.__setitem__((1, column), 0))
 
 
 def scale(array) -> None:
@@ -452,5 +501,5 @@ plant("value: one bit", ALL, values(flip_bit))
 plant("values: two neuroids swapped", ALL, values(swap_neuroids))
 plant("values: two repetitions swapped", RAW_FILES, values(swap_repetitions))
 plant("values: all larger by 1 %", RAW_FILES, values(scale, TRAIN))
-plant("value: filled with another number", RAW_FILES, values(unfill))
-plant("value: zero without a reason", RELEASE, values(fill))
+plant("value: filled with another number", RAW_FILES, unfill)
+plant("value: zero without a reason", RELEASE, fill)

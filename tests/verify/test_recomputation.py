@@ -264,6 +264,22 @@ def test_wrongly_dropped_and_wrongly_kept_vertices_are_named(tree_copy, tmp_path
     )
 
 
+def test_region_without_valid_vertices_in_a_hemisphere_is_recomputed(tiny_tree, tmp_path):
+    tree = Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+    labels = np.asarray(nibabel.load(tree / "nsddata/freesurfer/fsaverage/label/lh.Kastner2015.mgz").dataobj).ravel()
+    path = tree / BETAS.format("subj01") / "lh.betas_session01.mgh"
+    betas = np.array(nibabel.load(path).dataobj, dtype=np.float32)
+    betas[labels == 7] = np.nan
+    nibabel.save(nibabel.freesurfer.MGHImage(betas, np.eye(4)), path)
+    build_release(tree, tmp_path / "r", make_recipe((1, 2), name="dropped", nan_policy="drop"))
+
+    for every_vertex in (False, True):
+        result = recompute_release(tmp_path / "r", tree, every_vertex=every_vertex)
+
+        assert result.problems == []
+    assert not any("lh_V4" in where for where in result.differences["where"][result.differences.subject == "subj01"])
+
+
 def test_release_from_prepared_averages_is_recomputed_from_them(tree_copy, tmp_path):
     reference.prepare_regions(tree_copy, (1, 3))
     build_release(tree_copy, tmp_path / "r", two_subjects("prepared"), from_region_assemblies=True)
