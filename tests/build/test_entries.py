@@ -262,3 +262,11 @@ def test_copy_of_another_entry_is_damaged(entry_path):
 
     with pytest.raises(DamagedEntryError):
         Entry.open(copy)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_pipe_or_folder_in_place_of_an_entry_is_damaged(tmp_path, make):
+    make(tmp_path / "a.responses")
+
+    with pytest.raises(DamagedEntryError):
+        Entry.open(tmp_path / "a.responses")

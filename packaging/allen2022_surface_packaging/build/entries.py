@@ -62,6 +62,8 @@ class Entry:
         DamagedEntryError
             If the file is not an entry, or was cut short.
         """
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise DamagedEntryError(str(path))
         with naming(path), path.open("rb") as file:
             try:
                 line = file.readline()
