@@ -95,6 +95,7 @@ def _start(samples: Samples, seed: int, number: int) -> Running:
 
 def _run_in_process(sender: Connection, samples: Samples, folder: Path, seed: int, number: int) -> None:
     os.setpgid(0, 0)
+    signal.alarm(2 * MOST_SECONDS)  # in case nobody is left who could kill it
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     stack = (folder / "stack").open("w")
     faulthandler.enable(stack)
