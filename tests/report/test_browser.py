@@ -181,6 +181,28 @@ def test_paper_shows_folded_tables_and_all_of_a_few_regions(tab, reported):
     assert texts_of(tab, "#region-table tbody tr") == []
 
 
+def test_paper_has_charts_beside_tables_and_headers_that_repeat(tab, reported):
+    tab.open(reported / "report.html", width=720)  # about a page of US Letter without its margins
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    boxes = tab.evaluate(
+        "[...document.querySelectorAll('.plots')].map(plot => [plot.querySelector('table'), plot.querySelector('svg.comparison')]"
+        ".map(e => { const {left, right} = e.getBoundingClientRect(); return [left, right] }))"
+    )
+    # Chromium repeats a header on each page only if it does not break, and leaves buttons out.
+    headers = tab.evaluate(
+        "[...document.querySelectorAll('thead')].map(e => [getComputedStyle(e).display, getComputedStyle(e).breakInside])"
+    )
+    buttons = tab.evaluate("[...document.querySelectorAll('.sort')].map(e => getComputedStyle(e).display)")
+    tab.call("Emulation.setEmulatedMedia", media="")
+
+    assert len(boxes) == 5
+    for (_, table_end), (chart_start, chart_end) in boxes:
+        assert table_end < chart_start < chart_end - 100
+        assert chart_end <= 720
+    assert set(map(tuple, headers)) == {("table-header-group", "avoid")}
+    assert set(buttons) == {"contents"}
+
+
 def test_page_without_scripts_is_whole(tab, reported, tmp_path):
     text = (reported / "report.html").read_text(encoding="utf-8")
     (tmp_path / "report.html").write_text(re.sub(r"script-src '[^']+'", "script-src 'none'", text), encoding="utf-8")
