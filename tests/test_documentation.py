@@ -29,6 +29,8 @@ from brainscore_allen2022_surface.ceiling import expected_consistency
 from brainscore_allen2022_surface.links import is_linked, link, unlink
 from report.browser import open_chromium
 
+pytestmark = pytest.mark.timeout(900)  # the site and some pages take 40 s of computing, and longer on a busy machine
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
