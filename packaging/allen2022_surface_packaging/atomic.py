@@ -44,7 +44,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise PackagingError(
                 f"{path} has its name back: a process was killed while it replaced the folder. Start again, or remove it."
             )
-        _remove(replaced)  # a killed process left it after its new folder was at `path`
+        remove_folder(replaced)  # a killed process left it after its new folder was at `path`
         if replaced.exists():
             raise PackagingError(f"{replaced} is left of an earlier run and cannot be removed. Remove it.")
         _empty(partial)  # a killed process may have left files
@@ -61,7 +61,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                     f"{path} could not be replaced ({one_line(error)}). What was there is now in {replaced}: rename it back."
                 ) from error
             raise
-        _remove(replaced)
+        remove_folder(replaced)
 
 
 def restore_folder(path: Path) -> None:
@@ -76,7 +76,7 @@ def restore_folder(path: Path) -> None:
     if not path.exists() and _replaced_path(path).exists():
         with _writing(path) as partial:
             _restore(path)
-            _remove(partial)
+            remove_folder(partial)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         _empty(path)
         yield path
     finally:
-        _remove(path)
+        remove_folder(path)
 
 
 def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> None:
@@ -171,7 +171,7 @@ def _writing(path: Path) -> Iterator[Path]:
     except BaseException:
         with suppress(OSError):
             if _is_open_as(descriptor, partial):  # and is not `path` already
-                _remove(partial)
+                remove_folder(partial)
         raise
     finally:
         with suppress(OSError):  # the folder is whole or removed already, and the lock is gone in any case
@@ -229,7 +229,7 @@ def _empty(folder: Path) -> None:
             entry.unlink()
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder as far as the file system allows. An entry that fails does not keep the others."""
     for _ in range(REMOVAL_ATTEMPTS):
         for directory, folders, files in os.walk(folder, topdown=False):

@@ -44,3 +44,10 @@ def test_no_temporary_folder_is_left_when_it_cannot_get_its_name(tmp_path, monke
         pass
 
     assert not list(tmp_path.iterdir())
+
+
+def test_error_of_unlocking_a_temporary_folder_hides_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match="first"), monkeypatch.context() as patch, temporary_folder():
+        patch.setattr(os, "close", fail)
+        raise ValueError("first")

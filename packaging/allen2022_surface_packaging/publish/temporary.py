@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ..atomic import remove_folder
 
 PREFIX = "allen2022_surface_objects_"
 
@@ -30,12 +31,13 @@ def temporary_folder() -> Iterator[Path]:
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_folder(path)
     except BaseException:
-        shutil.rmtree(unlocked_path, ignore_errors=True)  # if it has not got its name
+        remove_folder(unlocked_path)  # if it has not got its name
         raise
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # it would hide an error of the block
+            os.close(descriptor)
 
 
 def _remove_abandoned() -> None:
@@ -47,6 +49,6 @@ def _remove_abandoned() -> None:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
             finally:
                 os.close(descriptor)
