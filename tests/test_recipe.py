@@ -93,6 +93,12 @@ def test_change_keeps_the_rest_and_takes_the_name_that_fits(recipe, changes, exp
     assert change_recipe(recipe, **changes) == expected
 
 
+def test_recipe_of_published_regions_takes_every_choice():
+    recipe = make_recipe((4, 1), name="x", standardize_on="train", nan_policy="drop")
+
+    assert recipe == Recipe("x", (1, 4), standardize_on="train", nan_policy="drop")
+
+
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [

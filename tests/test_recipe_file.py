@@ -237,6 +237,17 @@ def test_file_that_is_not_text_is_refused(tmp_path):
         read_recipe(str(tmp_path / "x.toml"))
 
 
+def test_message_is_the_first_fault_and_says_how_many_there_are(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(SOUND.replace("seed", "sed"))
+    with pytest.raises(PackagingError, match=r"split\.sed is unknown, expected only fraction, seed\.$"):
+        read_recipe(str(path))
+
+    path.write_text(SOUND.replace('name = "mine"', "").replace("seed", "sed"))
+    with pytest.raises(PackagingError, match=r"name is missing.* \(2 faults in all: `recipes check` lists them\.\)$"):
+        read_recipe(str(path))
+
+
 def test_unknown_recipe_is_refused_with_those_that_ship():
     with pytest.raises(PackagingError, match="nor the name of a recipe that ships: Allen2022_fmri_surface, .*streams"):
         read_recipe("stream")
