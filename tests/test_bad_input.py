@@ -277,3 +277,9 @@ def test_wrong_usage_ends_with_exit_status_2(tmp_path, monkeypatch, arguments):
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_error_escapes_what_cannot_be_printed(tmp_path):
+    result = run_cli("check", tmp_path, "--recipe", f"{tmp_path}/a\x1b[2J.toml")
+
+    assert_fails(result, r"a\\x1b\[2J\.toml is neither")

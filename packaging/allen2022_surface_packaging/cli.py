@@ -47,7 +47,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"allen2022-surface: {' '.join(message.split())}", file=sys.stderr)
+    """Print an error as one line. What cannot be printed, as in a damaged file that it quotes, is escaped."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(message.split()))
+    print(f"allen2022-surface: {line}", file=sys.stderr)
     sys.exit(1)
 
 
