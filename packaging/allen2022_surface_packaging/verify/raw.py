@@ -135,7 +135,11 @@ def read_label_names(file: RawFile) -> dict[int, str]:
     if not file.exists():
         return {}
     with reading(file, "a colour table"):
-        rows = [line.split()[:2] for line in file.read().decode().splitlines() if line.strip() and line[0] != "#"]
+        rows = [
+            line.split()[:2]
+            for line in file.read().decode("utf-8", errors="replace").splitlines()
+            if line.strip() and line[0] != "#"
+        ]
         return {int(label): name for label, name in rows}
 
 
