@@ -62,8 +62,8 @@ setup(
         "argcomplete>=3.3",
         "boto3>=1.36",  # conditional writes
         "brainscore_core>=2.4",
-        "dask>=2024.5",
-        "distributed>=2024.5",
+        "dask>=2024.8",
+        "distributed>=2024.8",
         "h5py>=3.10",
         "msgspec>=0.19",  # release.json and artifacts.json, read into typed records
         "netCDF4>=1.6.5",
@@ -82,7 +82,7 @@ setup(
         "mutants": MUTANTS,
         "test": BRAINSCORE + REPORT + DOCS + TEST,
     },
-    entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.cli:main"]},
+    entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.__main__:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "License :: OSI Approved :: MIT License",

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray
-from faults import Runner, compile_shim, iterate_cases
 
 from allen2022_surface_packaging.build import prepared
 from allen2022_surface_packaging.build.assembly import create_assembly
@@ -23,6 +22,7 @@ from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
+from faults import Runner, compile_shim, iterate_cases
 from reference import prepare_regions
 from support import hashes, run_cli
 
