@@ -142,6 +142,10 @@ FAULTS = {
     "unknown key of two lines": ('"a\\nb" = 1\n' + SOUND, "mine.toml: 'a\\nb' is unknown, expected only name, desc"),
     "number of too many digits": (SOUND.replace("7", "9" * 5000), "mine.toml is not TOML (Exceeds the limit"),
     "number beyond 64 bits": (SOUND.replace("7", "9" * 20), "split.seed is 99999999999999999999, expected a whole"),
+    "number below 64 bits": (
+        SOUND.replace('["ventral", 6]', f"[{-(2**63) - 1}]"),
+        "region 1, labels is [-9223372036854775809], expected a list of whole numbers",
+    ),
     "hexadecimal number of too many digits": (
         SOUND.replace("[5, 1]", f"[5, 0x{'f' * 5000}]"),
         "mine.toml: subjects is too long a number, expected a list of whole numbers.",
