@@ -41,5 +41,5 @@ $(INSTALLED): setup.py constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/api *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo docs/_build docs/api *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -150,7 +150,10 @@ FAULTS = {
         ["rh.betas_session01.mgh is missing"],
     ),
     "images missing": (lambda t: (t / IMAGES).unlink(), ["nsd_stimuli.hdf5 is missing"]),
-    "images not HDF5": (lambda t: (t / IMAGES).write_text("no"), ["nsd_stimuli.hdf5 holds no HDF5 dataset imgBrick"]),
+    "images not HDF5": (
+        lambda t: (t / IMAGES).write_text("no"),
+        ["nsd_stimuli.hdf5 does not hold an HDF5 dataset imgBrick"],
+    ),
     "image outside imgBrick": (keep_20_images, ["imgBrick holds 20 images", "asks for image"]),
 }
 

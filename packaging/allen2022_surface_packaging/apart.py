@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
-from .errors import PackagingError, one_line
+from .atomic import naming
+from .errors import ADVICE, PackagingError, one_line
 
 Result = TypeVar("Result")
 
@@ -60,11 +61,22 @@ def write_apart(path: Path, task: Callable[[], Result]) -> Result:
     Raises
     ------
     PackagingError
-        If the file cannot be written.
+        If HDF5 cannot write the file.
+    OSError
+        If the file cannot be opened at all.
     """
+
+    def open_and_run() -> Result:
+        with path.open("wb"), path.open("rb"):  # the error of the system says more than that of HDF5
+            pass
+        return task()
+
     try:
-        return run_apart(task)
+        with naming(path):
+            return run_apart(open_and_run)
     except (CrashError, KeyError, OSError, RuntimeError) as error:  # h5py and netCDF4 raise the last three
+        if isinstance(error, OSError) and error.errno in ADVICE:
+            raise
         raise PackagingError(
             f"{path} could not be written ({one_line(error)}). Is the disk sound, and is space left? Free some space and "
             "start again."

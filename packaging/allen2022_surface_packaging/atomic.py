@@ -166,16 +166,23 @@ def _writing(path: Path) -> Iterator[Path]:
     """Yield the folder that is to become `path`, as the only process. What is left of it at the end is removed."""
     partial = path.with_name(f".{path.name}.partial")
     descriptor = _lock(partial, path)
+    spare: int | None = None
     try:
+        spare = os.dup(descriptor)  # a descriptor for the removal, which opens folders
         yield partial
     except BaseException:
         with suppress(OSError):
+            if spare is not None:
+                os.close(spare)
+                spare = None
             if _is_open_as(descriptor, partial):  # and is not `path` already
                 remove_folder(partial)
         raise
     finally:
-        with suppress(OSError):  # the folder is whole or removed already, and the lock is gone in any case
-            os.close(descriptor)
+        for opened in (spare, descriptor):
+            with suppress(OSError):  # the folder is whole or removed already, and the lock is gone in any case
+                if opened is not None:
+                    os.close(opened)
 
 
 def _lock(partial: Path, path: Path) -> int:

@@ -336,12 +336,15 @@ def test_addresses_of_other_protocols_are_refused():
 
 
 def test_prepared_assemblies_are_refused_when_they_are_in_a_bucket(client, tmp_path):
-    client.put_object(Bucket=BUCKET, Key="assemblies/Allen2022_surface.V1.nc", Body=b"x")
+    keys = [f"assemblies/Allen2022_surface.{region}.nc" for region in ("V1", "V2", "V4", "IT")]
+    for key in keys:
+        client.put_object(Bucket=BUCKET, Key=key, Body=b"x")
     try:
         with pytest.raises(PackagingError, match="is in a bucket, but prepared assemblies are read from a folder"):
             build_release(f"s3://{BUCKET}", tmp_path / "release", make_recipe(), from_region_assemblies=True)
     finally:
-        client.delete_object(Bucket=BUCKET, Key="assemblies/Allen2022_surface.V1.nc")
+        for key in keys:
+            client.delete_object(Bucket=BUCKET, Key=key)
 
 
 @pytest.mark.parametrize("storage_type", ["folder", "bucket"])
