@@ -171,10 +171,11 @@ def _writing(path: Path) -> Iterator[Path]:
         spare = os.dup(descriptor)  # a descriptor for the removal, which opens folders
         yield partial
     except BaseException:
-        with suppress(OSError):
-            if spare is not None:
+        if spare is not None:
+            with suppress(OSError):
                 os.close(spare)
-                spare = None
+            spare = None
+        with suppress(OSError):
             if _is_open_as(descriptor, partial):  # and is not `path` already
                 remove_folder(partial)
         raise

@@ -27,7 +27,7 @@ from reference import prepare_regions
 from support import hashes, run_cli
 
 # How many faults are tried, and the seed of their choice. `python tests/faults.py` tries one at every call.
-N_FAULTS = int(os.environ.get("ALLEN2022_SURFACE_FAULTS", "30"))
+N_FAULTS = int(os.environ.get("ALLEN2022_SURFACE_FAULTS", "12"))
 SEED = int(os.environ.get("ALLEN2022_SURFACE_FAULTS_SEED", "0"))
 RECIPE = make_recipe((1,), name="one")
 PREPARED = "assemblies/Allen2022_surface.V1.nc"

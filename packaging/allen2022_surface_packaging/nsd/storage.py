@@ -90,16 +90,22 @@ class Folder:
 
     def size(self, path: str) -> int:
         """Return the size of the file at `path`, in bytes."""
-        return (self.root / path).stat().st_size
+        return self._status(path).st_size
 
     def stamp(self, path: str) -> str:
         """Return a text that changes when the file changes: its full path, size and modification time."""
-        status = (self.root / path).stat()
+        status = self._status(path)
         return f"{(self.root / path).resolve()}:{status.st_size}:{status.st_mtime_ns}"
 
     def open(self, path: str) -> FolderFile:
         """Open the file at `path` for reading, without a buffer: every reader here asks for whole blocks."""
         return FolderFile(self.root / path)
+
+    def _status(self, path: str) -> os.stat_result:
+        try:
+            return (self.root / path).stat()
+        except FileNotFoundError as error:
+            raise PackagingError(f"{self.locate(path)} is missing.") from error
 
 
 Storage: TypeAlias = Folder | Bucket
