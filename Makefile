@@ -5,14 +5,19 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
-.PHONY: demo test lint types docs bench mutants clean
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+.PHONY: demo test test-all lint types docs bench mutants clean
 
 demo: $(INSTALLED)
 	@$(BIN)/allen2022-surface demo
 
-# Such as: make test TESTS="tests/nsd -n 2"
+# Such as: make test TESTS=tests/nsd
 test: lint types
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) -m "not thorough" $(TESTS)
+
+test-all: lint types
+	$(PYTEST) $(TESTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet .

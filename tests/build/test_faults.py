@@ -27,13 +27,13 @@ from reference import prepare_regions
 from support import hashes, run_cli
 
 # How many faults are tried, and the seed of their choice. `python tests/faults.py` tries one at every call.
-N_FAULTS = int(os.environ.get("ALLEN2022_SURFACE_FAULTS", "12"))
+N_FAULTS = int(os.environ.get("ALLEN2022_SURFACE_FAULTS", "30"))
 SEED = int(os.environ.get("ALLEN2022_SURFACE_FAULTS_SEED", "0"))
 RECIPE = make_recipe((1,), name="one")
 PREPARED = "assemblies/Allen2022_surface.V1.nc"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(120 + 15 * N_FAULTS)
 def test_fault_of_any_call_loses_nothing_and_is_one_line(tmp_path):
     if shutil.which("cc") is None:

@@ -173,7 +173,7 @@ def kill_at(proxy, number, moment, pid):
     setattr(proxy, moment, kill)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_next_run_finishes_when_upload_is_killed_anywhere(s3, proxy, uploader, tmp_path):
     old = (plugin_path() / "artifacts.json").read_bytes()
     (tmp_path / "first.json").write_bytes(old)
