@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -88,6 +89,11 @@ def test_design_is_full_size_with_the_trials_of_nsd(n_trials, is_full_size):
         ({"masterordering": None, "sharedix": None}, r"lacks the variable masterordering, sharedix\. Is it NSD's"),
         ({"masterordering": np.array([[0, 1]])}, "masterordering holds 0 to 1, expected ids from 1 to 3"),
         ({"masterordering": np.array([[1, 4]])}, "masterordering holds 1 to 4, expected ids from 1 to 3"),
+        ({"masterordering": scipy.sparse.csc_matrix([[1, 2]])}, "masterordering is csc_matrix, expected a matrix of"),
+        ({"masterordering": np.array([["a", "b"]])}, "masterordering is <U1 of shape .*, expected a matrix of whole"),
+        ({"subjectim": np.ones((1, 2, 3))}, r"subjectim is float64 of shape \(1, 2, 3\), expected a matrix of whole"),
+        ({"sharedix": np.array([[1.5, 2]])}, "sharedix holds fractions or NaN, expected whole numbers"),
+        ({"sharedix": np.array([[1, np.nan]])}, "sharedix holds fractions or NaN, expected whole numbers"),
         ({"masterordering": np.zeros((1, 0))}, "masterordering holds nothing, expected ids from 1 to 3"),
         ({"subjectim": np.array([[0, 9, 11]])}, "subjectim holds 0 to 11, expected ids from 1 to 73000"),
         ({"subjectim": np.array([[1, 9, 73_001]])}, "subjectim holds 1 to 73001, expected ids from 1 to 73000"),

@@ -71,7 +71,8 @@ def read_design(file: RawFile) -> Design:
     Raises
     ------
     PackagingError
-        If the file is missing or not a MATLAB file, a variable is missing, or an id is out of range.
+        If the file is missing or not a MATLAB file, a variable is missing or no matrix of whole numbers, or an id is out
+        of range.
     """
     content = file.read()
     try:
@@ -82,9 +83,9 @@ def read_design(file: RawFile) -> Design:
     if missing:
         raise PackagingError(f"{file} lacks the variable {', '.join(missing)}. Is it NSD's nsd_expdesign.mat?")
     design = Design(
-        masterordering=variables["masterordering"].ravel().astype(np.int64),
-        subjectim=np.atleast_2d(variables["subjectim"]).astype(np.int64),
-        sharedix=variables["sharedix"].ravel().astype(np.int64),
+        masterordering=_whole_numbers(file, "masterordering", variables["masterordering"]).ravel(),
+        subjectim=_whole_numbers(file, "subjectim", variables["subjectim"]),
+        sharedix=_whole_numbers(file, "sharedix", variables["sharedix"]).ravel(),
     )
     _require_ids(file, "masterordering", design.masterordering, highest=design.subjectim.shape[1])
     _require_ids(file, "subjectim", design.subjectim, highest=N_IMAGES)
@@ -92,6 +93,16 @@ def read_design(file: RawFile) -> Design:
     if np.any(np.diff(design.sharedix) <= 0):
         raise PackagingError(f"{file}: sharedix is not ascending without repeats. Download it again.")
     return design
+
+
+def _whole_numbers(file: RawFile, name: str, values: object) -> IntArray:
+    """Return a variable of a MATLAB file, which may hold anything, as a matrix of whole numbers."""
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.ndim != 2:
+        kind = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise PackagingError(f"{file}: {name} is {kind}, expected a matrix of whole numbers. Download it again.")
+    if not np.array_equal(values, np.rint(values)):
+        raise PackagingError(f"{file}: {name} holds fractions or NaN, expected whole numbers. Download it again.")
+    return values.astype(np.int64)
 
 
 def _require_ids(file: RawFile, name: str, ids: IntArray, *, highest: int) -> None:

@@ -93,7 +93,14 @@ def _readable(folder: ReleaseFolder) -> Iterator[None]:
     """Say which command examines a release that cannot be read."""
     try:
         yield
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # of damaged NetCDF files
         raise PackagingError(
             f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
             f"`allen2022-surface verify {folder}` says what is wrong with it."
