@@ -93,7 +93,7 @@ def test_other_averages_of_a_shared_vertex_are_refused(changed_plan):
 
     averages.read(1, changed_plan.region_map, changed_plan.images)
     with pytest.raises(
-        PackagingError, match="assembly of IT gives subj04 other averages than the one of another region"
+        PackagingError, match="Allen2022_surface.IT.nc gives subj04 other averages than the assembly of another region"
     ):
         averages.read(4, changed_plan.region_map, changed_plan.images)
 

@@ -109,8 +109,8 @@ class PreparedAverages:
             shared = is_known[columns]
             if not np.array_equal(averages[:, columns[shared]], values[:, shared], equal_nan=True):
                 raise PackagingError(
-                    f"The prepared assembly of {region.name} gives {subject_name(subject)} other averages than the one "
-                    "of another region with the same vertex. Prepare them again."
+                    f"{assembly.file} gives {subject_name(subject)} other averages than the assembly of another region with the "
+                    "same vertex. Prepare them again."
                 )
             averages[:, columns] = values
             is_known[columns] = True
