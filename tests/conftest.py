@@ -21,9 +21,11 @@ import logging
 import os
 import shutil
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -120,6 +122,20 @@ def moto_port() -> Iterator[int]:
     server.start()
     yield server.get_host_and_port()[1]
     server.stop()
+
+
+@pytest.fixture
+def empty_s3(moto_port, monkeypatch):
+    """A client of the local S3 server, which is empty and to which boto3 is directed."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
+    return boto3.client("s3")
 
 
 @pytest.fixture

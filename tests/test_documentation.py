@@ -17,12 +17,10 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from html.parser import HTMLParser
 from importlib.util import find_spec
 from pathlib import Path
 
-import boto3
 import pytest
 
 from brainscore_allen2022_surface.ceiling import expected_consistency
@@ -106,19 +104,10 @@ def linked():
 
 
 @pytest.fixture
-def bucket(moto_port, monkeypatch):
+def bucket(empty_s3):
     """A versioned bucket of the local S3 server, to which boto3 is directed."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="bucket")
-    client.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    empty_s3.create_bucket(Bucket="bucket")
+    empty_s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
 
 
 @pytest.fixture

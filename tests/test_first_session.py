@@ -4,10 +4,8 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
-import boto3
 import pytest
 
 from allen2022_surface_packaging.publish.upload import publish_release
@@ -22,35 +20,21 @@ READ = (
 
 
 @pytest.fixture
-def server(moto_port, monkeypatch):
-    """A client of the local S3 server, where the bucket `nsd` holds what the script reads of the small tree."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
-    return boto3.client("s3")
-
-
-@pytest.fixture
-def bucket(server, nsd_tree):
+def bucket(empty_s3, nsd_tree):
     """The bucket of NSD, which anybody can read."""
-    server.create_bucket(Bucket="nsd", ACL="public-read")
+    empty_s3.create_bucket(Bucket="nsd", ACL="public-read")
     for pattern in READ:
         for path in nsd_tree.glob(pattern):
             key = path.relative_to(nsd_tree).as_posix()
-            server.upload_file(str(path), "nsd", key, ExtraArgs={"ACL": "public-read"})
-    return server
+            empty_s3.upload_file(str(path), "nsd", key, ExtraArgs={"ACL": "public-read"})
+    return empty_s3
 
 
 @pytest.fixture
-def artifacts_path(server, release, tmp_path):
+def artifacts_path(empty_s3, release, tmp_path):
     """The artifacts file of the published release."""
-    server.create_bucket(Bucket="brain")
-    server.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    empty_s3.create_bucket(Bucket="brain")
+    empty_s3.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
     path = tmp_path / "artifacts.json"
     publish_release(release, "brain/here", artifacts_path=path, allow_simulated=True)
     return path
