@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ..atomic import write_whole
 from ..errors import PackagingError, one_line
-from ..release import SPLITS, Manifest, ReleaseFolder
+from ..release import SPLITS, UNREADABLE, Manifest, ReleaseFolder
 from .colours import ink_on, scale_colours
 from .cortex import cortex_content
 from .findings import list_findings
@@ -93,14 +93,7 @@ def _readable(folder: ReleaseFolder) -> Iterator[None]:
     """Say which command examines a release that cannot be read."""
     try:
         yield
-    except (
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # of damaged NetCDF files
+    except UNREADABLE as error:
         raise PackagingError(
             f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
             f"`allen2022-surface verify {folder}` says what is wrong with it."

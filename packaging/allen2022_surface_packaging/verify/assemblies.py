@@ -12,11 +12,9 @@ import xarray
 
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, one_line
-from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, require_regular_file
+from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, UNREADABLE, require_regular_file
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory of a comparison
-# What netCDF4 and xarray raise if a file is damaged or is no assembly
-UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from ..release import (
     NEUROID_COORDINATES,
     SPLITS,
     TIME_BIN,
+    UNREADABLE,
     Manifest,
     ReleaseFolder,
     list_presentations,
@@ -41,8 +42,6 @@ NEUROIDS_AT_A_TIME = 4096  # bounds the memory
 VARIABLE_NAME = "data"
 NUMBER_KINDS = {VARIABLE_NAME: "float32", "nc_testset": "float64"}  # all other numbers are int64
 TEXT_COORDINATES = ("stimulus_id", "neuroid_id", "subject", "hemisphere", "region")
-# What netCDF4 raises if a file is damaged
-UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 STANDARD_TOLERANCE = 1e-4  # of mean and deviation over images: float32 rounds each value
 
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line
-from ..release import DIMENSIONS
-from .assemblies import NEUROIDS_AT_A_TIME, UNREADABLE, read_neuroids
+from ..release import DIMENSIONS, UNREADABLE
+from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
 from .differences import TOLERANCE, CellDifferences, Difference, compare_cells, merge_cells, name_rows
 from .pairs import Pairs, compare_coordinates, find_pairs
 from .sides import Side, load_object, open_release
