@@ -133,6 +133,24 @@ def test_damaged_assembly_is_reported_in_one_line(tmp_path):
         list_regions(tmp_path / "broken.nc")
 
 
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda file: None,
+        lambda file: file.createVariable("region", "i4"),
+        lambda file: file.createGroup("region"),
+        lambda file: file.createDimension("region", 3),
+    ],
+    ids=["nothing", "a number", "a group", "a dimension"],
+)
+def test_assembly_of_another_structure_is_reported_in_one_line(tmp_path, create):
+    with netCDF4.Dataset(tmp_path / "other.nc", "w") as file:
+        create(file)
+
+    with pytest.raises(PackagingError, match="other.nc cannot be read .*Build the release again"):
+        list_regions(tmp_path / "other.nc")
+
+
 def test_second_upload_after_a_lost_region_sends_only_that_region(release, s3, proxy, artifacts_path):
     publish(release, artifacts_path)
     s3.delete_object(Bucket="brain", Key=f"{PREFIX}/assy_{NAME}_V4_test.nc")

@@ -161,14 +161,15 @@ def test_object_from_before_versioning_gets_a_version(release, s3, artifacts_pat
     assert all(entry["version_id"] not in ("null", None, "") for entry in list_recorded(artifacts_path))
 
 
-def test_damaged_release_is_not_sent(release_copy, s3, proxy, artifacts_path):
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_damaged_release_is_not_sent(release_copy, s3, proxy, artifacts_path, dry_run):
     path = release_copy / f"{NAME}_test.nc"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
-    with pytest.raises(PackagingError, match="not sound, so nothing was sent: .*SHA-1"):
-        publish(release_copy, artifacts_path)
+    with pytest.raises(PackagingError, match="not sound, so it is not published: .*SHA-1"):
+        publish(release_copy, artifacts_path, dry_run=dry_run)
     assert proxy.contents_sent() == []
 
 

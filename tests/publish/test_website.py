@@ -110,7 +110,7 @@ def test_damaged_release_is_not_packed(release_copy, tmp_path):
     result = run_cli("pack", release_copy, tmp_path / "packed")
 
     assert result.returncode == 1
-    assert "release is not sound: " in result.stderr
+    assert "release is not sound, so it is not published: " in result.stderr
     assert not (tmp_path / "packed").exists()
 
 

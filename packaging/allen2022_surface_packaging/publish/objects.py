@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from ..atomic import naming, sha1_of
 from ..errors import PackagingError, one_line
 from ..release import SPLITS, Manifest, ReleaseFolder
+from ..verify.soundness import verify_release
 from .regions import RegionSlice, list_regions, write_region
 
 Kind: TypeAlias = Literal["assembly", "stimulus_csv", "stimulus_zip"]
@@ -81,6 +82,13 @@ def _refuse_special_files(release: ReleaseFolder) -> None:
             raise PackagingError(
                 f"{path} is neither a regular file nor a folder. Remove it, or build the release again."
             )
+
+
+def require_sound(release: ReleaseFolder) -> None:
+    """Raise a `PackagingError` if `verify` finds a problem. What reads the release afterwards need not check its files."""
+    problems = verify_release(release.path)
+    if problems:
+        raise PackagingError(f"{release} is not sound, so it is not published: {problems[0]}")
 
 
 def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[BrainioObject]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..build.assembly import VARIABLE_NAME, create_assembly, encode_columns
 from ..errors import PackagingError, one_line
-from ..release import DIMENSIONS
+from ..release import DIMENSIONS, UNREADABLE
 
 BLOCK_VALUES = 4 * 2**20  # 16 MiB of float32: it bounds the memory
 
@@ -42,7 +42,7 @@ def list_regions(assembly_path: Path) -> list[RegionSlice]:
     """
     with _opened(assembly_path) as file:
         names = file["region"][:]
-    starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
+        starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
     slices = [
         RegionSlice(assembly_path, str(names[start]), slice(start, stop))
         for start, stop in zip(starts[:-1], starts[1:], strict=True)
@@ -92,7 +92,7 @@ def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
             yield file
     except (FileNotFoundError, PackagingError):
         raise
-    except (AttributeError, LookupError, OSError, RuntimeError, ValueError) as error:
+    except UNREADABLE as error:
         if isinstance(error, OSError) and error.filename not in (None, str(path)):  # the file of a region fails
             raise
         raise PackagingError(f"{path} cannot be read ({one_line(error)}). Build the release again.") from error

@@ -1,4 +1,4 @@
-"""A release published to S3: planned, verified, uploaded, and recorded in `artifacts.json`."""
+"""A release published to S3: verified, planned, uploaded, and recorded in `artifacts.json`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from ..errors import PackagingError
 from ..progress import follow_bytes
 from ..release import Manifest, ReleaseFolder
-from ..verify.soundness import verify_release
 from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, written
+from .objects import BrainioObject, make_objects, read_manifest, require_sound, written
 from .privacy import require_private
 from .s3 import LARGEST_OBJECT_BYTES, LocalFile, ObjectVersion, UploadTarget, holds, look_up, open_target, put
 from .temporary import temporary_folder
@@ -62,7 +61,7 @@ def publish_release(
     allow_simulated: bool = False,
     tell: Callable[[str], object] = logger.info,
 ) -> None:
-    """Plan, verify, upload and record a release.
+    """Verify, plan, upload and record a release.
 
     NSD's terms forbid giving the data to others. Use a bucket that only people who accepted the terms can read; an object
     that anybody can read stops the upload.
@@ -73,7 +72,7 @@ def publish_release(
     artifacts_path : path, optional
         The file to record the objects in; by default the plugin's `artifacts.json`.
     overwrite : replace objects with other content
-    dry_run : stop after the plan
+    dry_run : verify and plan only
     allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
     tell : called with each line for the user, and with the plan
 
@@ -86,6 +85,7 @@ def publish_release(
     release = ReleaseFolder(release_path)
     manifest = read_manifest(release, allow_simulated=allow_simulated)
     artifacts_path = announce_artifacts(artifacts_path, tell)
+    require_sound(release)
     with temporary_folder() as folder:
         objects = make_objects(release, manifest, folder)
         refuse_large(objects)
@@ -95,9 +95,6 @@ def publish_release(
         if dry_run:
             return
         refuse_different(target, plan, overwrite=overwrite)
-        problems = verify_release(release_path)
-        if problems:
-            raise PackagingError(f"{release_path} is not sound, so nothing was sent: {problems[0]}")
         datasets = record_published(target, manifest, upload_planned(target, plan))
     record_release(artifacts_path, manifest.name, datasets)
     tell(f"{artifacts_path} now lists {', '.join(datasets)}")

@@ -13,9 +13,8 @@ from ..atomic import naming, new_folder
 from ..errors import PackagingError, one_line
 from ..nsd.facts import TERMS_URL
 from ..release import Manifest, ReleaseFolder
-from ..verify.soundness import verify_release
 from .artifacts import ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, written
+from .objects import BrainioObject, make_objects, read_manifest, require_sound, written
 from .temporary import temporary_folder
 
 TEMPLATE = files(__package__) / "templates" / "upload_form.md"
@@ -56,7 +55,7 @@ def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = Fa
     manifest = read_manifest(release, allow_simulated=allow_simulated)
     if folder.exists():
         raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
-    _require_sound(release_path)
+    require_sound(release)
     with new_folder(folder) as partial, temporary_folder() as made_path:
         objects = make_objects(release, manifest, made_path)
         for item in objects:
@@ -94,7 +93,7 @@ def record_versions(
     manifest = read_manifest(release, allow_simulated=allow_simulated)
     returned = read_table(table_path)
     artifacts_path = announce_artifacts(artifacts_path, tell)
-    _require_sound(release_path)
+    require_sound(release)
     with temporary_folder() as folder:
         objects = make_objects(release, manifest, folder)
     _refuse_other_files(table_path, returned, objects)
@@ -174,12 +173,6 @@ def _make_record(table_path: Path, item: BrainioObject, row: ReturnedVersion, *,
         shape=item.shape,
         simulated=simulated and item.kind == "assembly",
     )
-
-
-def _require_sound(release_path: Path) -> None:
-    problems = verify_release(release_path)
-    if problems:
-        raise PackagingError(f"{release_path} is not sound: {problems[0]}")
 
 
 def _write_table(path: Path, objects: Sequence[BrainioObject]) -> None:
