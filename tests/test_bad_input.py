@@ -100,8 +100,8 @@ FAULTS = {
     ),
     "subjectim out of range": (lambda t: set_an_id_to_zero(t, "subjectim"), ["subjectim holds 0 to"]),
     "sharedix out of range": (lambda t: set_an_id_to_zero(t, "sharedix"), ["sharedix holds 0 to"]),
-    "no complete image": (show_each_image_once, ["No image was seen 3 times"]),
-    "one complete image": (show_one_image_three_times, ["1 image was seen 3 times", "at least 2"]),
+    "no complete image": (show_each_image_once, ["nsd_expdesign.mat: no image was seen 3 times"]),
+    "one complete image": (show_one_image_three_times, ["nsd_expdesign.mat: 1 image was seen 3 times", "at least 2"]),
     "session missing": (
         lambda t: [(t / BETAS / f"{h}.betas_session02.mgh").unlink() for h in ("lh", "rh")],
         ["subj02", "session02.mgh is missing"],

@@ -114,7 +114,7 @@ def test_image_is_complete_when_it_was_seen_more_than_three_times():
 def test_pool_is_refused_when_no_image_is_complete():
     trials = {1: list_trials(DESIGN, 1, n_sessions=2, n_trials_per_session=2)}
 
-    with pytest.raises(PackagingError, match="^No image was seen 3 times by every subject chosen"):
+    with pytest.raises(PackagingError, match="^the design: no image was seen 3 times by every subject chosen"):
         choose_images(make_recipe((1,), name="one"), DESIGN, trials)
 
 

@@ -43,11 +43,13 @@ class Design:
         The 73k ids of each subject's images.
     sharedix : array of shape (n_shared_images,)
         The 73k ids of the images that all subjects saw, ascending.
+    source : the file, for messages
     """
 
     masterordering: IntArray
     subjectim: IntArray
     sharedix: IntArray
+    source: str = "the design"
 
     @property
     def n_trials(self) -> int:
@@ -86,6 +88,7 @@ def read_design(file: RawFile) -> Design:
         masterordering=_whole_numbers(file, "masterordering", variables["masterordering"]).ravel(),
         subjectim=_whole_numbers(file, "subjectim", variables["subjectim"]),
         sharedix=_whole_numbers(file, "sharedix", variables["sharedix"]).ravel(),
+        source=str(file),
     )
     _require_ids(file, "masterordering", design.masterordering, highest=design.subjectim.shape[1])
     _require_ids(file, "subjectim", design.subjectim, highest=N_IMAGES)

@@ -63,11 +63,12 @@ def choose_images(recipe: Recipe, design: Design, trials: Mapping[int, pd.DataFr
     complete = complete_images(fewest_repetitions(design, trials))
     if recipe.pool == "own":
         (subject,) = recipe.subjects
-        return {"train": own_images(design, trials[subject], subject), "test": _require_test_images(complete, subject)}
+        own = own_images(design, trials[subject], subject)
+        return {"train": own, "test": _require_test_images(complete, subject, design.source)}
     if len(complete) < 2:
         raise PackagingError(
-            f"{len(complete) or 'No'} image was seen {N_REPETITIONS} times by every subject chosen, but a train/test "
-            "split needs at least 2. Choose fewer subjects, or add more sessions."
+            f"{design.source}: {len(complete) or 'no'} image was seen {N_REPETITIONS} times by every subject chosen, but a "
+            "train/test split needs at least 2. Choose fewer subjects, or add more sessions."
         )
     splits = split_images(complete, train_fraction=recipe.train_fraction, seed=recipe.split_seed)
     for split, nsd_ids in splits.items():
@@ -97,7 +98,7 @@ def own_images(design: Design, trials: pd.DataFrame, subject: int) -> IntArray:
     own = np.setdiff1d(trials["nsd_id"].to_numpy(), np.union1d(others - 1, design.shared_images))
     if not len(own):
         raise PackagingError(
-            f"The design shows {subject_name(subject)} no image of its own. Choose images.pool = 'shared'."
+            f"{design.source} shows {subject_name(subject)} no image of its own. Choose images.pool = 'shared'."
         )
     return own
 
@@ -116,10 +117,10 @@ def split_images(
     return {"train": nsd_ids[np.sort(order[:n_train])], "test": nsd_ids[np.sort(order[n_train:])]}
 
 
-def _require_test_images(complete: IntArray, subject: int) -> IntArray:
+def _require_test_images(complete: IntArray, subject: int, source: str) -> IntArray:
     if not len(complete):
         raise PackagingError(
-            f"{subject_name(subject)} saw no shared image {N_REPETITIONS} times, but the test split consists of those. "
-            "Add more sessions."
+            f"{source}: {subject_name(subject)} saw no shared image {N_REPETITIONS} times, but the test split consists of "
+            "those. Add more sessions."
         )
     return complete
