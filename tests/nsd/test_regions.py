@@ -2,6 +2,7 @@ import gzip
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS, noise_ceiling
+from allen2022_surface_packaging.nsd.files import read_vertices
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.regions import find_regions, read_ncsnr, read_regions
+from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 from allen2022_surface_packaging.nsd.tree import OFFICIAL, NSDTree, open_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
 from support import Memory
@@ -226,6 +229,27 @@ def test_ncsnr_is_refused_when_it_has_another_vertex_count(small_tree):
         PackagingError, match=r"rh.ncsnr.mgh holds 1,300 vertices, but the labels have 12\. .*nativesurface"
     ):
         read_ncsnr(open_tree(small_tree), region_map, 4, "rh", DEFAULT_BETAS)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
+def test_ncsnr_is_refused_when_it_is_not_float32(tiny_tree, tmp_path, dtype):
+    tree_path = Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+    path = tree_path / "nsddata_betas/ppdata/subj04/fsaverage" / DEFAULT_BETAS / "lh.ncsnr.mgh"
+    values = np.asarray(nibabel.load(path).dataobj).astype(dtype)
+    nibabel.save(nibabel.freesurfer.MGHImage(values, np.eye(4)), path)
+    tree = open_tree(tree_path)
+
+    with pytest.raises(PackagingError, match=rf"lh.ncsnr.mgh holds {np.dtype(dtype)}, expected float32"):
+        read_ncsnr(tree, read_regions(tree, make_recipe()), 4, "lh", DEFAULT_BETAS)
+
+
+@pytest.mark.parametrize("shape", [(1, 1300, 1), (1, 1, 1300), (2, 650, 1), (650, 1, 2)])
+def test_values_of_vertices_are_refused_in_another_shape(tiny_tree, tmp_path, shape):
+    image = nibabel.freesurfer.MGHImage(np.zeros(shape, np.float32), np.eye(4))
+    nibabel.save(image, tmp_path / "lh.ncsnr.mgh")
+
+    with pytest.raises(PackagingError, match=re.escape(f"has the shape {shape}, expected (n_vertices, 1, 1)")):
+        read_vertices(RawFile(Folder(tmp_path), "lh.ncsnr.mgh", "lh.ncsnr.mgh"))
 
 
 def make_atlas_files(atlas, labels):

@@ -125,14 +125,17 @@ def read_vertices(file: RawFile) -> AnyArray:
     Raises
     ------
     PackagingError
-        If the file is missing, damaged or not MGH.
+        If the file is missing, damaged or not MGH of shape (n_vertices, 1, 1).
     """
     content = file.read()
     try:
         content = gzip.decompress(content) if file.path.endswith(".mgz") else content
-        values: AnyArray = np.asarray(MGHImage.from_bytes(content).dataobj).ravel()
+        values: AnyArray = np.asarray(MGHImage.from_bytes(content).dataobj)
     except Exception as error:  # nibabel, zlib and numpy each raise other exceptions for damaged files
         raise PackagingError(f"{file} cannot be read as MGH ({one_line(error)}). Download it again.") from error
+    if values.size != len(values):
+        raise PackagingError(f"{file} has the shape {values.shape}, expected (n_vertices, 1, 1). Download it again.")
+    values = values.ravel()
     return values.astype(values.dtype.newbyteorder("="))
 
 

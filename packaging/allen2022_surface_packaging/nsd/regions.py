@@ -233,10 +233,12 @@ def read_ncsnr(tree: NSDTree, region_map: RegionMap, subject: int, hemisphere: s
     Raises
     ------
     PackagingError
-        If the file is missing, damaged or of another vertex count than the labels.
+        If the file is missing, damaged, not float32 or of another vertex count than the labels.
     """
     file = tree.ncsnr(subject, hemisphere, version)
     values = read_vertices(file)
+    if values.dtype != np.float32:
+        raise PackagingError(f"{file} holds {values.dtype}, expected float32. Download it again.")
     if len(values) != region_map.n_vertices:
         raise PackagingError(
             f"{file} holds {len(values):,} vertices, but the labels have {region_map.n_vertices:,}. "
