@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .build.estimates import estimate_build
-from .errors import PackagingError
+from .errors import PackagingError, printable
 from .nsd.facts import N_REPETITIONS, TERMS_URL
 from .nsd.fetching import BUCKET_URL, count_bytes, list_sync_commands
 from .nsd.inspection import Inspection, inspect_tree
@@ -37,7 +37,7 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
     absent = [one for one in needed if not one.file.exists()]
     missing = [one for one in absent if not one.is_optional]
     others = _list_other_problems(inspections, missing)
-    lines = [f"problem: {problem}" for problem in others]
+    lines = [f"problem: {printable(problem)}" for problem in others]
     if len(missing) > N_LISTED_FILES:
         yield _table([("needed", "missing", ""), *describe_missing(needed, absent)])
     else:

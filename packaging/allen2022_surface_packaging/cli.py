@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
-from .errors import PackagingError, describe_missing, describe_os_error
+from .errors import PackagingError, describe_missing, describe_os_error, printable
 from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
 from .progress import shown_log
@@ -47,9 +47,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str) -> None:
-    """Print an error as one line. What cannot be printed, as in a damaged file that it quotes, is escaped."""
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(message.split()))
-    print(f"allen2022-surface: {line}", file=sys.stderr)
+    """Print an error as one line."""
+    print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -134,7 +133,7 @@ def _recipes(options: argparse.Namespace) -> None:
     elif options.action == "check":
         _, faults = parse_recipe(*recipe_text(options.recipe))
         for fault in faults:
-            print(f"problem: {fault}")
+            print(f"problem: {printable(str(fault))}")
         if faults:
             raise PackagingError(f"{_count(faults)} in {options.recipe}, listed above.")
         print("no problems found")

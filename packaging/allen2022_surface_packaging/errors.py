@@ -29,6 +29,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """Escape what cannot be printed on one line, such as a line break or a zero byte that a damaged file holds."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def describe_missing(error: ModuleNotFoundError) -> str:
     """Say which package is not installed, and how to install it."""
     package = (error.name or "a package").split(".")[0]

@@ -77,6 +77,20 @@ def test_problems_of_every_question_are_listed_once(tiny_copy, tiny_release, tin
     assert result.err.splitlines()[-1].endswith("ways. The problems are listed above.")
 
 
+@pytest.mark.parametrize("character", ["\0", "\n", "\x1b[2J", "\u2028"])
+def test_cells_that_cannot_be_printed_are_escaped(tiny_copy, tiny_tree, run_verify, character):
+    name = "train_test_split.csv"
+    text = (tiny_copy / name).read_text()
+    (tiny_copy / name).write_text(text.replace(",train\n", f',"{character}train"\n', 1))
+    accept(tiny_copy, name)
+
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree)
+
+    assert result.status == 1
+    assert all(line.isprintable() for line in result.out.split("\n"))
+    assert sum(name in problem and ascii(character)[1:-1] in problem for problem in result.problems) > 0
+
+
 def test_problems_of_a_damaged_release_are_listed_beside_what_could_not_be_compared(
     tiny_copy, tiny_release, tiny_tree, run_verify
 ):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..atomic import write_whole
-from ..errors import PackagingError
+from ..errors import PackagingError, printable
 from ..release import ReleaseFolder
 from .differences import TOLERANCE, Difference
 from .soundness import Soundness, check_soundness
@@ -80,11 +80,12 @@ class Verification:
             yield answer.verdict
         for answer in self.answers:
             if answer.table is not None and len(answer.table):
-                yield f"\n{answer.title}:\n\n{answer.table.to_string(index=False, max_colwidth=width)}"
+                rows = answer.table.to_string(index=False, max_colwidth=width).split("\n")
+                yield "\n".join(["", f"{answer.title}:", "", *map(printable, rows)])
         problems = list(dict.fromkeys(problem for answer in self.answers for problem in answer.problems))
         if problems:
             yield ""
-        yield from (f"problem: {problem}" for problem in problems)
+        yield from (f"problem: {printable(problem)}" for problem in problems)
         not_checked = [item for answer in self.answers for item in answer.not_checked]
         if self.raw_files is None:
             not_checked.append(NEEDS_RAW_FILES)
