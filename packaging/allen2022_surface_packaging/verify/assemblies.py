@@ -18,6 +18,17 @@ NEUROIDS_AT_A_TIME = 4096  # bounds the memory of a comparison
 
 
 @contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise what libraries raise for a damaged assembly as a `PackagingError` that names the file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise PackagingError(
+            f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
+        ) from error
+
+
+@contextmanager
 def opened_assembly(path: Path, *, decode: bool = True) -> Iterator[xarray.DataArray]:
     """Open an assembly, and close it at the end.
 
@@ -39,14 +50,16 @@ def opened_assembly(path: Path, *, decode: bool = True) -> Iterator[xarray.DataA
 
 
 def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
-    """Open an assembly, as `opened_assembly`."""
+    """Open an assembly, as `opened_assembly`. Its coordinates are read at once, its values when they are needed."""
     require_regular_file(path)
-    try:
+    with reading(path):
         assembly: xarray.DataArray = xarray.open_dataarray(path, mask_and_scale=decode, decode_times=decode)
-    except UNREADABLE as error:
-        raise PackagingError(
-            f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
-        ) from error
+        try:
+            for coordinate in assembly.coords.values():
+                coordinate.load()
+        except BaseException:
+            assembly.close()
+            raise
     return assembly
 
 
