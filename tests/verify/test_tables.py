@@ -40,6 +40,17 @@ def test_table_is_read_with_the_types_of_its_columns(write):
     assert table["nsd_id"].dtype == "int64"
 
 
+@pytest.mark.parametrize("header", ["nsd_id,split", "split,nsd_id,stimulus_id", "a,b,c", "nsd_id,stimulus_id,split,x"])
+def test_split_with_other_columns_is_refused(tiny_copy, header):
+    path = tiny_copy / "train_test_split.csv"
+    path.write_text(f"{header}\n{','.join('1' * len(header.split(',')))}\n")
+    accept(tiny_copy, path.name)
+
+    problems = verify_release(tiny_copy)
+
+    assert any(f"{path} has the columns {header.split(',')}, expected ['nsd_id', " in problem for problem in problems)
+
+
 def test_table_without_rows_has_its_columns(write):
     assert list(read_stimulus_table(write(f"{HEADER}\n"))) == HEADER.split(",")
 

@@ -11,7 +11,7 @@ from ..nsd.facts import HEMISPHERES, subject_name
 from ..nsd.storage import Folder
 from ..nsd.tree import EXTRACTED_FOLDERS, OFFICIAL, NSDTree
 from ..release import VERSIONED, FilledCounts, Manifest, ReleaseFolder
-from .tables import read_table
+from .tables import read_split_table, read_table
 
 MGH_HEADER_BYTES = 284
 VALUE_BYTES = 4
@@ -72,7 +72,7 @@ def _compare_keys(found: object, expected: object, prefix: str = "") -> Iterator
 
 def _find_input_problems(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
     """Compare the inputs with what the recipe reads. Only the tree tells their sizes, but betas cannot be too short."""
-    images = read_table(folder.split_path)
+    images = read_split_table(folder.split_path)
     has_coco_ids = any("coco_id" in read_table(folder.stimulus_table_path(split)) for split in ("train", "test"))
     inputs, recipe = dict(manifest.inputs), manifest.recipe
     required = [OFFICIAL_TREE.design.official_path]

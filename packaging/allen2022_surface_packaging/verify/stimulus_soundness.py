@@ -14,9 +14,8 @@ from ..nsd.facts import stimulus_name
 from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
 from .differences import first_difference
 from .manifest_soundness import list_extracted_images
-from .tables import FILE_NAME_COLUMN, STIMULUS_COLUMNS, read_stimulus_table, read_table
+from .tables import FILE_NAME_COLUMN, STIMULUS_COLUMNS, read_split_table, read_stimulus_table, read_table
 
-SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 COCO_SPLITS = ("train2017", "val2017")
 
 
@@ -28,12 +27,9 @@ def find_stimulus_problems(folder: ReleaseFolder, manifest: Manifest) -> Iterato
     PackagingError
         If a table cannot be read.
     """
-    images = read_table(folder.split_path)
+    images = read_split_table(folder.split_path)
     tables = {split: read_stimulus_table(folder.stimulus_table_path(split)) for split in SPLITS}
-    if tuple(images) == SPLIT_COLUMNS:
-        yield from _find_split_problems(folder, manifest, images, tables)
-    else:
-        yield f"{folder.split_path.name} has the columns {list(images)}, expected {list(SPLIT_COLUMNS)}."
+    yield from _find_split_problems(folder, manifest, images, tables)
     yield from _find_column_problems(folder, tables)
     yield from _find_origin_problems(folder, images, tables)
     for split, table in tables.items():

@@ -18,6 +18,7 @@ NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?")
 WHOLE_NUMBER_COLUMNS = ("nsd_id", "coco_id")
 NUMBER_COLUMNS = ("crop_top", "crop_bottom", "crop_left", "crop_right")
 FILE_NAME_COLUMN = "image_file_name"
+SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", FILE_NAME_COLUMN)  # `coco_id` follows if all are known
 LONGEST_CELL = 60  # in a message
 
@@ -53,6 +54,22 @@ def read_table(path: Path) -> pd.DataFrame:
             )
     columns = dict(zip(header, zip(*rows[1:], strict=True) if rows[1:] else [()] * len(header), strict=True))
     return pd.DataFrame({name: _convert(path, name, cells) for name, cells in columns.items()})
+
+
+def read_split_table(path: Path) -> pd.DataFrame:
+    """Read the table that says in which split each image is.
+
+    Raises
+    ------
+    PackagingError
+        As `read_table`, or if the columns are not `SPLIT_COLUMNS`.
+    """
+    table = read_table(path)
+    if tuple(table) != SPLIT_COLUMNS:
+        raise PackagingError(
+            f"{path} has the columns {list(table)}, expected {list(SPLIT_COLUMNS)}. Build the release again."
+        )
+    return table
 
 
 def read_stimulus_table(path: Path) -> pd.DataFrame:
