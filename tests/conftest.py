@@ -20,6 +20,7 @@ session 1, and one is constant.
 import logging
 import os
 import shutil
+import signal
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -47,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(tool, ...): is skipped where one of these tools is not there; see tools.py"
     )
+
+
+def pytest_sessionstart() -> None:
+    """Handle signals as in a terminal, also where `nohup` or a shell in the background let this process ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_report_header() -> list[str]:
