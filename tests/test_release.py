@@ -131,6 +131,14 @@ def test_manifest_that_is_no_table_is_refused_in_one_line(written, content):
     assert len(str(raised.value)) < 500
 
 
+def test_manifest_is_refused_when_text_that_nothing_reads_is_not_utf_8(written):
+    path = written / "release.json"
+    path.write_bytes(path.read_bytes().replace(b"{", b'{"unknown": "\xff",', 1))
+
+    with pytest.raises(PackagingError, match=r"release\.json is damaged \('utf-8' codec can't decode byte 0xff"):
+        Manifest.read(ReleaseFolder(written))
+
+
 @pytest.mark.parametrize("path", ["missing", "empty", "file"])
 def test_folder_without_a_manifest_is_not_a_release(tmp_path, path):
     (tmp_path / "empty").mkdir()

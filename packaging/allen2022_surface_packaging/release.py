@@ -180,7 +180,8 @@ class Manifest:
             raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.")
         require_regular_file(path)
         try:
-            manifest = msgspec.json.decode(path.read_bytes(), type=cls)
+            # msgspec does not look at text that it skips, such as that of an unknown key.
+            manifest = msgspec.json.decode(path.read_bytes().decode(), type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
         fault = next(manifest_faults(manifest), None)
