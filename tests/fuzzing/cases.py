@@ -6,12 +6,11 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
 
-import msgspec
 import numpy as np
 import pandas as pd
 import xarray
@@ -359,7 +358,7 @@ def _same_file(path: Path, sound_path: Path, ignored: set[str]) -> bool:
 
 
 def _same_manifest(ignored: set[str], path: Path, sound_path: Path) -> bool:
-    manifest, sound = (msgspec.to_builtins(Manifest.read(ReleaseFolder(file.parent))) for file in (path, sound_path))
+    manifest, sound = (asdict(Manifest.read(ReleaseFolder(file.parent))) for file in (path, sound_path))
     return manifest | dict.fromkeys(ignored) == sound | dict.fromkeys(ignored)
 
 
