@@ -14,6 +14,7 @@ from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify.recomputation import recompute_release
+from allen2022_surface_packaging.verify.soundness import verify_release
 from reference import prepare_regions, reference_release, session_files, shown_images
 
 N_VERTICES, N_TRIALS, SUBJECT = 162, 60, 1
@@ -160,3 +161,24 @@ def test_value_that_single_precision_cannot_hold_becomes_zero_and_is_counted(sma
     assert recompute_release(tmp_path / "release", root, every_vertex=True).problems == []
     with xarray.open_dataarray(tmp_path / "release" / "one_test.nc") as release:
         assert (release.values[:, 0] == 0).all()
+
+
+def test_noise_ceilings_of_any_ncsnr_are_those_of_the_published_formula(small_tree, tmp_path):
+    """A huge ncsnr gives 100 percent, and an infinite one NaN."""
+    root = Path(shutil.copytree(small_tree, tmp_path / "nsd"))
+    folder = root / "nsddata_betas/ppdata/subj01/fsaverage" / DEFAULT_BETAS
+    rng = np.random.default_rng(0)
+    for hemisphere in ("lh", "rh"):
+        values = np.memmap(folder / f"{hemisphere}.ncsnr.mgh", ">f4", "r+", offset=MGH_DATA_OFFSET, shape=N_VERTICES)
+        values[:] = 10.0 ** rng.uniform(5, 38, N_VERTICES)
+        values[::10] = rng.choice([0, np.inf, np.nan, 1e-45, 3e38], len(values[::10]))
+        values.flush()
+
+    build_release(root, tmp_path / "release", RECIPE)
+
+    with xarray.open_dataarray(tmp_path / "release" / "one_test.nc") as release:
+        ceilings = release["nc_testset"].values
+    assert np.nanmax(ceilings) == 100
+    assert np.isnan(ceilings).any()
+    assert verify_release(tmp_path / "release") == []
+    assert recompute_release(tmp_path / "release", root, every_vertex=True).problems == []
