@@ -173,13 +173,12 @@ def kill_at(proxy, number, moment, pid):
     setattr(proxy, moment, kill)
 
 
-@pytest.mark.thorough
 def test_next_run_finishes_when_upload_is_killed_anywhere(s3, proxy, uploader, tmp_path):
     old = (plugin_path() / "artifacts.json").read_bytes()
     (tmp_path / "first.json").write_bytes(old)
     assert uploader.run("first", tmp_path / "first.json") == 0
     n_requests = len(proxy.requests)
-    requests = [(int(n), ("fault", "after")[i % 2]) for i, n in enumerate(np.linspace(1, n_requests, 18))]
+    requests = [(int(n), ("fault", "after")[i % 2]) for i, n in enumerate(np.linspace(1, n_requests, 10))]
     new = {entry["sha1"] for entry in list_recorded(tmp_path / "first.json")}
 
     for i, point in enumerate([*requests, "open", "os.rename"]):
