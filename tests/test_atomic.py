@@ -104,6 +104,29 @@ def test_file_is_unchanged_until_everything_is_written(tmp_path):
     assert path.read_bytes() == b"after"
 
 
+def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monkeypatch):
+    path = tmp_path / "release"
+    path.mkdir()
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with new_folder(path) as partial:
+        (partial / "file").write_bytes(b"new")
+        rename = Path.rename
+
+        def rename_and_fail_from_then_on(source, target):
+            rename(source, target)
+            if source == partial:
+                for name in ("stat", "exists", "is_dir", "is_symlink"):
+                    monkeypatch.setattr(Path, name, fail)
+
+        monkeypatch.setattr(Path, "rename", rename_and_fail_from_then_on)
+
+    monkeypatch.undo()
+    assert (path / "file").read_bytes() == b"new"
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_file_is_unchanged_when_writing_fails(tmp_path, exists):
     path = tmp_path / "file"

@@ -246,8 +246,9 @@ def remove_folder(folder: Path) -> None:
             for name in folders:  # a link to a folder is among them
                 _remove_empty(Path(directory, name))
         _remove_empty(folder)
-        if not folder.exists():
-            return
+        with suppress(OSError):
+            if not folder.exists():
+                return
 
 
 def _unlink(path: Path) -> None:
