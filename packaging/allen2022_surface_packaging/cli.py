@@ -91,7 +91,7 @@ def _build(options: argparse.Namespace) -> None:
     cache_path = None
     if options.cache != "none":
         cache_path = Path(options.cache) if options.cache else options.release.absolute().parent / CACHE_NAME
-    build_releases(
+    manifests = build_releases(
         options.nsd_root,
         recipes,
         image_format=options.image_format,
@@ -101,7 +101,7 @@ def _build(options: argparse.Namespace) -> None:
         n_workers=options.workers,
         scheduler=options.scheduler,
     )
-    print(describe_build(list(recipes), time.monotonic() - start))
+    print(describe_build(manifests, time.monotonic() - start))
 
 
 def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:

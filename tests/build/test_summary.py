@@ -27,8 +27,11 @@ def releases(nsd_tree, tmp_path_factory) -> dict[str, Path]:
         "streams": replace(read_recipe("streams"), subjects=(1, 3)),
         "dropped": make_recipe((1, 2), name="dropped", nan_policy="drop"),
     }
-    build_releases(nsd_tree, {folder / name: recipe for name, recipe in recipes.items()})
-    return {name: folder / name for name in recipes}
+    paths = {name: folder / name for name in recipes}
+    manifests = build_releases(nsd_tree, {paths[name]: recipe for name, recipe in recipes.items()})
+    in_files = read_manifests(*paths.values())
+    assert {path: m.to_json() for path, m in manifests.items()} == {path: m.to_json() for path, m in in_files.items()}
+    return paths
 
 
 def count_zeros(path: Path) -> int:
@@ -40,10 +43,23 @@ def count_zeros(path: Path) -> int:
     return n_zeros
 
 
+def read_manifests(*paths: Path) -> dict[Path, Manifest]:
+    return {path: Manifest.read(ReleaseFolder(path)) for path in paths}
+
+
 def run_in_shell(line: str, **options) -> str:
     python = f"{Path(sys.executable).parent}"
     command = f'PATH="{python}:$PATH"; {line}'
     return subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True, **options).stdout
+
+
+def test_summary_needs_no_file_of_the_release(releases):
+    """The release is there already, so an error of its disk must not make the command fail."""
+    (manifest,) = read_manifests(releases["streams"]).values()
+
+    text = describe_build({Path("/nowhere/streams"): manifest}, 1.0)
+
+    assert "streams in /nowhere/streams: " in text
 
 
 def test_summary_agrees_with_the_files(releases):
@@ -72,7 +88,7 @@ def test_summary_says_how_many_neuroids_were_left_out(releases):
 
 
 def test_summary_of_two_releases_is_short(releases):
-    lines = describe_build(list(releases.values()), 125.0).splitlines()
+    lines = describe_build(read_manifests(*releases.values()), 125.0).splitlines()
 
     assert lines[0] == "Built 2 releases in 2 min 5 s."
     assert len(lines) < 25
@@ -82,7 +98,9 @@ def test_summary_of_two_releases_is_short(releases):
 @pytest.mark.needs("bash")
 def test_commands_of_the_summary_run(releases):
     path = releases["streams"]
-    lines = [line.strip() for line in describe_build([path], 1.0).partition("next:")[2].strip().splitlines()]
+    lines = [
+        line.strip() for line in describe_build(read_manifests(path), 1.0).partition("next:")[2].strip().splitlines()
+    ]
     verify, report, load = lines
 
     assert "is sound" in run_in_shell(verify)
@@ -91,7 +109,7 @@ def test_commands_of_the_summary_run(releases):
 
 
 def test_a_published_release_is_loaded_by_its_identifier(release):
-    text = describe_build([release], 1.0)
+    text = describe_build(read_manifests(release), 1.0)
 
     assert RELEASE_VARIABLE == sources.RELEASE_VARIABLE
     assert f"export {RELEASE_VARIABLE}={release}\n" in text

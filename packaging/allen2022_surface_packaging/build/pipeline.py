@@ -79,7 +79,7 @@ def build_releases(
     cache_path: Path | None = None,
     n_workers: int = 1,
     scheduler: str | None = None,
-) -> None:
+) -> dict[Path, Manifest]:
     """Build several releases from one pass over the data: each betas file that any of them needs is read once.
 
     Parameters
@@ -94,6 +94,10 @@ def build_releases(
         removed at the end.
     n_workers, scheduler
         See `Workers`.
+
+    Returns
+    -------
+    the manifests, by the folder of the release
 
     Raises
     ------
@@ -111,6 +115,7 @@ def build_releases(
     }
     stamps = {file: file.stamp() for plan in plans.values() for file in plan.inputs}
     first_path = next(iter(recipes)).absolute()
+    manifests = {}
     with ExitStack() as exits:
         folders = {path: exits.enter_context(ExitStack()) for path in recipes}
         partial_paths = {path: folders[path].enter_context(new_folder(path)) for path in recipes}
@@ -120,13 +125,14 @@ def build_releases(
         workers = exits.enter_context(Workers(n_workers, scheduler))
         cache.prepare(workers)
         for path, plan in plans.items():
-            _write_release(plan, ReleaseFolder(partial_paths[path]), cache, workers)
+            manifests[path] = _write_release(plan, ReleaseFolder(partial_paths[path]), cache, workers)
             _refuse_changed(plan.inputs, stamps)
             folders[path].close()  # the release appears, whatever happens to the next
+    return manifests
 
 
-def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, workers: Workers) -> None:
-    """Write one release from the cached sessions."""
+def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, workers: Workers) -> Manifest:
+    """Write one release from the cached sessions, and return its manifest."""
     n_images = [len(plan.splits[split]) for split in SPLITS]
     logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
     write_stimuli(plan, folder)
@@ -138,6 +144,7 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     manifest = describe_release(plan, assemblies, folder)
     with naming(folder.manifest_path):
         manifest.write(folder)
+    return manifest
 
 
 def _refuse_changed(inputs: Iterable[RawFile], stamps: Mapping[RawFile, str]) -> None:

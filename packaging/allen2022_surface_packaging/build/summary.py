@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..nsd.facts import N_REPETITIONS, subject_names
 from ..progress import format_bytes, format_seconds
 from ..recipe import published_dataset
-from ..release import SPLITS, Manifest, ReleaseFolder
+from ..release import SPLITS, Manifest
 
 N_NAMED_REGIONS = 8
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"  # the plugin's
 
 
-def describe_build(paths: Sequence[Path], seconds: float) -> str:
+def describe_build(manifests: Mapping[Path, Manifest], seconds: float) -> str:
     """Write for people what the releases of one build hold, how long it took, and which commands come next.
 
-    Raises
-    ------
-    PackagingError
-        If a folder is not a release.
+    Nothing is read: the releases are there already, so no error may follow.
     """
-    manifests = {path: Manifest.read(ReleaseFolder(path)) for path in paths}
-    n_releases = f"{len(paths)} release{'s' * (len(paths) > 1)}"
+    n_releases = f"{len(manifests)} release{'s' * (len(manifests) > 1)}"
     blocks = [describe_release(path, manifest) for path, manifest in manifests.items()]
     return "\n\n".join([f"Built {n_releases} in {format_seconds(seconds)}.", *blocks, _describe_next(manifests)])
 
@@ -66,7 +62,7 @@ def _describe_filled(manifest: Manifest) -> str:
     return f"{n_filled:,} values ({100 * n_filled / n_values:.2g} %) were invalid and are 0{where}"
 
 
-def _describe_next(manifests: dict[Path, Manifest]) -> str:
+def _describe_next(manifests: Mapping[Path, Manifest]) -> str:
     path, manifest = next(iter(manifests.items()))
     source = path.absolute() if len(manifests) == 1 else path.absolute().parent
     likewise = "" if len(manifests) == 1 else " (likewise for the other releases)"
