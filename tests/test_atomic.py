@@ -478,3 +478,29 @@ def test_file_that_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(OSError, match=r"Disk quota exceeded: '.*/file'"):
         write_whole(tmp_path / "file", contents())
+
+
+@pytest.mark.parametrize(
+    "told", [OSError(errno.EDQUOT, "Disk quota exceeded"), PermissionError(errno.EACCES, "no", "x")]
+)
+def test_error_that_a_library_hides_behind_its_own_is_told(tmp_path, told):
+    """SciPy and nibabel raise an `OSError` without a number while they handle that of the system."""
+    with pytest.raises(OSError) as raised, naming(tmp_path / "file"):
+        try:
+            raise told
+        except OSError as error:
+            raise OSError("Reader needs file name") from error
+
+    assert raised.value is told
+    assert raised.value.filename in (str(tmp_path / "file"), "x")
+
+
+def test_error_of_a_library_stays_when_it_hides_none(tmp_path):
+    with pytest.raises(OSError, match="^no such format$"), naming(tmp_path / "file"):
+        raise OSError("no such format")
+
+
+def test_both_files_of_a_copy_that_fails_are_named():
+    error = OSError(errno.ENOSPC, "No space left on device", "from", None, "to")
+
+    assert describe_os_error(error) == "from to to: No space left on device. Free some space and start again."

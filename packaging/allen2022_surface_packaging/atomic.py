@@ -126,13 +126,20 @@ def remove_old_partials(folder: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add `path` to an `OSError` of the block that names no file: those of reads, writes and closes do not."""
+    """Add `path` to an `OSError` of the block that names no file: those of reads, writes and closes do not.
+
+    SciPy and nibabel raise one that does not even say what failed; the one that they caught takes its place.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
-        raise
+        caught = error.__context__
+        told = caught if error.errno is None and isinstance(caught, OSError) else error
+        if told.errno is not None and told.filename is None:
+            told.filename = str(path)
+        if told is error:
+            raise
+        raise told from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..atomic import remove_folder
+from ..atomic import naming, remove_folder
 
 PREFIX = "allen2022_surface_objects_"
 
@@ -25,7 +25,8 @@ def temporary_folder() -> Iterator[Path]:
     unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
     descriptor = os.open(unlocked_path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with naming(unlocked_path):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Only now it gets the name by which another process looks for abandoned folders.
         path = unlocked_path.rename(unlocked_path.with_name(unlocked_path.name.removeprefix(".")))
         try:
