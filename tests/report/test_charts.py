@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from allen2022_surface_packaging.report import sections
-from allen2022_surface_packaging.report.charts import GRID, comparison, distribution
+from allen2022_surface_packaging.report.charts import GRID, comparison, distribution, thumbnail
 from allen2022_surface_packaging.report.colours import ink_on, region_colours, scale_colours, scale_steps
 from allen2022_surface_packaging.report.measures import highest_on_scale
 from allen2022_surface_packaging.report.page import write_report
@@ -149,6 +149,18 @@ def test_contact_sheet_of_too_many_images_is_an_even_sample(release_copy, monkey
     assert len(stimuli) == 20
     assert (stimuli[0], stimuli[9]) == (table.stimulus_id.iloc[0], table.stimulus_id.iloc[-1])
     assert f"Train: 10 of {len(table)} images, evenly spaced" in page.text
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:60], lambda content: content[:33] + bytes(9)]
+)
+def test_stimulus_that_is_not_an_image_is_named(release, tmp_path, damage):
+    path = tmp_path / "nsd_00001.png"
+    path.write_bytes(damage(min((release / "stimuli_train").iterdir()).read_bytes()))
+
+    with pytest.raises(ValueError, match=r"^nsd_00001\.png is not an image: ") as raised:
+        thumbnail(path, name="nsd_00001")
+    assert "\n" not in str(raised.value)
 
 
 def test_positions_of_images_have_a_line_for_each_image(page, reported):
