@@ -175,5 +175,5 @@ def _pixels(path: Path) -> bytes:
     try:
         with Image.open(path) as image:
             return np.asarray(image).tobytes()
-    except OSError:  # a loader does not open the images
+    except (OSError, SyntaxError):  # a loader does not open the images
         return path.read_bytes()
