@@ -1,7 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from allen2022_surface_packaging.verify.differences import compare_cells, first_difference, list_some, merge_cells
+from allen2022_surface_packaging.verify.differences import (
+    CellDifferences,
+    Difference,
+    compare_cells,
+    first_difference,
+    list_some,
+    merge_cells,
+    name_rows,
+)
 
 PRESENTATIONS = [f"image {row}" for row in range(6)]
 NEUROIDS = [f"neuroid {column}" for column in range(10)]
@@ -47,11 +56,49 @@ def test_nan_on_one_side_is_the_largest_difference():
     assert compare(actual, expected).location == "image 2, neuroid 3"
 
 
+def test_largest_difference_is_described_with_both_values():
+    expected = np.zeros((6, 10))
+    expected[4, 3] = 2
+    actual = expected.copy()
+    actual[4, 3], actual[4, 8] = 5, 1
+
+    for cells in (compare(actual, expected), merge_cells([compare(actual, expected)])):
+        assert cells == CellDifferences(
+            n_cells=60,
+            n_differing=2,
+            n_beyond=2,
+            largest=3.0,
+            location="image 4, neuroid 3",
+            actual=5.0,
+            expected=2.0,
+            presentations=frozenset({"image 4"}),
+            neuroids=frozenset({"neuroid 3", "neuroid 8"}),
+        )
+        assert cells.describe_extent() == "in 2 neuroids (neuroid 3, neuroid 8) and 1 presentation (image 4)"
+
+
+def test_difference_of_exactly_the_tolerance_is_allowed():
+    expected = np.zeros((6, 10))
+    actual = expected.copy()
+    actual[0, 0], actual[0, 1] = 1e-5, 1.1e-5
+
+    assert (compare(actual, expected).n_differing, compare(actual, expected).n_beyond) == (2, 1)
+
+
+def test_cells_are_compared_in_double_precision():
+    expected = np.ones((6, 10))
+    cells = compare(expected + 1e-9, expected)
+
+    assert cells.largest == pytest.approx(1e-9, rel=1e-6)
+    assert (cells.actual, cells.expected) == (1 + 1e-9, 1)
+    assert compare(expected, expected + 1e-9).largest == pytest.approx(1e-9, rel=1e-6)
+
+
 def test_block_without_neuroids_has_no_differences():
     nothing = compare(np.empty((6, 10)), np.empty((6, 10)), slice(0, 0))
 
-    assert merge_cells([nothing]).n_cells == 0
-    assert merge_cells([]).n_cells == 0
+    for cells in (nothing, merge_cells([nothing]), merge_cells([])):
+        assert (cells.n_cells, cells.n_differing, cells.n_beyond, cells.largest) == (0, 0, 0, 0)
 
 
 def test_first_difference_is_described_with_the_number_of_all():
@@ -71,6 +118,53 @@ def test_rounding_counts_as_a_difference_unless_it_is_allowed():
     assert len(first_difference("ceiling", actual, expected)) == 1
 
 
+@pytest.mark.parametrize(
+    ("actual", "expected", "is_rounding"),
+    [(1e6 + 0.5, 1e6, True), (1e6 + 5, 1e6, False), (5e-10, 0.0, True), (5e-9, 0.0, False), (np.nan, 0.0, False)],
+)
+def test_only_tiny_differences_of_coordinates_count_as_rounding(actual, expected, is_rounding):
+    problems = first_difference("ceiling", np.array([actual]), np.array([expected]), may_round=True)
+
+    assert (problems == []) is is_rounding
+
+
+def test_texts_and_whole_numbers_are_never_rounded():
+    texts, numbers = np.array(["a", "b"], dtype=object), np.array([10**9, 10**9 + 1])
+
+    assert first_difference("name", texts, texts, may_round=True) == []
+    assert len(first_difference("number", numbers, numbers[::-1], may_round=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        ({"stimulus_id": ["x", "y"], "repetition": [0, 1], "neuroid_id": ["a", "b"]}, ["a", "b"]),
+        ({"stimulus_id": ["x", "x"], "repetition": [0, 1]}, ["x repetition 0", "x repetition 1"]),
+        ({"stimulus_id": ["x", "y"], "nsd_id": [5, 6]}, ["x", "y"]),
+        ({"repetition": [0, 1]}, ["number 0", "number 1"]),
+        ({"time_bin_start": [70]}, ["number 0"]),
+    ],
+)
+def test_rows_are_named_by_what_identifies_them(columns, names):
+    assert name_rows(pd.DataFrame(columns)) == names
+
+
+def test_difference_is_a_line_and_a_row():
+    difference = Difference("test", "values of subj01 V1", 3000, 2000, 4000, "a: 1 here, 2 there", 1.0)
+
+    assert str(difference) == "test values of subj01 V1: 2,000 of 4,000 differ. a: 1 here, 2 there."
+    assert difference.row() == {
+        "split": "test",
+        "what": "values of subj01 V1",
+        "differ": 3000,
+        "beyond tolerance": 2000,
+        "of": 4000,
+        "largest": 1.0,
+        "where": "a: 1 here, 2 there",
+    }
+
+
 def test_long_lists_of_names_are_cut():
+    assert list_some({"c", "a", "b"}, "neuroid") == "3 neuroids (a, b, c)"
     assert list_some({"b"}, "neuroid") == "1 neuroid (b)"
     assert list_some({"d", "b", "a", "c"}, "neuroid") == "4 neuroids (a, b, c, ...)"
