@@ -76,3 +76,14 @@ def accept(release: Path, name: str) -> None:
     manifest = json.loads(path.read_text())
     manifest["files"][name] = {"size": (release / name).stat().st_size, "sha1": sha1_of(release / name)}
     path.write_text(json.dumps(manifest))
+
+
+def list_open_files() -> set[str]:
+    """Return the paths of the files that this process has open."""
+    paths = set()
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            paths.add(str(link.readlink()))
+        except FileNotFoundError:  # the folder itself, which is closed by now
+            continue
+    return paths

@@ -89,8 +89,10 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
     array of shape (n_presentations, n_columns)
         Unitless.
     """
+    if not len(columns):
+        return np.empty((assembly.sizes["presentation"], 0))
     # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
-    first, stop = (int(columns.min()), int(columns.max()) + 1) if len(columns) else (0, 0)
+    first, stop = int(columns.min()), int(columns.max()) + 1
     values = assembly.variable.transpose("presentation", "neuroid", ...)[:, first:stop].values
     time_bins = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
     return np.asarray(time_bins[:, columns - first, 0], dtype=np.float64)
