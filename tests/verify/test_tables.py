@@ -113,6 +113,21 @@ def test_damaged_table_is_refused_in_one_line_that_names_it(write, text, message
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("cell", "shown"), [("x" * 58, f"'{'x' * 58}'"), ("x" * 59, f"'{'x' * 59}..."), ("x" * 500, f"'{'x' * 59}...")]
+)
+def test_only_the_beginning_of_a_long_cell_is_shown(write, cell, shown):
+    with pytest.raises(PackagingError, match=re.escape(f"nsd_id of row 0 is {shown}, expected")):
+        read_table(write(f"{HEADER}\nnsd_00001,{cell},a.png\n"))
+
+
+def test_first_of_several_repeated_cells_is_named(write):
+    rows = "nsd_00003,3,b.png\nnsd_00004,4,a.png\nnsd_00005,5,c.png\nnsd_00006,6,c.png\n"
+
+    with pytest.raises(PackagingError, match="image_file_name 'b.png' stands in two rows"):
+        read_stimulus_table(write(f"{HEADER}\n{ROWS}{rows}"))
+
+
 @pytest.mark.parametrize("cell", ["", "..", "../release.json", "5"])
 def test_wrong_file_name_is_refused_by_every_form_of_verify(tiny_copy, tiny_release, tiny_tree, cell):
     path = tiny_copy / "stimulus_metadata_test.csv"

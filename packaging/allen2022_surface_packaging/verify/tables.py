@@ -39,7 +39,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     require_regular_file(path)
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise PackagingError(
             f"{path} is not a CSV table in UTF-8 ({one_line(error)}). Build the release again."
