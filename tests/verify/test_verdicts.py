@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from allen2022_surface_packaging.verify.verdicts import verify
 from support import accept
-from verify.damages import change_values
-from verify.planted import TEST, TRAIN
+from verify.damages import change_values, read_coordinates
+from verify.planted import FOUND_BY, TEST, TRAIN
 
 UNCHECKED_WITHOUT_TREE = "not checked: values, pixels, noise ceilings"
 
@@ -189,3 +190,76 @@ def test_seed_chooses_the_sample(tiny_copy, tiny_tree, run_verify):
 
     assert found[0] == found[1]
     assert [row["where"] for row in found[0]] != [row["where"] for row in found[2]]
+
+
+def test_sample_is_the_one_of_seed_0_unless_another_is_asked_for(tiny_release, tiny_tree):
+    findings = verify(tiny_release, nsd_root=str(tiny_tree)).raw_files.findings
+    all_findings = verify(tiny_release, nsd_root=str(tiny_tree), every_vertex=True).raw_files.findings
+
+    assert (findings["seed"], findings["every_vertex"], all_findings["every_vertex"]) == (0, False, True)
+    assert findings["differences"]["values"].sum() < all_findings["differences"]["values"].sum()
+
+
+def test_verdict_counts_no_value_when_a_coordinate_is_wrong(tiny_copy, tiny_tree, run_verify):
+    FOUND_BY["vertex_index of all subjects"][0](tiny_copy)
+
+    result = run_verify(tiny_copy, "--nsd-root", tiny_tree)
+
+    lines = result.out.splitlines()
+    assert lines[1] == f"{tiny_copy} is not what {tiny_tree} gives: 2 problems; 0 values of a sample of neuroids"
+    assert lines[-1].startswith("not checked: values, because the manifest or a coordinate is wrong; versions")
+
+
+@pytest.mark.parametrize(("is_different", "title"), [(False, "differences:"), (True, "differences within 1e-05:")])
+def test_table_of_differences_holds_those_within_the_tolerance(
+    tiny_copy, tiny_release, run_verify, is_different, title
+):
+    def change(values):
+        values[1, 3] += 1e-6
+        values[2, -1] += is_different  # in another region
+
+    change_values(tiny_copy, TEST, change)
+
+    lines = run_verify(tiny_copy, "--against", tiny_release).out.splitlines()
+
+    header, row = lines[lines.index(title) + 2 :][:2]
+    assert header.split()[:4] == ["split", "what", "differ", "beyond"]
+    assert row.split()[:5] == ["test", "values", "of", "subj01", "V1"]
+
+
+def test_long_cells_of_a_table_are_cut_to_the_width(tiny_copy, tiny_release):
+    change_values(tiny_copy, TEST, lambda values: values.__setitem__((1, 3), values[1, 3] + 1e-6))
+    verification = verify(tiny_copy, against=str(tiny_release))
+
+    narrow, wide = ("\n".join(verification.lines(width)) for width in (30, 300))
+
+    name = read_coordinates(tiny_copy, TEST)["neuroid_id"][3]
+    assert name in wide
+    assert name not in narrow
+    assert "..." in narrow
+
+
+def test_infinite_difference_is_kept_as_text(tiny_copy, tiny_release, run_verify):
+    change_values(tiny_copy, TEST, lambda values: values.__setitem__((1, 3), np.nan))
+
+    run_verify(tiny_copy, "--against", tiny_release)
+
+    (row,) = read_kept(tiny_copy)["against"][str(tiny_release)]["differences"]
+    assert row["largest"] == "inf"
+
+
+def test_answer_about_another_release_is_kept_under_its_full_path(tiny_copy, tiny_release, run_verify, monkeypatch):
+    monkeypatch.chdir(tiny_release.parent)
+
+    run_verify(tiny_copy, "--against", tiny_release.name)
+
+    assert list(read_kept(tiny_copy)["against"]) == [str(tiny_release)]
+
+
+def test_same_answers_are_not_written_again(tiny_copy, tiny_release, run_verify):
+    run_verify(tiny_copy, "--against", tiny_release)
+    before = (tiny_copy / "verify.json").stat()
+    run_verify(tiny_copy, "--against", tiny_release)
+    after = (tiny_copy / "verify.json").stat()
+
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
