@@ -2,8 +2,11 @@
 
 import json
 import re
+import shutil
+from collections import Counter
 
 import boto3
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +17,11 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.verify.comparison import compare_release
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
-from support import accept
+from support import accept, list_open_files
 from verify.damages import NAME, TEST, TRAIN, change_values, flip_bit, read_coordinates, rewrite_assembly
+from verify.planted import TEST as PLANTED_TEST
+
+REGIONS = ("V1", "V2", "V4", "IT")
 
 
 def compare_by_kind(release, other) -> dict:
@@ -64,6 +70,67 @@ def test_real_differences_are_separated_from_rounding(release_copy, release):
     assert f"{coordinates['subject'][500]} {coordinates['region'][500]}: 2 of " in problem
     assert f"in 1 neuroid ({coordinates['neuroid_id'][500]}) and 2 presentations" in problem
     assert len(comparison.differences) == 32  # the last bits of each region of each subject
+
+
+CELLS = (  # here, there, and how the pair counts
+    *((0, np.nan, "zero here, NaN there"), (np.nan, 0, "NaN here, zero there")),
+    *((0, 0, "both"), (np.nan, np.nan, "both")),
+    *((0, 1, "here only"), (0, -1, "here only"), (np.nan, 1, "here only"), (np.nan, -1, "here only")),
+    *((1, 0, "there only"), (-1, 0, "there only"), (1, np.nan, "there only"), (-1, np.nan, "there only")),
+    *((1, 1, "equal"), (-1, -1, "equal"), (0, 1e-6, "rounded"), (1e-6, 0, "rounded"), (1, 1 + 1e-6, "rounded")),
+    *((1, -1, "different"), (-1, 1, "different"), (0.5, 0.6, "different")),
+)
+
+
+def test_every_pair_of_values_counts_as_equal_different_or_filled(tiny_copy, tiny_release, tmp_path):
+    other = shutil.copytree(tiny_release, tmp_path / "other")
+    coordinates = read_coordinates(tiny_release, PLANTED_TEST)
+    is_first_region = (coordinates["subject"] == "subj01") & (coordinates["region"] == "V1")
+    filled_before = compare_release(tiny_copy, str(tiny_release)).filled["test"]
+
+    for path, side in ((tiny_copy, 0), (other, 1)):
+        change_values(
+            path,
+            PLANTED_TEST,
+            lambda values, side=side: values.__setitem__(
+                (slice(0, len(CELLS)), find_columns_without_zero(values, is_first_region)[0], 0),
+                [cell[side] for cell in CELLS],
+            ),
+        )
+    comparison = compare_release(tiny_copy, str(other))
+
+    counts = Counter(kind for _, _, kind in CELLS)
+    counts["both"] += counts["zero here, NaN there"] + counts["NaN here, zero there"]
+    filled = {kind: n - filled_before[kind] for kind, n in comparison.filled["test"].items()}
+    assert filled == {kind: counts[kind] for kind in filled}
+    n_cells = is_first_region.sum() * len(coordinates["stimulus_id"])
+    n_all_cells = len(is_first_region) * len(coordinates["stimulus_id"])
+    assert [
+        (difference.kind, difference.n_differing, difference.n_beyond, difference.n_compared)
+        for difference in comparison.differences
+    ] == [
+        ("values of subj01 V1", counts["rounded"] + counts["different"], counts["different"], n_cells),
+        ("cells filled in one only of subj01 V1", 8, 8, n_cells),
+        ("cells filled with zero here, NaN there", 1, 0, n_all_cells),
+        ("cells filled with NaN here, zero there", 1, 0, n_all_cells),
+    ]
+    assert "1 here, -1 there" in comparison.differences[0].description
+
+
+def find_columns_without_zero(values, is_chosen) -> np.ndarray:
+    return np.flatnonzero((values != 0).all(axis=(0, 2)) & is_chosen)
+
+
+def test_regions_are_compared_in_the_order_of_the_release(tiny_copy, tiny_release):
+    change_values(tiny_copy, PLANTED_TEST, lambda values: values.__iadd__(1))
+
+    kinds = [
+        difference.kind
+        for difference in compare_release(tiny_copy, str(tiny_release)).differences
+        if difference.kind.startswith("values of")
+    ]
+
+    assert kinds == [f"values of {subject} {region}" for region in REGIONS for subject in ("subj01", "subj02")]
 
 
 def test_another_way_to_fill_is_counted_separately(release_copy, release):
@@ -264,7 +331,9 @@ def test_other_type_of_values_is_a_difference(tiny_copy, tiny_release):
 
     comparison = compare_release(tiny_copy, str(tiny_release))
 
-    assert [difference.kind for difference in comparison.differences] == ["kind of assembly"]
+    (difference,) = comparison.differences
+    assert difference.kind == "kind of assembly"
+    assert (difference.n_differing, difference.n_beyond, difference.n_compared) == (1, 1, 1)
     assert "float64 of presentation, neuroid, time_bin (1 time bins) here, float32" in comparison.problems[0]
 
 
@@ -287,6 +356,36 @@ def test_second_time_bin_is_not_overlooked(tiny_copy, tiny_release):
         PackagingError, match="both assemblies hold .*2 time bins.*, expected numbers of .*one time bin"
     ):
         compare_release(tiny_copy, str(tiny_copy))
+
+
+def test_assembly_without_time_bins_is_not_compared(tiny_copy, tiny_release):
+    rewrite_assembly(tiny_copy, PLANTED_TEST, lambda assembly: assembly[:, :, 0])
+
+    for here, there in ((tiny_copy, tiny_release), (tiny_release, tiny_copy)):
+        comparison = compare_release(here, str(there))
+        assert "float32 of presentation, neuroid (0 time bins)" in comparison.problems[0]
+        assert set(comparison.filled["test"].values()) == {0}
+
+
+def test_values_that_cannot_be_read_are_one_line_and_no_file_stays_open(tiny_copy, tiny_release):
+    with xarray.open_dataarray(tiny_copy / PLANTED_TEST) as opened:
+        assembly = opened.load()
+    (tiny_copy / PLANTED_TEST).unlink()
+    assembly.encoding.clear()
+    assembly.to_netcdf(tiny_copy / PLANTED_TEST, encoding={"data": {"zlib": True}})
+    with h5py.File(tiny_copy / PLANTED_TEST) as file:
+        chunk = file["data"].id.get_chunk_info(0)
+    with (tiny_copy / PLANTED_TEST).open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"x" * chunk.size)
+
+    for here, there in ((tiny_copy, tiny_release), (tiny_release, tiny_copy)):
+        with pytest.raises(
+            PackagingError, match=f"{here} and {there} cannot be compared .* says what is wrong"
+        ) as raised:
+            compare_release(here, str(there))
+        assert "\n" not in str(raised.value)
+        assert not any(path.endswith(".nc") for path in list_open_files())
 
 
 def test_neuroids_without_region_and_subject_are_compared_as_one_group(tiny_copy, tiny_release):
