@@ -1,9 +1,12 @@
 """A FIFO in place of a file never blocks a command, and a damaged stimulus table is one line."""
 
 import os
+import re
 
 import pytest
 
+from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.publish.objects import write_stimulus_table
 from publish.uploads import NAME
 from support import run_cli
 
@@ -70,10 +73,13 @@ def test_fifo_as_table_of_version_ids_is_named(release, tmp_path, artifacts_path
     ],
     ids=["empty name", "name outside", "row twice", "no column", "no rows", "long row", "open quote", "empty"],
 )
-def test_damaged_stimulus_table_is_named(release_copy, s3, artifacts_path, change):
+def test_damaged_stimulus_table_is_named(release_copy, s3, artifacts_path, tmp_path, change):
     path = release_copy / "stimulus_metadata_test.csv"
     path.write_text(change(path.read_text()))
 
     line = run_refused(*("upload", release_copy, "--bucket", "brain/x", "--dry-run", "--artifacts", artifacts_path))
 
-    assert f"{path} is damaged" in line
+    assert f"{release_copy} is not sound, so it is not published: {path} has " in line
+    with pytest.raises(PackagingError, match=f"^{re.escape(str(path))} is damaged") as raised:
+        write_stimulus_table(path, tmp_path / "table.csv")
+    assert "\n" not in str(raised.value)
