@@ -25,7 +25,8 @@ DAMAGED_VALUES = [
     ("key", "a/"),
     ("key", "a\nb"),
     ("key", "a\0b"),
-    ("key", "a" * 300),
+    ("key", "a" * 201),
+    ("key", "é" * 101),
     ("bucket", ""),
     ("version_id", ""),
     ("size", True),
@@ -78,6 +79,14 @@ def test_artifacts_are_read_with_and_without_size(artifacts_path):
     assert read_artifacts(artifacts_path) == {"X.test": StoredDataset(with_size, without_size, without_size)}
 
 
+def test_longest_name_and_a_shape_are_accepted(artifacts_path):
+    """The cache adds to the name, and a file system takes 255 bytes. The shape is for people."""
+    entry = OBJECT | {"key": f"a/{'n' * 200}", "shape": [5, 7, 1]}
+    artifacts_path.write_text(json.dumps({"X.test": DATASET | {"assembly": entry}}))
+
+    assert read_artifacts(artifacts_path)["X.test"].assembly == StoredObject("brain", entry["key"], "v", SHA1)
+
+
 def test_regions_belong_to_their_dataset(artifacts_path):
     region = OBJECT | {"key": "a/b_V4.nc"}
     artifacts_path.write_text(json.dumps({"X.V4.test": {"assembly": region}, "X.test": DATASET}))
@@ -116,6 +125,12 @@ def test_error_lists_datasets_when_one_is_missing(artifacts_path, content, liste
         (
             json.dumps({"X.test": DATASET | {"stimulus_zip": OBJECT | {"url": "x"}}}),
             "X.test, stimulus_zip must .*'url'",
+        ),
+        (
+            json.dumps(
+                {"X.test": DATASET | {"assembly": OBJECT | {"size": 5, "shape": [1], "simulated": True, "zip": 1}}}
+            ),
+            "X.test, assembly must .*'zip': 1",
         ),
         *(
             (
