@@ -1,19 +1,16 @@
 """The cache of S3 objects: nothing is downloaded twice, and every damaged file is replaced."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 
 from brainscore_allen2022_surface import cache
-from brainscore_allen2022_surface.artifacts import StoredObject
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
 
 NAME = "Allen2022_fmri_surface"
@@ -219,49 +216,3 @@ def test_two_processes_load_at_the_same_time(s3, cache_path, load_locally, state
     facts = [float(abs(expected.values).sum()), len(expected.attrs["stimulus_set"])]
     for output, _ in outputs:
         assert [float(value) for value in output.split()[-2:]] == facts
-
-
-# --- ZIP files -----------------------------------------------------------------------------------------------------------
-
-
-def put_object(s3, key, content):
-    version_id = s3.put_object(Bucket="brain", Key=key, Body=content)["VersionId"]
-    return StoredObject("brain", key, version_id, hashlib.sha1(content).hexdigest())
-
-
-def put_zip(s3, entries, tmp_path):
-    path = tmp_path / "images.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return put_object(s3, "images.zip", path.read_bytes())
-
-
-@pytest.mark.parametrize(
-    "name", ["../outside.png", "/outside.png", "a/../../outside.png", "..\\outside.png", "C:\\outside.png"]
-)
-def test_zip_entry_outside_its_folder_is_refused(s3, cache_path, tmp_path, name):
-    hostile = put_zip(s3, {"fine.png": b"fine", name: b"hostile"}, tmp_path)
-
-    with pytest.raises(ValueError, match="points outside its folder. Nothing is extracted"):
-        cache.fetch_folder(hostile)
-    assert not list(cache_path.rglob("*outside*"))
-    assert not list(cache_path.rglob("fine.png"))
-
-
-def test_folders_inside_a_zip_are_extracted(s3, tmp_path):
-    nested = put_zip(s3, {"a/": b"", "a/one.png": b"1", "two.png": b"2"}, tmp_path)
-
-    folder = cache.fetch_folder(nested)
-
-    assert {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")} == {
-        "a/one.png": b"1",
-        "two.png": b"2",
-    }
-
-
-def test_object_that_is_no_zip_is_refused(s3):
-    no_zip = put_object(s3, "no.zip", b"no zip")
-
-    with pytest.raises(ValueError, match="s3://brain/no.zip .* is not a sound ZIP file"):
-        cache.fetch_folder(no_zip)
