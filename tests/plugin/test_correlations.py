@@ -1,5 +1,6 @@
 """Correlations between repetitions: textbook values, and noise that is planted and found again."""
 
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -98,6 +99,58 @@ def test_linearised_bootstrap_agrees_with_a_plain_one(rng):
     assert row["upper"] - row["largest_difference"] == pytest.approx(np.quantile(deviations, 0.95), rel=0.1)
 
 
+def weighted_correlations(values, weights):
+    """Return the mean correlation of each pair of repetitions over weighted images."""
+    return np.array(
+        [
+            np.mean([covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]) for covariance in covariances])
+            for covariances in (
+                [np.cov(responses, aweights=weights, ddof=0) for responses in values[:, [a, b]].T]
+                for a, b in combinations(range(3), 2)
+            )
+        ]
+    )
+
+
+def test_interval_of_few_images_has_the_width_of_the_influences(rng):
+    """The reference finds the influence of each image by numerical differentiation. The images are a sample, so that their
+    variance is too small by 11/12."""
+    n_images, step = 12, 1e-5
+    values = draw_responses(rng, n_images=n_images, n_neuroids=5)
+    even = np.full(n_images, 1 / n_images)
+    influences = np.array(
+        [
+            weighted_correlations(values, even + step * (np.eye(n_images)[image] - even))
+            - weighted_correlations(values, even - step * (np.eye(n_images)[image] - even))
+            for image in range(n_images)
+        ]
+    ) / (2 * step)
+    deviations = np.ptp(rng.multinomial(n_images, even, 100_000) / n_images @ influences, axis=1) * np.sqrt(12 / 11)
+
+    row = repetition_correlations(make_assembly(values), n_bootstraps=100_000).iloc[0]
+
+    assert row["upper"] - row["largest_difference"] == pytest.approx(np.quantile(deviations, 0.95), rel=0.015)
+
+
+def test_interval_is_symmetric_but_not_below_0(rng):
+    equal, unequal = (
+        repetition_correlations(make_assembly(draw_responses(rng, repetitions_with_shared_noise=shared))).iloc[0]
+        for shared in ((), (0, 1))
+    )
+
+    assert equal["lower"] == 0
+    assert equal["upper"] > 2 * equal["largest_difference"]
+    assert unequal["lower"] == pytest.approx(2 * unequal["largest_difference"] - unequal["upper"])
+
+
+def test_defaults_are_those_of_the_documentation(rng):
+    assembly = make_assembly(draw_responses(rng))
+
+    table = repetition_correlations(assembly)
+
+    assert table.equals(repetition_correlations(assembly, n_bootstraps=10_000, confidence=0.95, seed=0))
+
+
 def test_rows_follow_the_subjects_and_do_not_depend_on_each_other(rng):
     values = draw_responses(rng, n_neuroids=10)
     both = make_assembly(values, subjects=np.array(["subj02", "subj01"] * 5))
@@ -114,9 +167,11 @@ def test_images_with_nan_and_constant_neuroids_are_left_out(rng):
     values[:, :, 0] = 0.1
     values[:, 2, 1] = 0.1  # constant in one repetition only
     values[4, 1, 2] = np.nan
-    values[4:, 1, 3] = np.nan
+    values[:, 1, 3] = np.nan
 
-    row = repetition_correlations(make_assembly(values[:, :, :3])).iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = repetition_correlations(make_assembly(values)).iloc[0]
 
     valid = np.delete(values[:, :, 2], 4, axis=0)
     assert row["n_neuroids"] == 1
