@@ -112,6 +112,32 @@ def test_vertex_of_two_regions_needs_equal_values_or_one_region():
     np.testing.assert_array_equal(to_fsaverage(of_region, n_vertices=6)["lh"][:, 3], [1, 2])
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_values_of_a_vertex_in_two_regions_may_differ_by_rounding_only(unit):
+    shared = {"vertices": (3, 3, 5, 5), "regions": ("V4", "IT", "V4", "IT"), "hemispheres": ("lh", "lh", "lh", "rh")}
+
+    rounded = make_assembly(np.array([1.0, 1.000005, 3.0, 4.0]) * unit, **shared)
+    assert to_fsaverage(rounded, n_vertices=6)["lh"][3] == pytest.approx(unit, rel=1e-5)
+    different = make_assembly(np.array([1.0, 1.00002, 3.0, 4.0]) * unit, **shared)
+    with pytest.raises(ValueError, match="Vertex 3 is in V4 and in IT with different values"):
+        to_fsaverage(different, n_vertices=6)
+
+
+def test_message_names_the_first_vertex_that_differs_and_its_regions():
+    shared = {
+        "vertices": (1, 3, 5, 1, 3, 5),
+        "regions": ("V1", "V4", "V4", "V2", "IT", "IT"),
+        "hemispheres": ("rh",) * 6,
+    }
+    values = np.tile([1.0, 2.0, 3.0], 2) + np.zeros((4, 1))
+    values[2, 4], values[3, 5] = 7, 8
+
+    with pytest.raises(ValueError, match=r"Vertex 3 is in V4 and in IT with .*assembly\['region'\].values == 'V4'\)"):
+        to_fsaverage(make_assembly(values, **shared), n_vertices=6)
+    with pytest.raises(ValueError, match="Vertex 5 is in V4 and in IT with different values"):
+        to_fsaverage(make_assembly(values[3], **shared), n_vertices=6)
+
+
 def test_several_subjects_are_refused(release):
     assembly = load_assembly(NAME, "test", region="V1", source=release).isel(presentation=0, time_bin=0)
 
@@ -135,6 +161,8 @@ def test_values_that_are_not_one_per_neuroid_are_refused():
 
     with pytest.raises(ValueError, match=r"shape \(3,\), expected 4 neuroids as the last dimension"):
         to_fsaverage([1, 2, 3], assembly)
+    with pytest.raises(ValueError, match=r"shape \(\), expected 4 neuroids as the last dimension"):
+        to_fsaverage(1.0, assembly)
     with pytest.raises(ValueError, match="no coordinates. Name the assembly"):
         to_fsaverage(np.arange(4))
     with pytest.raises(ValueError, match=r"dimensions \(\), expected neuroid"):
