@@ -212,29 +212,6 @@ def test_train_split_is_refused(release):
         internal_consistency(train_assembly)
 
 
-def test_error_names_image_with_missing_repetition(rng):
-    assembly = make_assembly(rng.standard_normal((30, 2)))
-
-    with pytest.raises(ValueError, match="Image nsd_00004 has 0 presentations with repetition 1"):
-        internal_consistency(assembly.isel(presentation=np.delete(np.arange(30), 13)))
-
-
-def test_too_few_images_or_repetitions_are_refused(rng):
-    assembly = make_assembly(rng.standard_normal((30, 2)))
-
-    with pytest.raises(ValueError, match="1 repetitions of 10 images, expected 2 or more"):
-        internal_consistency(assembly.isel(presentation=slice(0, None, 3)))
-    with pytest.raises(ValueError, match="3 repetitions of 1 images, expected 2 or more"):
-        internal_consistency(assembly.isel(presentation=slice(0, 3)))
-
-
-def test_several_time_bins_or_missing_dimensions_are_refused(test_assembly):
-    with pytest.raises(ValueError, match="'time_bin': 2.*expected presentation, neuroid and at most one time_bin"):
-        internal_consistency(xr.concat([test_assembly, test_assembly], dim="time_bin"))
-    with pytest.raises(ValueError, match="expected presentation, neuroid"):
-        internal_consistency(test_assembly.isel(neuroid=0))
-
-
 def test_expected_consistency_equals_measured_consistency(rng):
     """For a signal and noise of known variance, with the same 60 neuroids for each noise ceiling."""
     ncsnr = np.repeat([0.0, 0.2, 0.5, 1.0, 2.0], 60)
