@@ -1,6 +1,7 @@
 """Noise ceilings from repetitions: textbook values, planted signals and noise, and intervals that cover the truth."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -117,7 +118,9 @@ def test_images_with_nan_are_left_out_for_that_neuroid_only(rng):
     with_nan[7, 1] = np.nan  # repetition 1 of image 2
     with_nan[::3, 2] = np.nan
 
-    ceilings = repetition_noise_ceilings(make_assembly(with_nan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ceilings = repetition_noise_ceilings(make_assembly(with_nan))
 
     assert ceilings[0] == repetition_noise_ceilings(make_assembly(values))[0]
     assert ceilings[1] == pytest.approx(reference_ceiling(np.delete(values[:, 1].reshape(20, 3), 2, axis=0)), rel=1e-10)
@@ -135,9 +138,10 @@ def test_ceiling_needs_two_images_without_nan(rng):
     assert ceilings[1] == pytest.approx(reference_ceiling(values[:6, 1].reshape(2, 3)), rel=1e-10)
 
 
-def test_constant_neuroid_has_no_ceiling_and_exact_repetitions_have_all(rng):
-    values = draw_responses(rng, 20, np.full(3, 50.0)).astype(np.float32)
-    values[:, 0] = 0.1  # the mean of three is not exactly 0.1 in single precision
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_neuroid_has_no_ceiling_and_exact_repetitions_have_all(rng, dtype):
+    values = draw_responses(rng, 20, np.full(3, 50.0)).astype(dtype)
+    values[:, 0] = 0.1  # the mean of three is not exactly 0.1
     values[:, 1] = np.repeat(values[::3, 1], 3)
 
     ceilings = repetition_noise_ceilings(make_assembly(values))
@@ -178,6 +182,18 @@ def test_small_blocks_and_shuffled_presentations_give_the_same_ceilings(rng, mon
     shuffled = assembly.isel(presentation=rng.permutation(60))
 
     np.testing.assert_allclose(repetition_noise_ceilings(shuffled), expected, rtol=1e-10)
+
+
+def test_small_blocks_give_the_same_intervals(rng, monkeypatch):
+    values = draw_responses(rng, 20, np.full(25, 50.0))
+    values[4, 7] = np.nan
+    assembly = make_assembly(values)
+    expected = ceiling_intervals(assembly, n_bootstraps=50)
+    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
+
+    table = ceiling_intervals(assembly, n_bootstraps=50)
+
+    np.testing.assert_allclose(table.select_dtypes("number"), expected.select_dtypes("number"), rtol=1e-10)
 
 
 def test_memory_of_ceilings_stays_below_that_of_the_assembly(rng):
