@@ -42,7 +42,6 @@ def describe_missing(error: ModuleNotFoundError) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """Say in one line which file or folder failed, how, and what to do."""
-    path = f"{error.filename}: " if error.filename else ""
-    if error.filename2:  # of a copy or a renaming
-        path = f"{error.filename} to {error.filename2}: "
-    return " ".join(f"{path}{error.strerror or error}. {ADVICE.get(error.errno or 0, '')}".split())
+    paths = " to ".join(str(path) for path in (error.filename, error.filename2) if path)  # two of a copy or a renaming
+    place = f"{paths}: " if paths else ""
+    return " ".join(f"{place}{error.strerror or error}. {ADVICE.get(error.errno or 0, '')}".split())

@@ -18,17 +18,6 @@ NEUROIDS_AT_A_TIME = 4096  # bounds the memory of a comparison
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raise what libraries raise for a damaged assembly as a `PackagingError` that names the file."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise PackagingError(
-            f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
-        ) from error
-
-
-@contextmanager
 def opened_assembly(path: Path, *, decode: bool = True) -> Iterator[xarray.DataArray]:
     """Open an assembly, and close it at the end.
 
@@ -52,7 +41,7 @@ def opened_assembly(path: Path, *, decode: bool = True) -> Iterator[xarray.DataA
 def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
     """Open an assembly, as `opened_assembly`. Its coordinates are read at once, its values when they are needed."""
     require_regular_file(path)
-    with reading(path):
+    try:
         assembly: xarray.DataArray = xarray.open_dataarray(path, mask_and_scale=decode, decode_times=decode)
         try:
             for coordinate in assembly.coords.values():
@@ -60,6 +49,10 @@ def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
         except BaseException:
             assembly.close()
             raise
+    except UNREADABLE as error:
+        raise PackagingError(
+            f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
+        ) from error
     return assembly
 
 
