@@ -12,6 +12,7 @@ from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidA
 from brainscore_allen2022_surface.loaders import load_assembly
 from brainscore_allen2022_surface.medians import ImageStatistics
 from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
+from plugin.repeated import make_assembly
 
 NAME = "Allen2022_fmri_surface"
 
@@ -19,24 +20,6 @@ NAME = "Allen2022_fmri_surface"
 @pytest.fixture
 def test_assembly(release):
     return load_assembly(NAME, "test", source=release)
-
-
-def make_assembly(values, *, n_repetitions=3, nc_testset=50.0, region="V1") -> xr.DataArray:
-    """Make a plain DataArray; the repetitions of an image follow each other."""
-    n_presentations, n_neuroids = values.shape
-    image, repetition = np.divmod(np.arange(n_presentations), n_repetitions)
-    return xr.DataArray(
-        values,
-        dims=("presentation", "neuroid"),
-        coords={
-            "stimulus_id": ("presentation", [f"nsd_{number:05d}" for number in image]),
-            "repetition": ("presentation", repetition),
-            "neuroid_id": ("neuroid", [f"subj01_lh_V1_v{number:05d}" for number in range(n_neuroids)]),
-            "subject": ("neuroid", ["subj01"] * n_neuroids),
-            "region": ("neuroid", np.broadcast_to(region, n_neuroids)),
-            "nc_testset": ("neuroid", np.broadcast_to(nc_testset, n_neuroids)),
-        },
-    )
 
 
 def draw_responses(rng, n_images, ceilings, *, n_latents=None, noise_of_images=0.0):

@@ -9,6 +9,7 @@ import xarray as xr
 from brainscore_allen2022_surface.ceiling import internal_consistency
 from brainscore_allen2022_surface.correlations import repetition_correlations
 from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
+from plugin.repeated import make_assembly
 
 ESTIMATES = [internal_consistency, repetition_noise_ceilings, repetition_correlations, ceiling_intervals]
 N_IMAGES, N_REPETITIONS, N_NEUROIDS = 10, 3, 4
@@ -20,20 +21,8 @@ every_bootstrap = pytest.mark.parametrize("estimate", ESTIMATES[2:], ids=lambda 
 @pytest.fixture
 def assembly(rng) -> xr.DataArray:
     """Ten images with three repetitions each, which follow each other."""
-    image, repetition = np.divmod(np.arange(N_IMAGES * N_REPETITIONS), N_REPETITIONS)
     signal = 5 * np.repeat(rng.standard_normal((N_IMAGES, N_NEUROIDS)), N_REPETITIONS, axis=0)
-    return xr.DataArray(
-        signal + rng.standard_normal(signal.shape),
-        dims=("presentation", "neuroid"),
-        coords={
-            "stimulus_id": ("presentation", [f"nsd_{number:05d}" for number in image]),
-            "repetition": ("presentation", repetition),
-            "neuroid_id": ("neuroid", [f"subj01_lh_V1_v{number:05d}" for number in range(N_NEUROIDS)]),
-            "subject": ("neuroid", ["subj01"] * N_NEUROIDS),
-            "region": ("neuroid", ["V1"] * N_NEUROIDS),
-            "nc_testset": ("neuroid", [50.0] * N_NEUROIDS),
-        },
-    )
+    return make_assembly(signal + rng.standard_normal(signal.shape), n_repetitions=N_REPETITIONS)
 
 
 @every_estimate
