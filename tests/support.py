@@ -78,12 +78,12 @@ def accept(release: Path, name: str) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def list_open_files() -> set[str]:
-    """Return the paths of the files that this process has open."""
+def list_open_files(process: int | str = "self") -> set[str]:
+    """Return the paths of the files that a process has open."""
     paths = set()
-    for link in Path("/proc/self/fd").iterdir():
+    for link in Path(f"/proc/{process}/fd").iterdir():
         try:
             paths.add(str(link.readlink()))
-        except FileNotFoundError:  # the folder itself, which is closed by now
+        except OSError:  # closed meanwhile, as is the folder itself
             continue
     return paths

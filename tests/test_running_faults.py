@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from support import hashes
+from support import hashes, list_open_files
 
 COMMAND = [sys.executable, "-m", "allen2022_surface_packaging"]
 CACHE = "allen2022_surface_cache"
@@ -211,13 +211,7 @@ def test_reading_command_that_a_signal_ends_leaves_the_release(nsd_tree, release
 
 def _has_open(pid: int, folder: Path) -> bool:
     """Return whether a process has a file of a folder open."""
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            if path.readlink().is_relative_to(folder):
-                return True
-        except OSError:  # closed meanwhile
-            continue
-    return False
+    return any(Path(path).is_relative_to(folder) for path in list_open_files(pid))
 
 
 def test_upload_that_a_signal_ends_leaves_nothing(release_copy, tmp_path, monkeypatch):

@@ -244,7 +244,7 @@ def test_ncsnr_is_refused_when_it_is_not_float32(tiny_tree, tmp_path, dtype):
 
 
 @pytest.mark.parametrize("shape", [(1, 1300, 1), (1, 1, 1300), (2, 650, 1), (650, 1, 2)])
-def test_values_of_vertices_are_refused_in_another_shape(tiny_tree, tmp_path, shape):
+def test_values_of_vertices_are_refused_in_another_shape(tmp_path, shape):
     image = nibabel.freesurfer.MGHImage(np.zeros(shape, np.float32), np.eye(4))
     nibabel.save(image, tmp_path / "lh.ncsnr.mgh")
 
