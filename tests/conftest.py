@@ -22,6 +22,8 @@ import os
 import shutil
 import signal
 import socket
+import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,7 @@ import boto3
 import numpy as np
 import pytest
 from hypothesis import settings
+from libraries import copy_library
 from moto.server import ThreadedMotoServer
 from tools import describe_skipped, describe_tools, require_tool
 
@@ -50,10 +53,29 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_sessionstart() -> None:
-    """Handle signals as in a terminal, also where `nohup` or a shell in the background let this process ignore them."""
+def pytest_sessionstart(session: pytest.Session) -> None:
+    handle_signals_as_in_a_terminal()
+    use_own_library(session.config)
+
+
+def handle_signals_as_in_a_terminal() -> None:
+    """Also where `nohup` or a shell in the background let this process ignore them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def use_own_library(config: pytest.Config) -> None:
+    """Let this process and its children import a copy of brainscore_vision.
+
+    Tests link the plugin into it and remove the link. In the installed library, that would disturb the tests of other processes,
+    and what its user has linked.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="brainscore_vision_")
+    config.add_cleanup(folder.cleanup)
+    copy_library(Path(folder.name))
+    sys.path.insert(0, folder.name)
+    paths = [folder.name, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 def pytest_report_header() -> list[str]:

@@ -22,9 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from libraries import copy_library
 
 from brainscore_allen2022_surface.ceiling import expected_consistency
-from brainscore_allen2022_surface.links import is_linked, link, unlink
+from brainscore_allen2022_surface.links import link, unlink
 from report.browser import open_chromium
 
 pytestmark = pytest.mark.timeout(900)  # the site and some pages take 40 s of computing, and longer on a busy machine
@@ -96,11 +97,10 @@ def measured_tree(nsd_tree, tmp_path_factory):
 
 @pytest.fixture
 def linked():
-    """The plugin is linked into brainscore_vision, and afterwards the link is as it was."""
-    was_linked = is_linked()
+    """The plugin is linked into brainscore_vision, which is a copy that only this process uses."""
     link()
     yield
-    (link if was_linked else unlink)()
+    unlink()
 
 
 @pytest.fixture
@@ -121,22 +121,8 @@ def folder(measured_tree, release, tmp_path):
     manifest_path.write_text(json.dumps(json.loads(manifest_path.read_text()) | {"simulated": False}))
     (folder / "brainscore_allen2022_surface").symlink_to(ROOT / "brainscore_allen2022_surface")
     (folder / "fill_in.py").write_text(FILL_IN)
-    make_checkout(tmp_path / "vision")
+    copy_library(tmp_path / "vision")
     return folder
-
-
-def make_checkout(path):
-    """Make a checkout of brain-score/vision without the plugin. All but its data are links to the installed library."""
-    installed, library = Path(find_spec("brainscore_vision").origin).parent, path / "brainscore_vision"
-    library.mkdir(parents=True)
-    shutil.copy(installed / "__init__.py", library)
-    for source in installed.iterdir():
-        if source.name not in ("__init__.py", "__pycache__", "data"):
-            (library / source.name).symlink_to(source)
-    (library / "data").mkdir()
-    for source in (installed / "data").iterdir():
-        if source.name not in ("__pycache__", "allen2022_surface"):
-            (library / "data" / source.name).symlink_to(source)
 
 
 class Shell:
@@ -146,7 +132,7 @@ class Shell:
         self.folder = folder
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT / "tests" / "plugin"),  # for models.py
+            "PYTHONPATH": f"{ROOT / 'tests' / 'plugin'}:{os.environ['PYTHONPATH']}",  # for models.py
             "PYTHONWARNINGS": "ignore",
             "BRAINSCORE_ALLEN2022_SURFACE_DIR": str(folder / "RELEASE"),
         }

@@ -8,7 +8,6 @@
 A test that asks for `s3` loads from there, into an empty cache. Its results are compared with those of the releases on disk.
 """
 
-import contextlib
 import os
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 
 from allen2022_surface_packaging.publish.upload import publish_release
 from brainscore_allen2022_surface.artifacts import StoredDataset, read_artifacts
-from brainscore_allen2022_surface.links import is_linked, link, unlink
+from brainscore_allen2022_surface.links import link, unlink
 from brainscore_allen2022_surface.sources import ARTIFACTS_VARIABLE, RELEASE_VARIABLE
 
 BUCKET = "brain"
@@ -55,15 +54,12 @@ def load_locally(releases_path, monkeypatch) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def brainscore() -> Iterator[Any]:
-    """brainscore_vision, with the plugin linked into it."""
+    """brainscore_vision, with the plugin linked into it. It is a copy that only this process uses."""
     import brainscore_vision
 
-    was_linked = is_linked()
     link()
     yield brainscore_vision
-    if not was_linked:
-        with contextlib.suppress(OSError):
-            unlink()
+    unlink()
 
 
 @dataclass

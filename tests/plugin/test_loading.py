@@ -115,13 +115,12 @@ def test_every_identifier_is_registered():
 THROUGH_BRAINSCORE = """
 import warnings; warnings.simplefilter("ignore")
 import numpy as np
-from brainscore_allen2022_surface.links import link, unlink, is_linked
+from brainscore_allen2022_surface.links import link, unlink
 from brainscore_core.plugin_management.import_plugin import ImportPlugin
 import brainscore_vision
 from pathlib import Path
 data = Path(brainscore_vision.__file__).parent / "data"
 before = set(data.iterdir())
-was_linked = is_linked()
 print(link())
 try:
     for name in ("Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj"):
@@ -138,9 +137,8 @@ try:
     assert np.isfinite(score.item()) and 0.3 < score.item() < 0.9, score
     assert np.isfinite(score.error.item())
 finally:
-    if not was_linked:
-        print(unlink())
-        assert set(data.iterdir()) <= before
+    print(unlink())
+    assert set(data.iterdir()) == before
 print("done")
 """
 

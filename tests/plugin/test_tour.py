@@ -12,11 +12,8 @@ TOUR_PATH = Path(__file__).parents[2] / "docs" / "tour.md"
 
 BEFORE = """
 import warnings; warnings.simplefilter("ignore")
-from brainscore_allen2022_surface.links import is_linked, link, unlink
-import atexit
-if not is_linked():
-    link()
-    atexit.register(unlink)
+from brainscore_allen2022_surface.links import link
+link()
 """
 
 AFTER = """

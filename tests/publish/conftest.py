@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import boto3
 import pytest
+from libraries import copy_library
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
@@ -94,21 +94,8 @@ def upload(release, s3, artifacts_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """A copy of the installed library without the plugin.
-
-    Its models, benchmarks and metrics are thousands of files that the tests do not change. They are links.
-    """
-    checkout = tmp_path_factory.mktemp("vision") / "my vision"
-    library = checkout / "brainscore_vision"
-    installed = Path(find_spec("brainscore_vision").origin).parent
-    left_out = shutil.ignore_patterns("__pycache__", "allen2022_surface")
-    shutil.copytree(installed / "data", library / "data", ignore=left_out)
-    for path in installed.iterdir():
-        if path.is_file():
-            shutil.copy(path, library)
-        elif path.name not in ("data", "__pycache__"):
-            (library / path.name).symlink_to(path)
-    return checkout
+    """A copy of the installed library without the plugin."""
+    return copy_library(tmp_path_factory.mktemp("vision") / "my vision").parent
 
 
 @pytest.fixture
