@@ -32,7 +32,6 @@ import boto3
 import numpy as np
 import pytest
 from hypothesis import settings
-from libraries import copy_library
 from moto.server import ThreadedMotoServer
 from tools import describe_skipped, describe_tools, require_tool
 
@@ -40,6 +39,7 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
+from libraries import copy_library
 
 # Property tests try the same examples in every run. HYPOTHESIS_PROFILE=thorough tries many others.
 settings.register_profile("suite", derandomize=True, max_examples=60, deadline=None)

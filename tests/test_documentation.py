@@ -22,10 +22,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from libraries import copy_library
 
 from brainscore_allen2022_surface.ceiling import expected_consistency
 from brainscore_allen2022_surface.links import link, unlink
+from libraries import copy_library
 from report.browser import open_chromium
 
 pytestmark = pytest.mark.timeout(900)  # the site and some pages take 40 s of computing, and longer on a busy machine

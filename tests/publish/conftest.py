@@ -10,13 +10,13 @@ from pathlib import Path
 
 import boto3
 import pytest
-from libraries import copy_library
 
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
 from allen2022_surface_packaging.recipe import make_recipe
+from libraries import copy_library
 from publish.proxy import Proxy
 from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY
 from support import run_cli
