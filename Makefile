@@ -7,16 +7,13 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-all lint types docs bench mutants clean
+.PHONY: demo test lint types docs bench mutants clean
 
 demo: $(INSTALLED)
 	@$(BIN)/allen2022-surface demo
 
 # Such as: make test TESTS=tests/nsd
 test: lint types
-	$(PYTEST) -m "not thorough" $(TESTS)
-
-test-all: lint types
 	$(PYTEST) $(TESTS)
 
 lint: $(INSTALLED)

@@ -162,14 +162,7 @@ def runnable_blocks(page):
 
 @pytest.mark.slow
 @pytest.mark.needs("bash")
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=() if page == "README.md" else pytest.mark.thorough)
-        for page in PAGE_NAMES
-        if runnable_blocks(page)
-    ],
-)
+@pytest.mark.parametrize("page", [page for page in PAGE_NAMES if runnable_blocks(page)])
 def test_every_block_of_a_page_runs_in_order(page, folder, bucket, linked):
     shell = Shell(folder)
     for language, text in runnable_blocks(page):
@@ -270,7 +263,6 @@ class Loaded(HTMLParser):
             self.addresses.append(attributes.get("href") or "")
 
 
-@pytest.mark.thorough
 def test_site_builds_without_warnings_and_loads_nothing_from_elsewhere(site):
     pages = {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
 
@@ -283,7 +275,6 @@ def test_site_builds_without_warnings_and_loads_nothing_from_elsewhere(site):
     assert {f"{Path(page).stem}.html" for page in PAGE_NAMES if page.startswith("docs/")} <= set(pages)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("width", [390, 1280])
 def test_site_shows_without_errors_or_sideways_scrolling(site, width, tmp_path):
     with open_chromium(tmp_path / "profile") as tab:
@@ -296,7 +287,6 @@ def test_site_shows_without_errors_or_sideways_scrolling(site, width, tmp_path):
                 assert problems == [], name
 
 
-@pytest.mark.thorough
 def test_site_describes_every_public_function(site):
     for folder in (ROOT / "packaging" / "allen2022_surface_packaging", ROOT / "brainscore_allen2022_surface"):
         for path in folder.rglob("*.py"):

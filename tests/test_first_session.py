@@ -59,7 +59,6 @@ def test_first_session_agrees_with_the_published_release(bucket, artifacts_path)
     assert "vertices agree: the largest difference is" in run.stdout
 
 
-@pytest.mark.thorough
 def test_published_data_of_another_session_is_reported(bucket, nsd_tree, artifacts_path):
     bucket.upload_file(str(nsd_tree / BETAS / "lh.betas_session02.mgh"), "nsd", f"{BETAS}/lh.betas_session01.mgh")
 
@@ -69,7 +68,6 @@ def test_published_data_of_another_session_is_reported(bucket, nsd_tree, artifac
     assert re.search(r"^compare_first_session: (published values differ by|a published response is not 0)", run.stderr)
 
 
-@pytest.mark.thorough
 def test_session_is_read_but_not_compared_without_credentials(bucket, artifacts_path):
     run = compare(artifacts_path, without=("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 

@@ -145,7 +145,6 @@ def is_writing_values(run: Run, folder: Path) -> bool:
     return any(folder.glob(".release.partial/*.nc"))
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("moment", "n_workers", "number"),
     [
@@ -193,7 +192,6 @@ def test_simulate_that_a_signal_ends_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "number"), [("verify", signal.SIGINT), ("verify --all", signal.SIGTERM), ("report", signal.SIGHUP)]
 )
@@ -328,7 +326,6 @@ def test_build_fails_in_one_line_when_the_scheduler_dies(nsd_tree, tmp_path):
 # --- file descriptors ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("n_files", [5, 8, 12, 20, 40])
 def test_build_with_few_file_descriptors_succeeds_or_fails_in_one_line(nsd_tree, release, tmp_path, n_files):
     run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", n_files=n_files)

@@ -1,4 +1,4 @@
-"""A machine without git, mount, bash and Chromium passes the tests, and the first and last lines say what is not there."""
+"""A machine without git, mount, bash, a C compiler and Chromium passes the tests, and the first and last lines say what is not there."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def test_run_without_tools_names_them_in_its_first_and_last_lines(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     lines = run.stdout.splitlines()
     first, last = "\n".join(lines[:12]), "\n".join(lines[-4:])
-    for name in ("bash", "git", "mount", "Chromium", "NSD's design"):
+    for name in ("bash", "git", "a C compiler", "mount", "Chromium", "NSD's design"):
         assert f"{name} is not there, so tests that need it are skipped: " in first
     assert re.search("^1 test was skipped, because (git|bash) is not there: install (git|bash)$", last, re.MULTILINE)
     assert "1 test was skipped, because mount is not there: run the tests as an administrator" in last
@@ -48,6 +48,7 @@ def test_every_tool_is_counted_by_its_own_reason(tool, monkeypatch):
         "needs git (x)",
         "needs bash (x)",
         "needs mount (x)",
+        "needs a C compiler (x)",
     ]
 
     lines = tools.describe_skipped(reasons)

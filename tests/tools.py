@@ -55,6 +55,9 @@ TOOLS = (
     Tool("bash", has_program("bash"), "install bash", "needs bash"),
     Tool("git", has_program("git"), "install git", "needs git"),
     Tool(
+        "a C compiler", has_program("cc"), "install gcc; a small library makes system calls fail", "needs a C compiler"
+    ),
+    Tool(
         "mount",
         may_mount,
         "run the tests as an administrator, so that they may mount a small file system",

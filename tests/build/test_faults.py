@@ -33,11 +33,9 @@ RECIPE = make_recipe((1,), name="one")
 PREPARED = "assemblies/Allen2022_surface.V1.nc"
 
 
-@pytest.mark.thorough
+@pytest.mark.needs("a C compiler")
 @pytest.mark.timeout(120 + 15 * N_FAULTS)
 def test_fault_of_any_call_loses_nothing_and_is_one_line(tmp_path):
-    if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler (cc) for the library that makes system calls fail")
     with Runner(compile_shim(tmp_path)) as runner:
         broken = [broken for _, broken in iterate_cases(runner, tmp_path / "scene", N_FAULTS, SEED) if broken]
     assert broken == []

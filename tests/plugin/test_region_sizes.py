@@ -75,7 +75,6 @@ def test_v4_of_nsd_moves_less_than_5_percent_of_the_whole(files):
     assert part > 309 * 7312 * 4
 
 
-@pytest.mark.thorough
 def test_v4_of_nsd_takes_less_than_a_fifth_of_the_time_at_50_mb_per_second(files, moto_port, monkeypatch, tmp_path):
     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
     use_server(monkeypatch, moto_port)
