@@ -244,6 +244,24 @@ def test_damaged_labels_of_each_hemisphere_are_problems(tree_path):
     assert (inspection.plan, inspection.subjects) == (None, None)
 
 
+def test_missing_region_is_a_problem_beside_others(tree_path):
+    (tree_path / BETAS.format(1) / "lh.betas_session02.mgh").unlink()
+    recipe = replace(TWO, regions=(*TWO.regions, Region("x", "Kastner2015", ("nowhere",))))
+    problems = inspect(tree_path, recipe).problems
+
+    assert len(problems) == 2
+    assert "nowhere" in problems[0]
+    assert "lh.betas_session02.mgh is missing" in problems[1]
+
+
+def test_tree_of_which_nothing_can_be_read_has_no_vertices(tree_path):
+    shutil.rmtree(tree_path / LABELS)
+    for subject in (1, 4):
+        shutil.rmtree(tree_path / BETAS.format(subject))
+
+    assert inspect(tree_path).n_vertices == 0
+
+
 def change_design(tree_path, **changes):
     variables = {k: v for k, v in scipy.io.loadmat(tree_path / DESIGN).items() if not k.startswith("__")}
     scipy.io.savemat(tree_path / DESIGN, variables | changes)
@@ -307,12 +325,34 @@ def test_full_size_design_requires_the_sessions_and_trials_of_nsd(tree_path):
     assert sum("expected 1,300 vertices (as the labels) x 750 trials" in line for line in problems) == 6
 
 
+@pytest.mark.parametrize(("is_simulated", "n_missing"), [(True, 0), (False, 2 * (40 - 4) + 2 * (30 - 3))])
+def test_without_a_design_only_a_simulated_tree_may_have_fewer_sessions(tree_path, is_simulated, n_missing):
+    (tree_path / DESIGN).write_bytes(b"damaged")
+    if not is_simulated:
+        (tree_path / "SIMULATED.txt").unlink()
+
+    assert sum("session" in line and "is missing" in line for line in inspect(tree_path).problems) == n_missing
+
+
 def test_problem_of_the_images_is_found_before_the_build(tree_path):
     (tree_path / IMAGES).unlink()
 
     assert [re.search(r"\S+ is missing", line)[0] for line in inspect(tree_path).problems] == [
         f"{tree_path}/{IMAGES} is missing"
     ]
+
+
+def test_inputs_are_every_file_of_the_tree_that_the_recipe_names(plan):
+    betas = [
+        f"{BETAS.format(subject)}/{h}.{name}.mgh"
+        for subject, sessions in ((1, {1, 2, 3}), (4, {1, 2, 3}))  # session 4 of subject 1 shows none of the images
+        for h in ("lh", "rh")
+        for name in ["ncsnr", *(f"betas_session{number:02d}" for number in sorted(sessions))]
+    ]
+    labels = [f"{LABELS}/{h}.{atlas}.mgz" for h in ("lh", "rh") for atlas in ("Kastner2015", "streams")]
+    tables = [DESIGN, "nsddata/experiments/nsd/nsd_stim_info_merged.csv", IMAGES]
+
+    assert [file.path for file in plan.inputs if not file.path.endswith(".ctab")] == sorted(betas + labels + tables)
 
 
 def test_inputs_of_other_recipes_are_the_files_that_they_need(tiny_tree):

@@ -222,6 +222,23 @@ def test_split_follows_another_fraction_and_seed():
     assert splits["test"].tolist() == sorted(ids[order[75:]])
 
 
+def test_chosen_images_are_split_as_the_recipe_says():
+    n_images = 20
+    design = Design(
+        masterordering=np.tile(np.arange(1, n_images + 1), 3),
+        subjectim=np.arange(100, 100 + n_images)[np.newaxis],
+        sharedix=np.arange(100, 100 + n_images),
+    )
+    trials = {1: list_trials(design, 1, n_sessions=3, n_trials_per_session=n_images)}
+    recipe = replace(make_recipe((1,), name="one"), train_fraction=0.5, split_seed=7)
+
+    order = np.random.RandomState(7).permutation(n_images)
+    assert as_lists(choose_images(recipe, design, trials)) == {
+        "train": sorted((99 + order[:10]).tolist()),
+        "test": sorted((99 + order[10:]).tolist()),
+    }
+
+
 def test_stimulus_names_have_five_digits():
     assert stimulus_name(3049) == "nsd_03049"
 
