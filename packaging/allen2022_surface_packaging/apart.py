@@ -14,6 +14,9 @@ from typing import TypeVar
 from .atomic import naming
 from .errors import ADVICE, PackagingError, one_line
 
+READ_SECONDS = 30  # to read a small file, and more for a larger one on a slow disk
+SLOWEST_BYTES_PER_SECOND = 10**6
+
 Result = TypeVar("Result")
 
 
@@ -53,6 +56,19 @@ def run_apart(task: Callable[[], Result], *, timeout: float | None = None) -> Re
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def read_apart(n_bytes: int, task: Callable[[], Result]) -> Result:
+    """Run a task that reads a file of this size, as `run_apart`, for as long as a slow disk may take.
+
+    Raises
+    ------
+    CrashError
+        If HDF5 crashes or hangs.
+    Exception
+        That of the task.
+    """
+    return run_apart(task, timeout=READ_SECONDS + n_bytes / SLOWEST_BYTES_PER_SECOND)
 
 
 def write_apart(path: Path, task: Callable[[], Result]) -> Result:

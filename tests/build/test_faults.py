@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray
 
+from allen2022_surface_packaging import apart
 from allen2022_surface_packaging.build import prepared
 from allen2022_surface_packaging.build.assembly import create_assembly
 from allen2022_surface_packaging.build.pipeline import build_release
@@ -127,7 +128,7 @@ def read_prepared(root: Path) -> bytes:
 def test_damaged_prepared_assembly_is_named_in_one_line(small_tree, tmp_path, monkeypatch, seed):
     """Some bytes change unnoticed, since the file has no checksum of its values. Nothing else happens."""
     root = Path(shutil.copytree(small_tree, tmp_path / "nsd"))
-    monkeypatch.setattr(prepared, "READ_SECONDS", 5)
+    monkeypatch.setattr(apart, "READ_SECONDS", 5)
     rng, content = random.Random(seed), bytearray((root / PREPARED).read_bytes())
     for _ in range(3):
         start = rng.randrange(len(content) if seed % 2 else 4096)
@@ -150,7 +151,7 @@ def test_prepared_assembly_that_takes_for_ever_is_named(small_tree, monkeypatch)
         while True:
             pass
 
-    monkeypatch.setattr(prepared, "READ_SECONDS", 1)
+    monkeypatch.setattr(apart, "READ_SECONDS", 1)
     monkeypatch.setattr(xarray, "open_dataarray", hang)
     with pytest.raises(PackagingError, match=r"V1\.nc cannot be read as an assembly \(no answer within 1 seconds\)"):
         read_prepared(small_tree)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..apart import run_apart
+from ..apart import read_apart
 from ..arrays import AnyArray, FloatArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.bucket import Bucket
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import xarray
 
 COORDINATES = ("nsd_id", "min_reps_across_subjects", "vertex_index", "hemisphere", "subject")  # that are compared
-READ_SECONDS = 30  # to read a small file, and more for a larger one on a slow disk
-SLOWEST_BYTES_PER_SECOND = 10**6
 
 Result = TypeVar("Result")
 
@@ -77,7 +75,7 @@ def _read_apart(file: RawFile, read: Callable[[xarray.DataArray], Result]) -> Re
             return read(assembly)
 
     try:
-        return run_apart(open_and_read, timeout=READ_SECONDS + file.size() / SLOWEST_BYTES_PER_SECOND)
+        return read_apart(file.size(), open_and_read)
     except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
         raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
 

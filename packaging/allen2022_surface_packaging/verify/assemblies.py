@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray
 
+from ..apart import CrashError, read_apart
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, one_line
 from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, UNREADABLE, require_regular_file
@@ -42,17 +43,23 @@ def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
     """Open an assembly, as `opened_assembly`. Its coordinates are read at once, its values when they are needed."""
     require_regular_file(path)
     try:
-        assembly: xarray.DataArray = xarray.open_dataarray(path, mask_and_scale=decode, decode_times=decode)
-        try:
-            for coordinate in assembly.coords.values():
-                coordinate.load()
-        except BaseException:
-            assembly.close()
-            raise
-    except UNREADABLE as error:
+        # In a process of its own first: HDF5 crashes on some damaged files, and hangs on others.
+        read_apart(path.stat().st_size, lambda: _open(path, decode).close())
+        return _open(path, decode)
+    except (CrashError, *UNREADABLE) as error:
         raise PackagingError(
             f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
         ) from error
+
+
+def _open(path: Path, decode: bool) -> xarray.DataArray:
+    assembly: xarray.DataArray = xarray.open_dataarray(path, mask_and_scale=decode, decode_times=decode)
+    try:
+        for coordinate in assembly.coords.values():
+            coordinate.load()
+    except BaseException:
+        assembly.close()
+        raise
     return assembly
 
 

@@ -11,6 +11,7 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
+from ..apart import CrashError, read_apart
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.facts import (
@@ -102,8 +103,8 @@ def _read_layout(path: Path, identifier: str, presentation_coordinates: list[str
         "identifier": identifier,
         "stimulus_set_identifier": identifier,
     }
-    require_regular_file(path)
-    try:
+
+    def read() -> tuple[list[str], list[str]]:
         with netCDF4.Dataset(path) as file:
             if set(file.variables) != {VARIABLE_NAME, *names} or file.groups or file.ncattrs():
                 raise PackagingError(
@@ -116,7 +117,11 @@ def _read_layout(path: Path, identifier: str, presentation_coordinates: list[str
             for variable in variables:
                 problems += _find_attribute_problems(variable, attributes if variable.name == VARIABLE_NAME else {})
             return kinds, problems
-    except UNREADABLE as error:
+
+    require_regular_file(path)
+    try:
+        return read_apart(path.stat().st_size, read)
+    except (CrashError, *UNREADABLE) as error:
         raise PackagingError(
             f"{path} cannot be read as NetCDF ({one_line(error)}). Build the release again."
         ) from error

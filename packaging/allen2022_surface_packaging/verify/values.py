@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray
 
+from ..apart import read_apart
 from ..arrays import BoolArray, DoubleArray, IntArray
 from ..errors import PackagingError
 from .assemblies import read_neuroids
@@ -136,16 +138,20 @@ def _standardise_session(betas: DoubleArray) -> DoubleArray:
 def _read_prepared_averages(expected: Expectation, region: str, block: Block) -> DoubleArray:
     """Read the averages of the complete images from a prepared assembly, of shape (n_images, n_neuroids)."""
     file = expected.tree.prepared_assembly(region)
-    with reading(file, "a prepared assembly"), local_copy(file) as path, xarray.open_dataarray(path) as assembly:
+    with reading(file, "a prepared assembly"), local_copy(file) as path:
+        averages = read_apart(path.stat().st_size, lambda: _read_block(path, block, expected.images))
+    return np.where(np.isfinite(averages), averages, np.nan)
+
+
+def _read_block(path: Path, block: Block, nsd_ids: list[int]) -> DoubleArray:
+    with xarray.open_dataarray(path) as assembly:
         is_of_block = (assembly["subject"].values == block.subject) & (
             assembly["hemisphere"].values == block.hemisphere
         )
         columns = {int(assembly["vertex_index"].values[i]): i for i in np.flatnonzero(is_of_block)}
         rows = {int(nsd_id): i for i, nsd_id in enumerate(assembly["nsd_id"].values)}
-        needed_rows = [rows[nsd_id] for nsd_id in expected.images]
         needed_columns = np.array([columns[int(vertex)] for vertex in block.neuroids["vertex_index"]])
-        averages = read_neuroids(assembly, needed_columns)[needed_rows]
-        return np.where(np.isfinite(averages), averages, np.nan)
+        return read_neuroids(assembly, needed_columns)[[rows[nsd_id] for nsd_id in nsd_ids]]
 
 
 def _standardise_images(
