@@ -134,3 +134,13 @@ def test_only_names_and_folders_of_an_earlier_packaging_are_extracted_images():
     ]
 
     assert list_extracted_images(dict.fromkeys(paths, 1)) == {5: paths[0], 6: paths[1]}
+
+
+def test_key_that_is_there_twice_is_a_problem(find, tiny_copy):
+    path = tiny_copy / "release.json"
+    path.write_text(path.read_text().replace('"numpy":', '"numpy": "1.0", "numpy":'))
+    folder = ReleaseFolder(tiny_copy)
+
+    problems = list(find_manifest_problems(folder, Manifest.read(folder)))
+
+    assert problems == ["release.json has the key numpy more than once."]

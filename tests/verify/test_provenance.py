@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from allen2022_surface_packaging.nsd.tree import open_tree
+from allen2022_surface_packaging.recipe import Region
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify.expectation import read_expectation
 from allen2022_surface_packaging.verify.provenance import find_extent_problems, find_input_problems
@@ -141,3 +142,31 @@ def test_input_that_is_missing_now_is_a_problem(tiny_copy_of_tree, manifest, des
 
     assert len(problems) == 1
     assert f"the input {IMAGES} has {manifest.inputs[IMAGES]:,} bytes, but it is missing." in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("region", "is_read"),
+    [
+        (Region("V1", "Kastner2015", ("V1v", "V1d")), True),
+        (Region("V1", "Kastner2015", (1, "V1d")), True),
+        (Region("V1", "Kastner2015", (1, 2)), False),
+        (Region("", "streams", each=True), True),
+    ],
+)
+def test_names_of_labels_are_an_input_where_the_recipe_has_names(tree, manifest, design, region, is_read):
+    recipe = replace(manifest.recipe, regions=(region,))
+    expected = read_expectation(tree, replace(manifest, recipe=recipe), design)
+
+    lacking = [line.split()[5] for line in find_input_problems(expected) if "lacks the input" in line]
+
+    label_names = f"nsddata/freesurfer/fsaverage/label/{region.atlas}.mgz.ctab,"
+    assert [path for path in lacking if path.endswith(".ctab,")] == [label_names] * is_read
+
+
+def test_subject_without_betas_has_no_sessions(tiny_copy_of_tree, manifest, design):
+    for path in tiny_copy_of_tree.glob("nsddata_betas/ppdata/subj01/fsaverage/*/*.betas_session0[2-9].mgh"):
+        path.unlink()
+
+    problems = list(find_extent_problems(open_tree(tiny_copy_of_tree), manifest, design))
+
+    assert problems == [f"The manifest has {manifest.sessions['subj01']} sessions of subj01, but the raw files give 1."]
