@@ -34,6 +34,29 @@ def test_merged_blocks_equal_the_comparison_of_the_whole(rng, size):
     assert merged.n_differing > 0
 
 
+@pytest.mark.parametrize(
+    ("value", "difference", "n_beyond"),
+    [
+        *((0.0, 1.0e-5, 0), (0.0, 1.1e-5, 1), (-60.0, 0.9e-5, 0), (60.0, 1.1e-5, 1)),
+        *((1674.0, 2 * 2**-13, 0), (-1674.0, 2 * 2**-13, 0), (1674.0, 3 * 2**-13, 1), (-1674.0, -3 * 2**-13, 1)),
+        *((1e300, 1e299, 1), (np.inf, -np.inf, 1), (np.nan, 1.0, 1)),
+    ],
+)
+def test_difference_of_two_steps_of_single_precision_is_allowed(value, difference, n_beyond):
+    """A step is 2**-13 between 1024 and 2048."""
+    expected = np.array([[value]])
+
+    cells = compare_cells(
+        expected + difference,
+        expected,
+        differing=np.array([[True]]),
+        presentations=PRESENTATIONS[:1],
+        neuroids=NEUROIDS[:1],
+    )
+
+    assert cells.n_beyond == n_beyond
+
+
 def test_neuroids_that_round_differently_are_not_listed_beside_real_differences():
     expected = np.ones((6, 10))
     actual = expected.copy()

@@ -9,9 +9,11 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from ..arrays import AnyArray, BoolArray, IntArray
+from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
 
 TOLERANCE = 1e-5  # unitless; of responses, and of coordinates that are not whole numbers
+# From 64 on, single precision has steps of 8e-6 and more. Two programs may round such a response to neighbouring ones.
+STEPS_OF_SINGLE_PRECISION = 2
 # Two programs that compute the same coordinate in double precision may round it differently.
 RELATIVE_ROUNDING, ABSOLUTE_ROUNDING = 1e-6, 1e-9
 N_LISTED = 3
@@ -106,7 +108,7 @@ def compare_cells(
     actual, expected = actual.astype(np.float64), expected.astype(np.float64)
     sizes = np.where(differing, np.abs(actual - expected), 0)
     sizes[np.isnan(sizes)] = np.inf
-    beyond = sizes > TOLERANCE
+    beyond = sizes > _allowed(expected)
     listed = beyond if beyond.any() else differing
     row, column = (int(i) for i in np.unravel_index(sizes.argmax(), sizes.shape))
     return CellDifferences(
@@ -120,6 +122,14 @@ def compare_cells(
         presentations=frozenset(np.asarray(presentations)[listed.any(axis=1)].tolist()),
         neuroids=frozenset(np.asarray(neuroids)[listed.any(axis=0)].tolist()),
     )
+
+
+def _allowed(expected: DoubleArray) -> DoubleArray:
+    """Return how much a response may differ from each of these; `TOLERANCE` where that is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
+    allowed: DoubleArray = np.fmax(TOLERANCE, STEPS_OF_SINGLE_PRECISION * steps)
+    return allowed
 
 
 def merge_cells(blocks: Iterable[CellDifferences]) -> CellDifferences:

@@ -81,14 +81,14 @@ def _find_input_problems(folder: ReleaseFolder, manifest: Manifest) -> Iterator[
         required.append(OFFICIAL_TREE.stimulus_info.official_path)
     if manifest.from_region_assemblies:
         required += [OFFICIAL_TREE.prepared_assembly(region.name).official_path for region in recipe.regions]
-    optional = [OFFICIAL_TREE.stimulus_info.official_path]
-    optional += [OFFICIAL_TREE.label_names(atlas).official_path for atlas in recipe.atlases]
     for path in required:
         if path not in inputs:
             yield f"inputs lack {path}, which the recipe needs."
-    for path in (*required, *optional):
+    for path in (*required, OFFICIAL_TREE.stimulus_info.official_path):
         if inputs.pop(path, None) == 0:
             yield f"the size of the input {path} is 0."
+    for atlas in recipe.atlases:  # an empty table of names is as good as none
+        inputs.pop(OFFICIAL_TREE.label_names(atlas).official_path, None)
     yield from _find_image_input_problems(inputs, images["nsd_id"].tolist())
     yield from _find_surface_problems(inputs, manifest)
     for path in inputs:

@@ -17,7 +17,7 @@ import pandas as pd
 from ..atomic import write_whole
 from ..errors import PackagingError, printable
 from ..release import ReleaseFolder
-from .differences import TOLERANCE, Difference
+from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
 from .soundness import Soundness, check_soundness
 
 NEEDS_RAW_FILES = (
@@ -189,6 +189,8 @@ def _ask_raw_files(release_path: Path, nsd_root: str, *, every_vertex: bool, see
     if len(differences):
         largest = differences["largest difference"].max()
         extent += f" were recomputed, the largest difference is {largest:.1e}, and {TOLERANCE:.0e} is allowed"
+        if largest > TOLERANCE and not problems:
+            extent += f" ({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
     verdict = f"{release_path} is what {nsd_root} gives: {extent}"
     if problems:
         verdict = f"{release_path} is not what {nsd_root} gives: {_count(problems)}; {extent}"
