@@ -29,6 +29,7 @@ from allen2022_surface_packaging.verify import expectation, provenance, raw, rec
 from allen2022_surface_packaging.verify.expectation import find_published_problems
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
+from verify import planted
 from verify.damages import TEST, TRAIN, change_values, read_coordinates
 
 SUBJECT_NAMES = [f"subj{subject:02d}" for subject in SUBJECTS]
@@ -363,6 +364,45 @@ def test_tree_with_another_design_is_reported(release, tree_copy):
     problems = recompute_release(release, tree_copy).problems
 
     assert any("stimulus_id of presentation" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("limit", ["NEUROIDS_AT_A_TIME", "RESPONSES_AT_A_TIME"])
+def test_recomputation_in_small_blocks_equals_that_of_the_whole(tiny_release, tiny_tree, monkeypatch, limit):
+    whole = recompute_release(tiny_release, tiny_tree, every_vertex=True)
+    shapes = Manifest.read(ReleaseFolder(tiny_release)).shapes
+    n_images = shapes["train"][0] + shapes["test"][0] // 3
+    sizes = []
+
+    def list_blocks(neuroids, n_vertices):
+        blocks = _list_blocks(neuroids, n_vertices)
+        sizes.extend(len(block.vertices) for block in blocks)
+        return blocks
+
+    _list_blocks = recomputation._list_blocks
+    monkeypatch.setattr(recomputation, "_list_blocks", list_blocks)
+    monkeypatch.setattr(recomputation, limit, 7 if limit == "NEUROIDS_AT_A_TIME" else 7 * 3 * n_images)
+    parts = recompute_release(tiny_release, tiny_tree, every_vertex=True)
+
+    assert max(sizes) == 7
+    assert parts.problems == whole.problems == []
+    pd.testing.assert_frame_equal(parts.differences, whole.differences)
+
+
+def test_unexpected_exception_of_a_library_is_one_line(tiny_release, tiny_tree, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("NetCDF:\nHDF error")
+
+    monkeypatch.setattr(recomputation, "find_coordinate_problems", fail)
+    message = rf"^{tiny_release} cannot be recomputed from {tiny_tree} \(NetCDF: HDF error\)\. Do they belong together"
+    with pytest.raises(PackagingError, match=message):
+        recompute_release(tiny_release, tiny_tree)
+
+
+def test_assembly_without_a_coordinate_is_named(tiny_copy, tiny_tree):
+    planted.rewritten(lambda assembly: assembly.drop_vars("vertex_index"))(tiny_copy)
+
+    with pytest.raises(PackagingError, match=f"{tiny_copy / planted.TEST} has no coordinate vertex_index of neuroid"):
+        recompute_release(tiny_copy, tiny_tree)
 
 
 def test_incomplete_release_is_refused(release_copy, nsd_tree):

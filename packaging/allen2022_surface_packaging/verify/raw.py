@@ -123,7 +123,7 @@ def read_surface(file: RawFile) -> AnyArray:
         If the file is missing or damaged.
     """
     with reading(file, "MGH"), local_copy(file) as path:
-        return np.asarray(MGHImage.from_filename(path).dataobj).ravel()
+        return np.array(_map_values(path)).ravel()
 
 
 def read_label_names(file: RawFile) -> dict[int, str]:
@@ -154,11 +154,16 @@ def read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
         If the file is missing or damaged.
     """
     with reading(file, "MGH"), local_copy(file) as path:
-        # The file is mapped into memory, so that only the pages with these vertices are read.
-        responses: DoubleArray = (
-            np.asanyarray(MGHImage.from_filename(path).dataobj).T[:, 0, 0, :][:, vertices].astype(np.float64)
-        )
+        responses: DoubleArray = _map_values(path).T[:, 0, 0, :][:, vertices].astype(np.float64)
     return responses
+
+
+def _map_values(path: Path) -> AnyArray:
+    """Map the values of an MGH file into memory, so that only the pages that are asked for are read."""
+    values = np.asanyarray(MGHImage.from_filename(path).dataobj)
+    if values.shape[1:3] != (1, 1):
+        raise ValueError(f"its values have the shape {values.shape}, expected a number per vertex and trial")
+    return values
 
 
 def read_stimulus_info(file: RawFile) -> pd.DataFrame | None:
