@@ -261,6 +261,12 @@ ON_PATH(stat, "stat", COMMA struct stat *restrict status, COMMA status)
 ON_PATH(stat64, "stat", COMMA struct stat64 *restrict status, COMMA status)
 ON_PATH(chmod, "chmod", COMMA mode_t mode, COMMA mode)
 
+int renameat2(int folder, const char *path, int target_folder, const char *target, unsigned flags)
+{
+    REAL(renameat2, int, int, const char *, int, const char *, unsigned)
+    return hits_at("rename", folder, path) ? -1 : real(folder, path, target_folder, target, flags);
+}
+
 int unlinkat(int descriptor, const char *path, int flags)
 {
     REAL(unlinkat, int, int, const char *, int)

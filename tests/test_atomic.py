@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -7,13 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from allen2022_surface_packaging import atomic
 from allen2022_surface_packaging.atomic import (
     locked,
     naming,
     new_folder,
+    remove_folder,
     remove_old_partials,
     restore_folder,
     scratch_folder,
@@ -104,7 +108,8 @@ def test_file_is_unchanged_until_everything_is_written(tmp_path):
     assert path.read_bytes() == b"after"
 
 
-def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monkeypatch):
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monkeypatch, can_exchange):
     path = tmp_path / "release"
     path.mkdir()
 
@@ -113,15 +118,25 @@ def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monk
 
     with new_folder(path) as partial:
         (partial / "file").write_bytes(b"new")
-        rename = Path.rename
+        rename, exchange = Path.rename, atomic._exchange
 
-        def rename_and_fail_from_then_on(source, target):
+        def fail_from_now_on():
+            for name in ("stat", "exists", "is_dir", "is_symlink"):
+                monkeypatch.setattr(Path, name, fail)
+
+        def rename_and_fail(source, target):
             rename(source, target)
             if source == partial:
-                for name in ("stat", "exists", "is_dir", "is_symlink"):
-                    monkeypatch.setattr(Path, name, fail)
+                fail_from_now_on()
 
-        monkeypatch.setattr(Path, "rename", rename_and_fail_from_then_on)
+        def exchange_and_fail(first, second):
+            is_done = can_exchange and exchange(first, second)
+            if is_done:
+                fail_from_now_on()
+            return is_done
+
+        monkeypatch.setattr(Path, "rename", rename_and_fail)
+        monkeypatch.setattr(atomic, "_exchange", exchange_and_fail)
 
     monkeypatch.undo()
     assert (path / "file").read_bytes() == b"new"
@@ -267,7 +282,13 @@ def test_sha1_of_a_file_spans_several_blocks(tmp_path, rng):
     assert sha1_of(tmp_path / "file") == hashlib.sha1(content).hexdigest()
 
 
-def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeypatch):
+@pytest.fixture
+def without_exchange(monkeypatch):
+    """The file system cannot exchange two names in one step."""
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+
+
+def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeypatch, without_exchange):
     fill(tmp_path / "folder", "old")
     fail_to_rename(monkeypatch, ".folder.partial")
 
@@ -281,7 +302,7 @@ def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeyp
     assert names(tmp_path / "folder") == ["old"]
 
 
-def test_message_says_where_the_old_folder_is_when_it_cannot_come_back(tmp_path, monkeypatch):
+def test_message_says_where_the_old_folder_is_when_it_cannot_come_back(tmp_path, monkeypatch, without_exchange):
     fill(tmp_path / "folder", "old")
     fail_to_rename(monkeypatch, ".folder.partial", ".folder.replaced")
 
@@ -297,6 +318,77 @@ def test_message_says_where_the_old_folder_is_when_it_cannot_come_back(tmp_path,
     monkeypatch.undo()
     restore_folder(tmp_path / "folder")
     assert names(tmp_path) == ["folder"]
+
+
+def refuse_to_rename(number):
+    """Return a function in place of the C library's that exchanges names, which fails with an error number."""
+
+    def renameat2(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    return renameat2
+
+
+def test_old_folder_stays_when_nothing_can_be_renamed_any_more(tmp_path, monkeypatch):
+    """As when the permission to write into the folder above is taken away at that moment."""
+    fill(tmp_path / "folder", "old")
+    fail_to_rename(monkeypatch, "folder", ".folder.partial", ".folder.replaced")
+    library = SimpleNamespace(renameat2=refuse_to_rename(errno.EACCES))
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+
+    with (
+        pytest.raises(PermissionError, match=r"Permission denied: '.*\.folder\.partial' -> '.*folder'"),
+        new_folder(tmp_path / "folder"),
+    ):
+        pass
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["old"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, None])
+def test_folder_is_replaced_where_names_cannot_be_exchanged(tmp_path, monkeypatch, number):
+    library = SimpleNamespace() if number is None else SimpleNamespace(renameat2=refuse_to_rename(number))
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
+    fill(tmp_path / "folder", "old")
+
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "new").touch()
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["new"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names in one step")
+def test_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
+    """No rename is made, and both folders are locked while one has the name of a folder to write."""
+    fill(tmp_path / "folder", "old")
+    fail_to_rename(monkeypatch, "folder", ".folder.partial")
+    seen = []
+
+    def look_and_remove(folder):
+        with pytest.raises(PackagingError, match="Another process is writing"), new_folder(tmp_path / "folder"):
+            pass
+        seen.append((folder.name, names(folder), names(tmp_path / "folder")))
+        remove_folder(folder)
+
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "new").touch()
+        monkeypatch.setattr(atomic, "remove_folder", look_and_remove)
+
+    assert seen == [(".folder.partial", ["old"], ["new"])]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_folder_that_another_process_holds_is_not_replaced(tmp_path):
+    fill(tmp_path / "folder", "old")
+
+    with locked(tmp_path / "folder"), pytest.raises(OSError, match="folder'"), new_folder(tmp_path / "folder"):
+        pass
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["old"]
 
 
 def test_folder_appears_when_unlocking_reports_an_error(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,6 +20,8 @@ from .errors import PackagingError, one_line
 HASH_BLOCK_BYTES = 2**20
 PARTIAL_SUFFIX = ".partial"
 OLD_SECONDS = 24 * 60 * 60
+RENAME_EXCHANGE, WORKING_FOLDER = 2, -100  # of Linux's renameat2
+CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network disks, and old kernels
 REMOVAL_ATTEMPTS = 3  # an interrupted or failed system call may succeed when it is made again
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -27,9 +31,10 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a folder to write into. It becomes `path` if the block succeeds, and is removed if the block fails.
 
-    A folder that exists at `path` is replaced, so check for one before. It stays until the new one is whole, and comes
-    back if the new one cannot get its name. If this process is killed in between, `restore_folder` brings it back, so call
-    that before you check. A link at `path` stays, and the folder to which it points is replaced.
+    A folder that exists at `path` is replaced, so check for one before. It stays until the new one is whole, and then both
+    exchange their names. Where the file system cannot do that in one step, the old one comes back if the new one cannot get
+    its name. If this process is killed in between, `restore_folder` brings it back, so call that before you check. A link at
+    `path` stays, and the folder to which it points is replaced.
 
     Raises
     ------
@@ -49,19 +54,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             raise PackagingError(f"{replaced} is left of an earlier run and cannot be removed. Remove it.")
         _empty(partial)  # a killed process may have left files
         yield partial
-        try:
-            if path.exists():
-                path.rename(replaced)
+        if not path.exists():
             partial.rename(path)
-        except BaseException as error:
-            try:
-                _restore(path)
-            except OSError:
-                raise PackagingError(
-                    f"{path} could not be replaced ({one_line(error)}). What was there is now in {replaced}: rename it back."
-                ) from error
-            raise
-        remove_folder(replaced)
+        elif not _exchange_and_remove(partial, path):
+            _replace(partial, path)
 
 
 def restore_folder(path: Path) -> None:
@@ -162,6 +158,57 @@ def sha1_of(path: Path) -> str:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _exchange_and_remove(new: Path, old: Path) -> bool:
+    """Let two folders exchange their names, and remove the old one. Return False where the file system cannot do that."""
+    descriptor = os.open(old, os.O_RDONLY)
+    try:
+        with naming(old):  # locked, so that no other process takes it for the one that it is to write
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _exchange(new, old):
+            return False
+        remove_folder(new)  # which has the files of the old one now
+        return True
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two folders exchange their names in one step, for which Python has no function. Return False if it cannot be done."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:  # not Linux
+        return False
+    if not function(WORKING_FOLDER, os.fsencode(first), WORKING_FOLDER, os.fsencode(second), RENAME_EXCHANGE):
+        return True
+    number = ctypes.get_errno()
+    if number in CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(first), None, str(second))
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put a folder in the place of an old one, in two steps, and remove the old one.
+
+    Raises
+    ------
+    PackagingError
+        If neither of them can get the name.
+    """
+    replaced = _replaced_path(old)
+    try:
+        old.rename(replaced)
+        new.rename(old)
+    except BaseException as error:
+        try:
+            _restore(old)
+        except OSError:
+            raise PackagingError(
+                f"{old} could not be replaced ({one_line(error)}). What was there is now in {replaced}: rename it back."
+            ) from error
+        raise
+    remove_folder(replaced)
 
 
 def _replaced_path(path: Path) -> Path:
