@@ -381,6 +381,40 @@ def test_folder_is_replaced_in_one_step(tmp_path, monkeypatch):
     assert names(tmp_path) == ["folder"]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_disk_holds_the_new_folder_before_the_old_one_is_removed(tmp_path, monkeypatch, exists):
+    if exists:
+        fill(tmp_path / "folder", "old")
+    fsync, synced = os.fsync, []
+
+    def observe(descriptor):
+        assert not exists or names(tmp_path / "folder") == ["old"]
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "one").touch()
+        fill(partial / "inner", "two")
+        monkeypatch.setattr(os, "fsync", observe)
+
+    expected = [partial, partial / "one", partial / "inner", partial / "inner" / "two"]
+    assert sorted(synced) == sorted(expected if exists else [])
+
+
+def test_old_folder_stays_when_the_disk_does_not_take_the_new_one(tmp_path, monkeypatch):
+    fill(tmp_path / "folder", "old")
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"\.folder\.partial/new'"), new_folder(tmp_path / "folder") as partial:
+        (partial / "new").touch()
+
+    assert names(tmp_path) == ["folder"]
+    assert names(tmp_path / "folder") == ["old"]
+
+
 def test_folder_that_another_process_holds_is_not_replaced(tmp_path):
     fill(tmp_path / "folder", "old")
 

@@ -56,7 +56,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield partial
         if not path.exists():
             partial.rename(path)
-        elif not _exchange_and_remove(partial, path):
+            return
+        _sync(partial)
+        if not _exchange_and_remove(partial, path):
             _replace(partial, path)
 
 
@@ -158,6 +160,18 @@ def sha1_of(path: Path) -> str:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the disk holds every file of a folder: after that, a power failure may come while the old one is removed."""
+    for directory, _, files in os.walk(folder):
+        for path in (*(Path(directory, name) for name in files), Path(directory)):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                with naming(path):
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _exchange_and_remove(new: Path, old: Path) -> bool:
