@@ -305,6 +305,18 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tree_copy, tmp_p
     assert "subj01_lh_V2_v00005" in problems[0]
 
 
+def test_vertex_with_an_invalid_prepared_average_is_rightly_dropped(tree_copy, tmp_path):
+    reference.prepare_regions(tree_copy, (1, 3))
+    with netCDF4.Dataset(tree_copy / "assemblies/Allen2022_surface.V2.nc", "r+") as file:
+        name = next(name for name, variable in file.variables.items() if variable.ndim == 2 and variable.dtype == "f4")
+        column = int(np.flatnonzero(np.isfinite(file[name][:].filled(np.nan)).all(axis=0))[0])
+        file[name][:, column] = np.where(np.arange(file[name].shape[0]) == 0, np.nan, file[name][:, column])
+    recipe = two_subjects("prepared", nan_policy="drop")
+    build_release(tree_copy, tmp_path / "r", recipe, from_region_assemblies=True)
+
+    assert recompute_release(tmp_path / "r", tree_copy, every_vertex=True).problems == []
+
+
 def test_jpeg_images_are_compared_with_compressed_raw_images(nsd_tree, tmp_path):
     build_release(nsd_tree, tmp_path / "r", two_subjects("jpeg"), image_format="jpg")
     assert recompute_release(tmp_path / "r", nsd_tree).problems == []

@@ -85,8 +85,11 @@ def find_stimulus_problems(folder: ReleaseFolder, expected: Expectation) -> list
     """Compare the tables of stimuli, split and origins, and all images, with the raw files."""
     problems = []
     information = read_stimulus_info(expected.tree.stimulus_info)
-    for path, table in _expect_tables(folder, expected, information).items():
+    tables = _expect_tables(folder, expected, information)
+    for path, table in tables.items():
         problems += _compare_table(path, table)
+    if folder.origin_path.exists() and folder.origin_path not in tables:
+        problems.append(f"{folder.origin_path.name} is there, {RAW_FILES_GIVE} none.")
     for split, nsd_ids in expected.splits.items():
         table = read_stimulus_table(folder.stimulus_table_path(split))
         names = dict(zip(table["nsd_id"].tolist(), table[FILE_NAME_COLUMN], strict=True))
