@@ -22,8 +22,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +37,9 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
-from libraries import copy_library
+from libraries import use_own_library
+
+use_own_library()  # before another conftest.py or a test imports brainscore_vision
 
 # Property tests try the same examples in every run. HYPOTHESIS_PROFILE=thorough tries many others.
 settings.register_profile("suite", derandomize=True, max_examples=60, deadline=None)
@@ -48,34 +48,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.add_cleanup(use_own_library().cleanup)
     config.addinivalue_line(
         "markers", "needs(tool, ...): is skipped where one of these tools is not there; see tools.py"
     )
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    handle_signals_as_in_a_terminal()
-    use_own_library(session.config)
-
-
-def handle_signals_as_in_a_terminal() -> None:
-    """Also where `nohup` or a shell in the background let this process ignore them."""
+def pytest_sessionstart() -> None:
+    """Handle signals as in a terminal, also where `nohup` or a shell in the background let this process ignore them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def use_own_library(config: pytest.Config) -> None:
-    """Let this process and its children import a copy of brainscore_vision.
-
-    Tests link the plugin into it and remove the link. In the installed library, that would disturb the tests of other processes,
-    and what its user has linked.
-    """
-    folder = tempfile.TemporaryDirectory(prefix="brainscore_vision_")
-    config.add_cleanup(folder.cleanup)
-    copy_library(Path(folder.name))
-    sys.path.insert(0, folder.name)
-    paths = [folder.name, *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
 def pytest_report_header() -> list[str]:

@@ -1,10 +1,28 @@
 """Copies of the installed brainscore_vision, into which a test may put a plugin."""
 
+import functools
+import os
 import shutil
+import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 PLUGIN_NAME = "allen2022_surface"
+
+
+@functools.cache
+def use_own_library() -> tempfile.TemporaryDirectory:
+    """Let this process and its children import a copy of brainscore_vision, in a folder that the caller removes.
+
+    Tests link the plugin into it and remove the link. In the installed library, that would disturb the tests of other processes,
+    and what its user has linked.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="brainscore_vision_")
+    copy_library(Path(folder.name))
+    sys.path.insert(0, folder.name)
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder.name, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return folder
 
 
 def copy_library(folder: Path) -> Path:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from PIL import Image
 
 import brainscore_allen2022_surface as plugin
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
+from libraries import use_own_library
 
 NAME = "Allen2022_fmri_surface"
 
@@ -150,6 +152,16 @@ def test_brainscore_loads_every_identifier_and_computes_a_ceiling(releases):
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "done"
+
+
+def test_tests_of_other_processes_do_not_see_what_is_linked_here(brainscore):
+    library = Path(brainscore.__file__).parent
+    code = "from brainscore_allen2022_surface.links import data_path; print(data_path())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert library.parent == Path(use_own_library().name)
+    assert child.stdout.strip() == str(library / "data")
+    assert (library / "data" / "allen2022_surface").is_symlink()
 
 
 def test_copy_of_plugin_works_in_any_package(releases, tmp_path):
