@@ -3,6 +3,8 @@
 import faulthandler
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -83,3 +85,21 @@ def test_nothing_that_a_library_prints_is_shown(capfd):
 def test_file_that_cannot_be_written_is_named(tmp_path, task, reason):
     with pytest.raises(PackagingError, match=f"{tmp_path}/file.nc could not be written .*{reason}.* Free some space"):
         write_apart(tmp_path / "file.nc", task)
+
+
+SIGNAL_AFTER_FORK = """
+import os, signal
+from allen2022_surface_packaging.apart import run_apart
+from allen2022_surface_packaging.signals import ending_signals
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM))
+with ending_signals():
+    run_apart(lambda: None)
+    print("the signal was lost")
+"""
+
+
+def test_signal_right_after_the_fork_ends_the_program():
+    run = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_FORK], capture_output=True, text=True, timeout=60)
+
+    assert (run.returncode, run.stdout) == (143, "")
+    assert run.stderr == "allen2022-surface: Stopped by SIGTERM.\n"

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from .atomic import naming
 from .errors import ADVICE, PackagingError, one_line
+from .signals import postponed_signals
 
 READ_SECONDS = 30  # to read a small file, and more for a larger one on a slow disk
 SLOWEST_BYTES_PER_SECOND = 10**6
@@ -41,17 +42,20 @@ def run_apart(task: Callable[[], Result], *, timeout: float | None = None) -> Re
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(task, sender, timeout))
-    process.start()
-    sender.close()
     try:
+        # An exception would be lost in what Python runs after a fork, such as `logging`, which releases its lock.
+        with postponed_signals():
+            process.start()
+        sender.close()
         if not receiver.poll(timeout):
             raise CrashError(f"no answer within {timeout:.0f} seconds")
         result: Result | Exception = receiver.recv()
     except EOFError as error:
         raise CrashError("HDF5 crashed") from error
     finally:
-        process.kill()  # it has nothing left to do, or did not end in time, or this process is interrupted
-        process.join()
+        if process.pid is not None:
+            process.kill()  # it has nothing left to do, or did not end in time, or this process is interrupted
+            process.join()
         receiver.close()
     if isinstance(result, Exception):
         raise result
