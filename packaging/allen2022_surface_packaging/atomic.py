@@ -141,12 +141,12 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock of `folder`, and hold it during the block."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of `folder` during the block. If another process holds it, wait for that, or raise a `BlockingIOError`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with naming(folder):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         with suppress(OSError):
@@ -176,17 +176,11 @@ def _sync(folder: Path) -> None:
 
 def _exchange_and_remove(new: Path, old: Path) -> bool:
     """Let two folders exchange their names, and remove the old one. Return False where the file system cannot do that."""
-    descriptor = os.open(old, os.O_RDONLY)
-    try:
-        with naming(old):  # locked, so that no other process takes it for the one that it is to write
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(old, wait=False):  # so that no other process takes it for the one that it is to write
         if not _exchange(new, old):
             return False
         remove_folder(new)  # which has the files of the old one now
         return True
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
 
 
 def _exchange(first: Path, second: Path) -> bool:
