@@ -21,7 +21,7 @@ SLOWEST_BYTES_PER_SECOND = 10**6
 Result = TypeVar("Result")
 
 
-class CrashError(Exception):
+class CrashError(RuntimeError):  # as the libraries raise when HDF5 fails, so that it is caught with their errors
     """The process died, or did not end in time."""
 
 
@@ -94,7 +94,7 @@ def write_apart(path: Path, task: Callable[[], Result]) -> Result:
     try:
         with naming(path):
             return run_apart(open_and_run)
-    except (CrashError, KeyError, OSError, RuntimeError) as error:  # h5py and netCDF4 raise the last three
+    except (KeyError, OSError, RuntimeError) as error:  # of h5py and netCDF4, and `CrashError`
         if isinstance(error, OSError) and error.errno in ADVICE:
             raise
         raise PackagingError(

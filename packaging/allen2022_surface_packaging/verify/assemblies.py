@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray
 
-from ..apart import CrashError, read_apart
+from ..apart import read_apart
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, one_line
 from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, UNREADABLE, require_regular_file
@@ -46,7 +46,7 @@ def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
         # In a process of its own first: HDF5 crashes on some damaged files, and hangs on others.
         read_apart(path.stat().st_size, lambda: _open(path, decode).close())
         return _open(path, decode)
-    except (CrashError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         raise PackagingError(
             f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
         ) from error

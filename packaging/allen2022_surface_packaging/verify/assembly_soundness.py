@@ -11,7 +11,7 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..apart import CrashError, read_apart
+from ..apart import read_apart
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.facts import (
@@ -121,7 +121,7 @@ def _read_layout(path: Path, identifier: str, presentation_coordinates: list[str
     require_regular_file(path)
     try:
         return read_apart(path.stat().st_size, read)
-    except (CrashError, *UNREADABLE) as error:
+    except UNREADABLE as error:
         raise PackagingError(
             f"{path} cannot be read as NetCDF ({one_line(error)}). Build the release again."
         ) from error

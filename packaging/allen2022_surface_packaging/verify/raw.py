@@ -18,15 +18,13 @@ import scipy.io
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
 
-from ..apart import CrashError
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line
 from ..nsd.storage import Folder, RawFile
 
 COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
-# The exceptions of numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 for a damaged file, and the crash of a process
+# The exceptions of numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 for a damaged file
 DAMAGES = (
-    CrashError,
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError, RuntimeError),
     *(TypeError, ValueError, ImageFileError, struct.error, zlib.error),
 )
