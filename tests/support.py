@@ -1,8 +1,10 @@
 """What the tests of several stages share."""
 
 import contextlib
+import faulthandler
 import io
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,12 @@ class MemoryFile(io.BytesIO):
     def read_at(self, start: int, buffer: memoryview) -> int:
         self.seek(start)
         return self.readinto(buffer)
+
+
+def die(number: int) -> None:
+    """End this process by a signal, without the stack that pytest would print."""
+    faulthandler.disable()
+    os.kill(os.getpid(), number)
 
 
 def run_cli(*arguments: object) -> Result:

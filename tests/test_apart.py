@@ -1,6 +1,5 @@
 """Work in a process of its own: what it returns and raises, and what is reported when it dies or hangs."""
 
-import faulthandler
 import os
 import signal
 import subprocess
@@ -14,11 +13,7 @@ import pytest
 
 from allen2022_surface_packaging.apart import CrashError, run_apart, write_apart
 from allen2022_surface_packaging.errors import PackagingError
-
-
-def die(number: int) -> None:
-    faulthandler.disable()  # pytest's would print
-    os.kill(os.getpid(), number)
+from support import die
 
 
 def test_result_of_a_large_task_comes_back():

@@ -251,15 +251,19 @@ def remove_listed(*names: str) -> Error:
     return error
 
 
+def without_coco_ids(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.drop(columns="coco_id")
+
+
 def forget_coco_ids(release) -> None:
     remove_listed(ORIGINS)(release)
-    table(TRAIN_TABLE, TEST_TABLE)(lambda cells: cells.drop(columns="coco_id"))(release)
+    table(TRAIN_TABLE, TEST_TABLE)(without_coco_ids)(release)
 
 
 next_number = lambda text: str(int(text) + 1)  # noqa: E731
 plant("coco_id", RELEASE, table(TEST_TABLE)(set_cell(0, "coco_id", next_number)))
 plant("coco_id in every table", RAW_FILES, change_coco_id_everywhere)
-plant("no column coco_id in one table", RELEASE, table(TEST_TABLE)(lambda cells: cells.drop(columns="coco_id")))
+plant("no column coco_id in one table", RELEASE, table(TEST_TABLE)(without_coco_ids))
 plant("no COCO ids at all", RAW_FILES, forget_coco_ids)
 plant("no table of origins", RAW_FILES, remove_listed(ORIGINS))
 plant("stimuli: an extra column", RELEASE, table(TRAIN_TABLE, TEST_TABLE)(lambda cells: cells.assign(luminance="1")))

@@ -1,7 +1,5 @@
 """HDF5 crashes or hangs on a file: `verify` names the file, and its own process lives on."""
 
-import faulthandler
-import os
 import signal
 import time
 from types import SimpleNamespace
@@ -15,12 +13,12 @@ from allen2022_surface_packaging import apart
 from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import assembly_soundness
+from support import die
 from verify.planted import TEST, TRAIN
 
 
 def crash() -> None:
-    faulthandler.disable()  # pytest's would print the stack
-    os.kill(os.getpid(), signal.SIGSEGV)
+    die(signal.SIGSEGV)
 
 
 def hang() -> None:

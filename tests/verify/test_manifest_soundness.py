@@ -7,7 +7,7 @@ import pytest
 from allen2022_surface_packaging.nsd.tree import EXTRACTED_FOLDERS
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify.manifest_soundness import find_manifest_problems, list_extracted_images
-from verify.planted import BETAS, DESIGN, IMAGES, STIMULUS_INFO
+from verify.planted import BETAS, DESIGN, IMAGES, STIMULUS_INFO, manifest
 
 NCSNR = "nsddata_betas/ppdata/subj02/fsaverage/betas_fithrf_GLMdenoise_RR/rh.ncsnr.mgh"
 LABELS = "nsddata/freesurfer/fsaverage/label/rh.streams.mgz"
@@ -20,11 +20,8 @@ def find(tiny_copy):
     """A function that changes release.json, and returns the problems without the file's name."""
 
     def find_problems(change=None):
-        path = tiny_copy / "release.json"
-        content = json.loads(path.read_text())
         if change:
-            change(content)
-        path.write_text(json.dumps(content))
+            manifest(change)(tiny_copy)
         folder = ReleaseFolder(tiny_copy)
         problems = list(find_manifest_problems(folder, Manifest.read(folder)))
         assert all(problem.startswith("release.json") for problem in problems)

@@ -290,14 +290,19 @@ def test_region_without_valid_vertices_in_a_hemisphere_is_recomputed(tiny_tree, 
     assert not any("lh_V4" in where for where in result.differences["where"][result.differences.subject == "subj01"])
 
 
+def averages_of(file: netCDF4.Dataset) -> netCDF4.Variable:
+    """Return the averages of a prepared assembly, whatever their name."""
+    return next(variable for variable in file.variables.values() if variable.ndim == 2 and variable.dtype == "f4")
+
+
 def test_release_from_prepared_averages_is_recomputed_from_them(tree_copy, tmp_path):
     reference.prepare_regions(tree_copy, (1, 3))
     build_release(tree_copy, tmp_path / "r", two_subjects("prepared"), from_region_assemblies=True)
     assert recompute_release(tmp_path / "r", tree_copy, every_vertex=True).problems == []
     path = tree_copy / "assemblies/Allen2022_surface.V2.nc"
     with netCDF4.Dataset(path, "r+") as file:
-        name = next(name for name, variable in file.variables.items() if variable.ndim == 2 and variable.dtype == "f4")
-        file[name][:, 5] = file[name][:, 5][::-1]
+        values = averages_of(file)
+        values[:, 5] = values[:, 5][::-1]
 
     problems = recompute_release(tmp_path / "r", tree_copy, every_vertex=True).problems
 
@@ -308,9 +313,9 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tree_copy, tmp_p
 def test_vertex_with_an_invalid_prepared_average_is_rightly_dropped(tree_copy, tmp_path):
     reference.prepare_regions(tree_copy, (1, 3))
     with netCDF4.Dataset(tree_copy / "assemblies/Allen2022_surface.V2.nc", "r+") as file:
-        name = next(name for name, variable in file.variables.items() if variable.ndim == 2 and variable.dtype == "f4")
-        column = int(np.flatnonzero(np.isfinite(file[name][:].filled(np.nan)).all(axis=0))[0])
-        file[name][:, column] = np.where(np.arange(file[name].shape[0]) == 0, np.nan, file[name][:, column])
+        values = averages_of(file)
+        column = int(np.flatnonzero(np.isfinite(values[:].filled(np.nan)).all(axis=0))[0])
+        values[:, column] = np.where(np.arange(values.shape[0]) == 0, np.nan, values[:, column])
     recipe = two_subjects("prepared", nan_policy="drop")
     build_release(tree_copy, tmp_path / "r", recipe, from_region_assemblies=True)
 

@@ -1,7 +1,5 @@
 """Tables of images and the images themselves, of a release in which one thing is changed."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +9,7 @@ from allen2022_surface_packaging.nsd.tree import EXTRACTED_FOLDERS
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify.stimuli import compare_pixels
 from allen2022_surface_packaging.verify.stimulus_soundness import find_stimulus_problems
-from verify.planted import ORIGINS, SPLIT, TEST_TABLE, TRAIN_TABLE
+from verify.planted import ORIGINS, SPLIT, TEST_TABLE, TRAIN_TABLE, manifest, set_cell, table, without_coco_ids
 
 CROPS = ("crop_top", "crop_bottom", "crop_left", "crop_right")
 
@@ -22,21 +20,11 @@ def find(tiny_copy):
 
     def find_problems(name=None, change=None):
         if name:
-            table = pd.read_csv(tiny_copy / name)
-            changed = change(table)
-            (table if changed is None else changed).to_csv(tiny_copy / name, index=False)
+            table(name)(change)(tiny_copy)
         folder = ReleaseFolder(tiny_copy)
         return list(find_stimulus_problems(folder, Manifest.read(folder)))
 
     return find_problems
-
-
-def put(row, column, value):
-    def change(table):
-        table[column] = table[column].astype(object)
-        table.loc[row, column] = value
-
-    return change
 
 
 def test_sound_tables_have_no_problem(find):
@@ -46,7 +34,7 @@ def test_sound_tables_have_no_problem(find):
 @pytest.mark.parametrize("column", CROPS)
 @pytest.mark.parametrize(("crop", "is_sound"), [(0, True), (0.999, True), (1, False), (-0.001, False)])
 def test_less_than_the_whole_image_was_cropped(find, column, crop, is_sound):
-    problems = find(ORIGINS, put(2, column, crop))
+    problems = find(ORIGINS, set_cell(2, column, str(crop)))
 
     assert len(problems) == (not is_sound)
     assert all(f"a part of an image that was cropped is {min(crop, 0.0)} to " in problem for problem in problems)
@@ -54,43 +42,38 @@ def test_less_than_the_whole_image_was_cropped(find, column, crop, is_sound):
 
 @pytest.mark.parametrize(("name", "row"), [(SPLIT, 1), (ORIGINS, 1), (TRAIN_TABLE, 1), (TEST_TABLE, 1)])
 def test_wrong_stimulus_id_is_named_with_its_row(find, name, row):
-    problems = find(name, put(row, "stimulus_id", "nsd_99999_longer"))
+    problems = find(name, set_cell(row, "stimulus_id", "nsd_99999_longer"))
 
     assert f"{name}: stimulus_id of row {row} is nsd_99999_longer, expected nsd_" in problems[0]
 
 
 def test_each_table_without_coco_ids_is_named(find, tiny_copy):
-    for name in (TRAIN_TABLE, TEST_TABLE):
-        table = pd.read_csv(tiny_copy / name).drop(columns="coco_id")
-        table.to_csv(tiny_copy / name, index=False)
+    table(TRAIN_TABLE, TEST_TABLE)(without_coco_ids)(tiny_copy)
 
     assert find() == [f"{name} lacks the column coco_id, but {ORIGINS} has it." for name in (TRAIN_TABLE, TEST_TABLE)]
 
 
 @pytest.mark.parametrize(("lacking", "other"), [(TRAIN_TABLE, TEST_TABLE), (TEST_TABLE, TRAIN_TABLE)])
 def test_coco_ids_of_the_other_table_are_compared_all_the_same(find, tiny_copy, lacking, other):
-    table = pd.read_csv(tiny_copy / lacking).drop(columns="coco_id")
-    table.to_csv(tiny_copy / lacking, index=False)
+    table(lacking)(without_coco_ids)(tiny_copy)
 
-    problems = find(other, put(0, "coco_id", 7))
+    problems = find(other, set_cell(0, "coco_id", "7"))
 
     assert "Only one of the two stimulus tables has the column coco_id." in problems
     assert any(problem.startswith(f"{other}: coco_id of row 0 is 7, but {ORIGINS} has ") for problem in problems)
 
 
 def test_other_coco_split_is_named(find):
-    assert find(ORIGINS, put(0, "coco_split", "test2017")) == [
+    assert find(ORIGINS, set_cell(0, "coco_split", "test2017")) == [
         f"{ORIGINS} has the COCO splits ['test2017', 'train2017', 'val2017'], expected ['train2017', 'val2017']."
     ]
 
 
 def test_images_of_another_format_than_the_manifest_says_are_named(find, tiny_copy):
     """The images were copied from files that an earlier packaging extracted as JPEG."""
-    path = tiny_copy / "release.json"
-    content = json.loads(path.read_text())
-    for nsd_id in pd.read_csv(tiny_copy / SPLIT)["nsd_id"]:
-        content["inputs"][f"{EXTRACTED_FOLDERS[0]}/nsd_{nsd_id:05d}.jpg"] = 5
-    path.write_text(json.dumps(content))
+    nsd_ids = pd.read_csv(tiny_copy / SPLIT)["nsd_id"]
+    extracted = {f"{EXTRACTED_FOLDERS[0]}/nsd_{nsd_id:05d}.jpg": 5 for nsd_id in nsd_ids}
+    manifest(lambda content: content["inputs"].update(extracted))(tiny_copy)
 
     line = "release.json says that images are png, but inputs hold jpg."
     assert find().count(line) == 1
