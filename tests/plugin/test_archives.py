@@ -14,6 +14,8 @@ import pytest
 from brainscore_allen2022_surface import cache
 from brainscore_allen2022_surface.artifacts import StoredObject
 
+SIZE, PLACE = 24, 42  # where an entry of a ZIP file's directory says how large its file is, and where it lies
+
 
 @pytest.fixture
 def cache_path() -> Path:
@@ -55,19 +57,11 @@ def special_entry(mode):
     return entry
 
 
-def claim_size(n_bytes):
-    """Return a ZIP file whose directory claims a size for its only entry."""
+def claim(field, number):
+    """Return a ZIP file whose directory holds a number, which is wrong, in a field of its only entry."""
     content = bytearray(make_zip([("a.png", b"x")]))
-    position = content.index(b"PK\x01\x02") + 24
-    content[position : position + 4] = struct.pack("<I", n_bytes)
-    return bytes(content)
-
-
-def claim_offset(offset):
-    """Return a ZIP file whose directory says that its only entry lies at a byte of the file."""
-    content = bytearray(make_zip([("a.png", b"x")]))
-    position = content.index(b"PK\x01\x02") + 42
-    content[position : position + 4] = struct.pack("<I", offset)
+    position = content.index(b"PK\x01\x02") + field
+    content[position : position + 4] = struct.pack("<I", number)
     return bytes(content)
 
 
@@ -102,8 +96,8 @@ UNSAFE = {
     "file and folder": (lambda: make_zip([("a", "x"), ("a/b.png", "x")]), "two entries have the same name"),
     "encrypted": (mark_encrypted, "is encrypted, or compressed in an unusual way"),
     "LZMA": (lambda: make_zip([("a.png", b"x")], zipfile.ZIP_LZMA), "is encrypted, or compressed in an unusual way"),
-    "claimed size": (lambda: claim_size(4_000_000_000), "would become 4,000,000,000 bytes of images"),
-    "claimed offset": (lambda: claim_offset(2**31), "lies outside the file"),
+    "claimed size": (lambda: claim(SIZE, 4_000_000_000), "would become 4,000,000,000 bytes of images"),
+    "claimed offset": (lambda: claim(PLACE, 2**31), "lies outside the file"),
     "bomb": (lambda: make_bomb(10_000_000), "would become 10,000,000 bytes of images"),
     "small bomb": (lambda: make_bomb(2**20 + 1), "would become 1,048,577 bytes of images"),
 }
