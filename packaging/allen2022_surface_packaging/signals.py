@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_SECONDS = 10.0
+REMINDER_SECONDS = 0.2
 
 
 class Ended(KeyboardInterrupt):  # libraries expect this class, and pass it on
@@ -29,34 +31,72 @@ class Ended(KeyboardInterrupt):  # libraries expect this class, and pass it on
 def ending_signals() -> Iterator[None]:
     """End the program if a signal comes during the block: one line on stderr, and the exit status 128 + its number.
 
-    The signal raises `Ended` in the main thread, so that every open block cleans up. Signals that follow within ten seconds are
-    ignored, because that takes a moment. The handlers are those of before after the block.
+    The signal raises `Ended` in the main thread, so that every open block cleans up. It is raised again where a library lost it:
+    netCDF4 ignores every exception while it looks for some attributes of a variable. Signals that follow within ten seconds are
+    ignored while blocks clean up, because that takes a moment. The handlers are those of before after the block.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
         yield
         return
-    received: list[tuple[Ended, float]] = []
-
-    def end(number: int, _: FrameType | None) -> None:
-        now = time.monotonic()
-        if not received or now - received[-1][1] > PATIENCE_SECONDS:
-            received.append((Ended(number), now))
-            raise received[-1][0]
-
-    before = {number: signal.signal(number, end) for number in _handled_signals()}
+    handler = _Handler()
+    before = {number: signal.signal(number, handler) for number in _handled_signals()}
     try:
         yield
-    except (
-        BaseException
-    ):  # a library may turn `Ended` into an exception of another class, as numpy does during its import
-        if not received:
+    except BaseException:  # of any class: numpy turns `Ended` into another exception during its import
+        if handler.ended is None:
             raise
-        ended = received[0][0]
-        print(f"allen2022-surface: {ended}", file=sys.stderr)
-        sys.exit(128 + ended.signal)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        handler.stop()
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+    if handler.ended is not None:
+        print(f"allen2022-surface: {handler.ended}", file=sys.stderr)
+        sys.exit(128 + handler.ended.signal)
+
+
+class _Handler:
+    """Raise `Ended` when a signal comes, and again, from time to time, where no block is ending because of it."""
+
+    def __init__(self) -> None:
+        self.ended: Ended | None = None
+        self._raised_at = 0.0
+        self._is_reminder = False
+        self._stopped = threading.Event()
+        self._reminder: threading.Thread | None = None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        is_reminder, self._is_reminder = self._is_reminder, False
+        if self._stopped.is_set():
+            return
+        now = time.monotonic()
+        if self.ended is not None and _is_ending() and (is_reminder or now - self._raised_at <= PATIENCE_SECONDS):
+            return
+        error = Ended(number)
+        self._raised_at = now
+        if self.ended is None:
+            self.ended = error
+            self._reminder = threading.Thread(target=self._remind, args=(error.signal,), daemon=True)
+            self._reminder.start()
+        raise error
+
+    def _remind(self, number: signal.Signals) -> None:
+        while not self._stopped.wait(REMINDER_SECONDS):
+            self._is_reminder = True
+            _thread.interrupt_main(number)
+
+    def stop(self) -> None:
+        """Call no more. A call that is under way does nothing."""
+        self._stopped.set()
+        if self._reminder is not None:
+            self._reminder.join()
+
+
+def _is_ending() -> bool:
+    """Return whether the main thread is in an `except`, `finally` or `with` that handles `Ended`, or an error caused by it."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, Ended):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager
