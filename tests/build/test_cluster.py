@@ -1,5 +1,6 @@
 """Work on this process, on processes of this machine, and on a cluster."""
 
+import logging
 import os
 from types import SimpleNamespace
 
@@ -161,3 +162,19 @@ def test_processes_are_started_once_and_stopped_at_the_end():
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("name", ["batched", "client", "nanny", "scheduler", "worker"])
+def test_errors_and_tracebacks_that_dask_logs_are_hidden(scheduler, caplog, name):
+    with Workers(scheduler=scheduler) as workers:
+        list(workers.run(double, [4]))
+    logger = logging.getLogger(f"distributed.{name}")
+
+    logger.error("test: an error that is raised too")
+    try:
+        raise OSError
+    except OSError:
+        logger.warning("test: a traceback", exc_info=True)
+    logger.warning("test: a warning")
+
+    assert [message for message in caplog.messages if message.startswith("test:")] == ["test: a warning"]

@@ -137,13 +137,14 @@ def _connect_to(scheduler: str) -> distributed.Client:
 
 
 def _hide_errors() -> None:
-    """Hide the tracebacks that dask logs beside the exceptions that it raises."""
-    for name in ("distributed.client", "distributed.diskutils", "distributed.nanny", "distributed.scheduler"):
-        logging.getLogger(name).addFilter(_is_no_error)
+    """Hide what dask logs beside the exceptions that it raises: errors, and tracebacks of any level."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).addFilter(_is_no_error)
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR
+    return record.levelno < logging.ERROR and not record.exc_info
 
 
 @contextmanager
