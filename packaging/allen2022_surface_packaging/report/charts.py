@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..arrays import DoubleArray, IntArray
-from ..errors import one_line
+from ..images import load_image
 from .colours import channels_of, scale_colours
 from .statistics import CeilingComparison
 
@@ -149,14 +149,11 @@ def thumbnail(path: Path, *, name: str) -> Thumbnail:
     ValueError
         If the file is not an image.
     """
-    try:
-        with Image.open(path) as image:
-            image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-            buffer = io.BytesIO()
-            image.convert("RGB").save(buffer, "JPEG", quality=72)
-            return Thumbnail(name, _data_uri("image/jpeg", buffer.getvalue()), image.width, image.height)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow raises all of them for damaged files
-        raise ValueError(f"{path.name} is not an image: {one_line(error)}") from error
+    image = load_image(path)
+    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=72)
+    return Thumbnail(name, _data_uri("image/jpeg", buffer.getvalue()), image.width, image.height)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

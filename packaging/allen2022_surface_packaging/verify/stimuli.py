@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError
+from ..images import load_image
 from ..nsd.tree import NSDTree
 from ..release import ReleaseFolder, require_regular_file
 from .differences import Difference, first_difference
@@ -72,13 +73,12 @@ def read_pixels(path: Path) -> PixelArray:
     """
     require_regular_file(path)
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-            if image.mode != "RGB":
-                raise ValueError(f"its mode is {image.mode}, expected RGB")
-            return pixels
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PackagingError(f"{path} is not an image of three colours ({one_line(error)}).") from error
+        image = load_image(path)
+    except ValueError as error:
+        raise PackagingError(str(error)) from error
+    if image.mode != "RGB":
+        raise PackagingError(f"{path} is {image.mode}, expected RGB.")
+    return np.asarray(image)
 
 
 def find_stimulus_problems(folder: ReleaseFolder, expected: Expectation) -> list[str]:

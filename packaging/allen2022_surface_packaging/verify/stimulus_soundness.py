@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..errors import one_line
+from ..images import load_image
 from ..nsd.facts import stimulus_name
 from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
 from .differences import first_difference
@@ -133,12 +133,12 @@ def _find_image_problems(folder: ReleaseFolder, manifest: Manifest, tables: dict
         if not path.is_file():  # a named pipe would wait for ever; the comparison with the folder has reported it
             continue
         try:
-            with Image.open(path) as image:
-                image.load()
-                sizes[path] = image.size
-                yield from _compare_image(path, image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            yield f"{path} is not an image ({one_line(error)})."
+            image = load_image(path)
+        except ValueError as error:
+            yield str(error)
+            continue
+        sizes[path] = image.size
+        yield from _compare_image(path, image)
     if len(set(sizes.values())) > 1 and not list_extracted_images(manifest.inputs):
         first = next(iter(sizes))
         other = next(path for path, size in sizes.items() if size != sizes[first])

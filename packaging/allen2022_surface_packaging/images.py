@@ -1,0 +1,25 @@
+"""Image files that may be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from .errors import one_line
+
+
+def load_image(path: Path) -> Image.Image:
+    """Read an image and all of its pixels.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, is not an image, or is one of too many pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise ValueError(f"{path} is not an image ({one_line(error)}).") from error
