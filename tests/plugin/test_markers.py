@@ -64,6 +64,11 @@ def test_marker_changes_when_two_images_are_swapped(images):
     assert image_marker(hash_images(swapped)) != image_marker(hash_images(images))
 
 
+def test_marker_follows_the_separator_of_an_identifier():
+    assert marker_of(f"{NAME}.test--0123abcd") == "0123abcd"
+    assert marker_of(f"{NAME}.test") == ""
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_release_on_disk_has_a_marker(release, split):
     stimulus_set = load_stimulus_set(NAME, split, source=release)
