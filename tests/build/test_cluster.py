@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import dask
@@ -130,6 +131,48 @@ def test_workers_that_keep_dying_are_named_in_one_line(scheduler, monkeypatch):
         pytest.raises(PackagingError, match=r"Several workers died .*compute_entry-1.*Give each more memory\.$"),
     ):
         list(workers.run(double, [1, 2]))
+
+
+@pytest.mark.parametrize(("address", "name"), [("tcp://there:1", "tcp://there:1"), (None, "of this build")])
+def test_lost_connection_is_named_in_one_line(scheduler, monkeypatch, address, name):
+    def lose(self):
+        raise distributed.client.FutureCancelledError("compute_entry-1", "scheduler-connection-lost")
+
+    with Workers(scheduler=scheduler) as workers:
+        workers._connect()
+        workers.scheduler, workers.n_workers = address, 2
+        monkeypatch.setattr(distributed.Future, "result", lose)
+        with pytest.raises(PackagingError) as raised:
+            list(workers.run(double, [1, 2]))
+    assert str(raised.value) == (
+        f"The connection to the dask scheduler {name} was lost (scheduler-connection-lost). Run the same command again with a "
+        "scheduler that runs; the build continues."
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no port"), RuntimeError("no worker"), TimeoutError("late"), ValueError("0")]
+)
+def test_workers_that_cannot_be_started_are_named(monkeypatch, error):
+    def fail(**options):
+        assert dask.config.get("distributed.scheduler.no-workers-timeout") == "60s"
+        assert Path(dask.config.get("temporary-directory")).is_dir()
+        assert options == {
+            "n_workers": 3,
+            "threads_per_worker": 1,
+            "dashboard_address": "127.0.0.1:0",
+            "set_as_default": False,
+            "silence_logs": logging.CRITICAL,
+        }
+        raise error
+
+    monkeypatch.setattr(distributed, "Client", fail)
+    logger = logging.getLogger("distributed.nanny")
+    logger.filters.clear()
+    message = rf"^3 workers cannot be started \({error}\)\. Start fewer, or none with --workers 1\.$"
+    with pytest.raises(PackagingError, match=message), Workers(3) as workers:
+        list(workers.run(double, [1, 2]))
+    assert logger.filters
 
 
 @pytest.mark.parametrize("error", [OSError("unreachable"), TimeoutError("too late"), ValueError("no port")])

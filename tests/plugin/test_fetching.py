@@ -13,7 +13,6 @@ import pytest
 from brainscore_allen2022_surface import cache
 from brainscore_allen2022_surface.artifacts import StoredObject
 from brainscore_allen2022_surface.cache import (
-    ABANDONED_SECONDS,
     fetch,
     fetch_folder,
     is_cached,
@@ -179,10 +178,10 @@ def test_abandoned_downloads_of_the_same_file_are_removed(store, cache_path):
     folder = cache_path / stored.sha1
     folder.mkdir(parents=True)
     ages = {
-        ".a.nc.old": ABANDONED_SECONDS + 60,
-        ".a.nc.young": ABANDONED_SECONDS - 60,
-        ".b.nc.old": 2 * ABANDONED_SECONDS,
-        "a.nc.old": 2 * ABANDONED_SECONDS,
+        ".a.nc.old": 24 * 3600 + 60,
+        ".a.nc.young": 24 * 3600 - 60,
+        ".b.nc.old": 48 * 3600,
+        "a.nc.old": 48 * 3600,
     }
     for name, age in ages.items():
         (folder / name).write_bytes(b"half")

@@ -81,6 +81,17 @@ def test_order_of_presentations_does_not_matter(estimate, assembly, rng):
     np.testing.assert_allclose(numbers(estimate(shuffled)), numbers(estimate(assembly)), rtol=1e-10)
 
 
+@every_estimate
+def test_images_may_lack_the_value_of_a_coordinate(estimate, assembly):
+    """Two of the images, such as those of unknown origin. Their other coordinates tell them apart."""
+    extra = np.repeat(np.arange(10.0), 3)
+    extra[3:9] = np.nan
+
+    result = estimate(assembly.assign_coords(coco_id=("presentation", extra)))
+
+    np.testing.assert_allclose(numbers(result), numbers(estimate(assembly)), rtol=1e-10)
+
+
 def numbers(result):
     """Return the numbers of a score, an array or a table."""
     values = result.select_dtypes("number") if hasattr(result, "select_dtypes") else result

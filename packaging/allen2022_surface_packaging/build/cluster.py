@@ -114,7 +114,7 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
                     set_as_default=False,
                     silence_logs=logging.CRITICAL,  # a worker that is stopped would complain
                 )
-        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise PackagingError(
                 f"{n_workers} workers cannot be started ({one_line(error)}). Start fewer, or none with --workers 1."
             ) from error
@@ -132,7 +132,7 @@ def _connect_to(scheduler: str) -> distributed.Client:
     _hide_errors()
     try:
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
 
 
