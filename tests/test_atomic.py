@@ -39,6 +39,12 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def assert_only_folder(parent: Path, name: str) -> None:
+    """Check that nothing is there but the folder, with one file."""
+    assert names(parent) == ["folder"]
+    assert names(parent / "folder") == [name]
+
+
 def fail_to_rename(monkeypatch, *names: str) -> None:
     """Let the renaming of folders with these names fail."""
     rename = Path.rename
@@ -298,8 +304,7 @@ def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeyp
     ):
         pass
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["old"]
+    assert_only_folder(tmp_path, "old")
 
 
 def test_message_says_where_the_old_folder_is_when_it_cannot_come_back(tmp_path, monkeypatch, without_exchange):
@@ -343,8 +348,7 @@ def test_old_folder_stays_when_nothing_can_be_renamed_any_more(tmp_path, monkeyp
     ):
         pass
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["old"]
+    assert_only_folder(tmp_path, "old")
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, None])
@@ -356,8 +360,7 @@ def test_folder_is_replaced_where_names_cannot_be_exchanged(tmp_path, monkeypatc
     with new_folder(tmp_path / "folder") as partial:
         (partial / "new").touch()
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["new"]
+    assert_only_folder(tmp_path, "new")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges names in one step")
@@ -401,18 +404,24 @@ def test_disk_holds_the_new_folder_before_the_old_one_is_removed(tmp_path, monke
     assert sorted(synced) == sorted(expected if exists else [])
 
 
-def test_old_folder_stays_when_the_disk_does_not_take_the_new_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("function", ["open", "fsync", "close"])
+def test_old_folder_stays_when_the_disk_does_not_take_the_new_one(tmp_path, monkeypatch, function):
     fill(tmp_path / "folder", "old")
+    original = getattr(os, function)
 
-    def fail(descriptor):
-        raise OSError(errno.EIO, "Input/output error")
+    def fail(place, *arguments):
+        path = Path(f"/proc/self/fd/{place}").readlink() if isinstance(place, int) else place
+        if path.name == "new" and function == "close":
+            original(place)
+        if path.name == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(place, *arguments)
 
-    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=r"\.folder\.partial/new'"), new_folder(tmp_path / "folder") as partial:
         (partial / "new").touch()
+        monkeypatch.setattr(os, function, fail)
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["old"]
+    assert_only_folder(tmp_path, "old")
 
 
 def test_folder_that_another_process_holds_is_not_replaced(tmp_path):
@@ -421,8 +430,7 @@ def test_folder_that_another_process_holds_is_not_replaced(tmp_path):
     with locked(tmp_path / "folder"), pytest.raises(OSError, match="folder'"), new_folder(tmp_path / "folder"):
         pass
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["old"]
+    assert_only_folder(tmp_path, "old")
 
 
 def test_folder_appears_when_unlocking_reports_an_error(tmp_path, monkeypatch):
@@ -488,8 +496,7 @@ def test_lock_is_taken_again_when_the_locked_folder_got_its_final_name(tmp_path,
         assert names(tmp_path / "folder") == ["other"]
         (partial / "mine").touch()
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["mine"]
+    assert_only_folder(tmp_path, "mine")
 
 
 def test_replaced_folder_is_back_when_a_process_was_killed_between_two_renames(tmp_path):
@@ -499,8 +506,7 @@ def test_replaced_folder_is_back_when_a_process_was_killed_between_two_renames(t
     with pytest.raises(PackagingError, match="folder has its name back.* Start again"), new_folder(tmp_path / "folder"):
         pass
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["old"]
+    assert_only_folder(tmp_path, "old")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -526,8 +532,7 @@ def test_replaced_folder_is_removed_when_the_new_one_is_in_its_place(tmp_path):
     with new_folder(tmp_path / "folder") as partial:
         (partial / "newer").touch()
 
-    assert names(tmp_path) == ["folder"]
-    assert names(tmp_path / "folder") == ["newer"]
+    assert_only_folder(tmp_path, "newer")
 
 
 def test_replaced_folder_is_left_alone_while_another_process_writes(tmp_path):

@@ -149,8 +149,13 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        with suppress(OSError):
-            os.close(descriptor)
+        _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a descriptor that holds a lock. The lock is gone in any case, and an error would hide that of a block."""
+    with suppress(OSError):
+        os.close(descriptor)
 
 
 def sha1_of(path: Path) -> str:
@@ -166,12 +171,12 @@ def _sync(folder: Path) -> None:
     """Wait until the disk holds every file of a folder: after that, a power failure may come while the old one is removed."""
     for directory, _, files in os.walk(folder):
         for path in (*(Path(directory, name) for name in files), Path(directory)):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                with naming(path):
+            with naming(path):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
                     os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                finally:
+                    os.close(descriptor)
 
 
 def _exchange_and_remove(new: Path, old: Path) -> bool:
@@ -234,8 +239,7 @@ def _writing(path: Path) -> Iterator[Path]:
         yield partial
     except BaseException:
         if spare is not None:
-            with suppress(OSError):
-                os.close(spare)
+            _close(spare)
             spare = None
         with suppress(OSError):
             if _is_open_as(descriptor, partial):  # and is not `path` already
@@ -243,9 +247,8 @@ def _writing(path: Path) -> Iterator[Path]:
         raise
     finally:
         for opened in (spare, descriptor):
-            with suppress(OSError):  # the folder is whole or removed already, and the lock is gone in any case
-                if opened is not None:
-                    os.close(opened)
+            if opened is not None:
+                _close(opened)
 
 
 def _lock(partial: Path, path: Path) -> int:
@@ -262,14 +265,14 @@ def _lock(partial: Path, path: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_open_as(descriptor, partial):
                 return descriptor
-            os.close(descriptor)  # another process has just finished: the folder has become `path`
+            _close(descriptor)  # another process has just finished: the folder has become `path`
         except BlockingIOError as error:
-            os.close(descriptor)
+            _close(descriptor)
             raise PackagingError(
                 f"Another process is writing {path}. Wait for it, or choose another folder."
             ) from error
         except BaseException:
-            os.close(descriptor)
+            _close(descriptor)
             _remove_empty(partial)
             raise
 
