@@ -577,10 +577,10 @@ def test_scratch_folder_is_empty_at_the_start_and_gone_at_the_end(tmp_path):
 
 
 def test_old_partial_files_are_removed_and_young_ones_kept(tmp_path):
-    for name, hours in (("old", 25), ("young", 23)):
+    for name, minutes in (("old", 1), ("young", -1)):
         path = tmp_path / f".{name}.partial"
         path.touch()
-        os.utime(path, (time.time() - 3600 * hours,) * 2)
+        os.utime(path, (time.time() - 24 * 3600 - 60 * minutes,) * 2)
     (tmp_path / "entry.partial").touch()  # no file that `write_whole` leaves
 
     remove_old_partials(tmp_path)

@@ -150,7 +150,7 @@ def test_simulated_release_gives_a_warning(tmp_path, simulated):
     if caught:
         assert caught[0].category is SimulatedDataWarning
         assert str(caught[0].message).startswith(f"{path} holds simulated data, not the responses of people.")
-        assert caught[0].filename == __file__
+        assert (caught[0].filename, caught[0].lineno) == (__file__, loader.__code__.co_firstlineno + 1)
 
 
 @pytest.mark.parametrize(

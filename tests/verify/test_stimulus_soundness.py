@@ -47,6 +47,27 @@ def test_wrong_stimulus_id_is_named_with_its_row(find, name, row):
     assert f"{name}: stimulus_id of row {row} is nsd_99999_longer, expected nsd_" in problems[0]
 
 
+@pytest.mark.parametrize("name", [TRAIN_TABLE, TEST_TABLE])
+@pytest.mark.parametrize(
+    "change", [lambda t: t[1:], lambda t: t.iloc[::-1], lambda t: t.assign(nsd_id=t["nsd_id"].astype(int) + 1)]
+)
+def test_table_of_other_images_than_the_split_is_named(find, name, change):
+    assert f"{name} and {SPLIT} list different images." in find(name, change)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_damaged_image_is_named(find, tiny_copy, split):
+    paths = sorted((tiny_copy / f"stimuli_{split}").iterdir())
+    for path in (paths[0], paths[2]):
+        path.write_bytes(b"damaged")
+    paths[1].unlink()
+    paths[1].mkdir()
+
+    problems = [problem for problem in find() if "is not an image (" in problem]
+
+    assert [problem.split()[0] for problem in problems] == [str(paths[0]), str(paths[2])]
+
+
 def test_each_table_without_coco_ids_is_named(find, tiny_copy):
     table(TRAIN_TABLE, TEST_TABLE)(without_coco_ids)(tiny_copy)
 

@@ -45,7 +45,7 @@ def _find_split_problems(
     nsd_ids = images["nsd_id"].to_numpy()
     if not (np.diff(nsd_ids) > 0).all():
         yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in nsd_ids], dtype=object)
+    ids = np.array([stimulus_name(nsd_id) for nsd_id in nsd_ids])
     yield from first_difference(f"{name}: stimulus_id of row", images["stimulus_id"].to_numpy(), ids)
     if not images["split"].isin(SPLITS).all():
         yield f"{name} has the splits {sorted(set(images['split']))}, expected {sorted(SPLITS)}."
@@ -86,7 +86,7 @@ def _find_origin_problems(
     if table["nsd_id"].tolist() != images["nsd_id"].tolist():
         yield f"{path.name} and {folder.split_path.name} list different images."
         return
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]], dtype=object)
+    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]])
     yield from first_difference(f"{path.name}: stimulus_id of row", table["stimulus_id"].to_numpy(), ids)
     if not table["coco_split"].isin(COCO_SPLITS).all():
         yield f"{path.name} has the COCO splits {sorted(set(table['coco_split']))}, expected {sorted(COCO_SPLITS)}."
@@ -107,13 +107,11 @@ def _find_origin_problems(
 def _find_name_problems(folder: ReleaseFolder, manifest: Manifest, split: str, table: pd.DataFrame) -> Iterator[str]:
     """Compare ids and file names with `nsd_id`, and with the files that are there."""
     name, images_path = folder.stimulus_table_path(split).name, folder.stimuli_path(split)
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]], dtype=object)
+    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]])
     yield from first_difference(f"{name}: stimulus_id of row", table["stimulus_id"].to_numpy(), ids)
     copied = list_extracted_images(manifest.inputs)
     suffixes = [_suffix(copied[nsd_id]) if nsd_id in copied else manifest.image_format for nsd_id in table["nsd_id"]]
-    file_names = np.array(
-        [f"{stimulus_id}.{suffix}" for stimulus_id, suffix in zip(ids, suffixes, strict=True)], object
-    )
+    file_names = np.array([f"{stimulus_id}.{suffix}" for stimulus_id, suffix in zip(ids, suffixes, strict=True)])
     yield from first_difference(f"{name}: {FILE_NAME_COLUMN} of row", table[FILE_NAME_COLUMN].to_numpy(), file_names)
     if split == "test" and suffixes and suffixes[0] != manifest.image_format:
         yield f"{folder.manifest_path.name} says that images are {manifest.image_format}, but inputs hold {suffixes[0]}."
