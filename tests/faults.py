@@ -5,12 +5,14 @@ One process runs all cases. It is started with the shim `faults.c` loaded, impor
 The suite runs a sample (`test_faults.py`). This runs more, and prints every case that breaks a promise, and a summary::
 
     python tests/faults.py                      # every call once, with an error chosen at random: an hour
+    python tests/faults.py --scene pack         # of one command; several may run at the same time
     python tests/faults.py --cases 300 --seed 1
 """
 
 import argparse
 import ctypes
 import errno
+import importlib
 import json
 import os
 import random
@@ -25,6 +27,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
+
+from tqdm import tqdm
 
 SOURCE = Path(__file__).with_suffix(".c")
 SUBJECT, NAME = 1, "one"
@@ -47,8 +51,27 @@ DEATH = -1  # in place of an error number: the process is killed before the call
 DEADLY = ("rename", "mkdir", "unlink", "close", "open", "flock", "fallocate", "write")
 # A cleanup that may not look or delete leaves something behind, whoever writes it.
 CLEANING_CALLS = ("unlink", "open", "stat")
+IMPORTED = (
+    *("pandas.io.formats.csvs", "xarray", "dask.array", "distributed", "jinja2", "PIL.PngImagePlugin"),
+    *(f"allen2022_surface_packaging.{name}" for name in ("build.pipeline", "nsd.simulation", "verify.assemblies")),
+)
+TITLES = ("build", "build --overwrite", "pack", "simulate")
 TIMEOUT_SECONDS = 60
 MATLAB_TEXT = 116  # bytes at the start of a MATLAB file, which hold the time
+TWO_REGIONS = """
+name = "{name}"
+subjects = [{subject}]
+
+[[region]]
+name = "V1"
+atlas = "Kastner2015"
+labels = [1, 2]
+
+[[region]]
+name = "V4"
+atlas = "Kastner2015"
+labels = [7]
+"""
 
 
 @dataclass(frozen=True)
@@ -152,7 +175,10 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     tree, release = folder / "nsd", folder / "out" / "release"
     size = ["--subjects", SUBJECT, "--sessions", 2, "--trials", 30, "--vertices", 162, "--image-size", 8]
     simulate = ["simulate", tree, *size]
-    pack = ["pack", folder.parent / "sound_release", folder / "out" / "packed"]
+    recipe, regions_release = folder.parent / "two_regions.toml", folder.parent / "regions_release"
+    recipe.write_text(TWO_REGIONS.format(name=NAME, subject=SUBJECT))
+    build_regions = ["build", tree, regions_release, "--recipe", recipe]
+    pack = ["pack", regions_release, folder / "out" / "packed"]
     build = ["build", tree, release, "--subjects", SUBJECT, "--name", NAME]
 
     def sound(arguments: list, target: Path) -> dict:
@@ -163,15 +189,15 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     tree_files = sound(simulate, tree)
     shutil.copytree(tree, folder.parent / "sound_tree")
     release_files = sound(build, release)
-    shutil.copytree(release, folder.parent / "sound_release")
     shutil.rmtree(folder / "out")
+    sound(build_regions, regions_release)
     packed_files = sound(pack, folder / "out" / "packed")
     old_files = {"release.json": release_files["release.json"], "old": b"old"}
     return [
-        Scene("build", folder, build, release, {}, release_files),
-        Scene("build --overwrite", folder, [*build, "--overwrite"], release, old_files, release_files),
-        Scene("pack", folder, pack, folder / "out" / "packed", {}, packed_files),
-        Scene("simulate", folder, simulate, tree, {}, tree_files),
+        Scene(TITLES[0], folder, build, release, {}, release_files),
+        Scene(TITLES[1], folder, [*build, "--overwrite"], release, old_files, release_files),
+        Scene(TITLES[2], folder, pack, folder / "out" / "packed", {}, packed_files),
+        Scene(TITLES[3], folder, simulate, tree, {}, tree_files),
     ]
 
 
@@ -259,30 +285,33 @@ def find_broken_promise(scene: Scene, fault: Fault, outcome: Outcome) -> str | N
     return None
 
 
-def iterate_cases(runner: Runner, folder: Path, n: int | None, seed: int) -> Iterator[tuple[Fault, str | None]]:
+def iterate_cases(
+    runner: Runner, folder: Path, n: int | None, seed: int, title: str | None = None
+) -> Iterator[tuple[Fault, str | None]]:
     """Try faults, and yield each with the promise that it breaks.
 
-    `n` faults are chosen at random, of every kind of call as many; without it, one fault of every call.
+    `n` faults are chosen at random, of every kind of call as many; without it, one fault of every call. They are of all
+    scenes, or of that with the title.
     """
     rng = random.Random(seed)
-    scenes = make_scenes(folder, runner)
+    scenes = [scene for scene in make_scenes(folder, runner) if title in (None, scene.title)]
     kinds = [(scene, faults) for scene in scenes for faults in list_faults(scene, runner).values()]
     if n is None:
         cases = [(scene, rng.choice(choices)) for scene, calls in kinds for choices in calls]
     else:
         chosen = rng.sample(kinds * -(-n // len(kinds)), n)
         cases = [(scene, rng.choice(rng.choice(calls))) for scene, calls in chosen]
-    for scene, fault in cases:
+    for scene, fault in tqdm(cases, unit="fault", disable=None):
         yield fault, try_fault(scene, fault, runner)
 
 
 def serve(shim: str) -> None:
     """Run the commands that standard input orders, each in a child process."""
-    import pandas.io.formats.csvs  # noqa: F401  (imported before the first fork, so that children need not)
-
     import allen2022_surface_packaging.cli as cli
-    from allen2022_surface_packaging.build import pipeline  # noqa: F401
-    from allen2022_surface_packaging.nsd import simulation  # noqa: F401
+
+    # Before the first fork, so that children need not.
+    for name in IMPORTED:
+        importlib.import_module(name)
     from allen2022_surface_packaging.publish import website
 
     website.pack_release.__kwdefaults__["allow_simulated"] = True
@@ -336,11 +365,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--cases", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scene", choices=TITLES)
     options = parser.parse_args()
     calls: Counter[str] = Counter()
     n_broken = 0
     with tempfile.TemporaryDirectory() as folder, Runner(compile_shim(Path(folder))) as runner:
-        for fault, broken in iterate_cases(runner, Path(folder) / "scene", options.cases, options.seed):
+        for fault, broken in iterate_cases(runner, Path(folder) / "scene", options.cases, options.seed, options.scene):
             calls[fault.call] += 1
             if broken:
                 n_broken += 1
