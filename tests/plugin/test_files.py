@@ -4,12 +4,21 @@ import hashlib
 import os
 import socket
 import stat
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
 
 from brainscore_allen2022_surface import files
-from brainscore_allen2022_surface.files import passes, require_file, sha1_of, stamp, temporary_path
+from brainscore_allen2022_surface.files import (
+    LocalFile,
+    LocalFolder,
+    passes,
+    require_file,
+    sha1_of,
+    stamp,
+    temporary_path,
+)
 
 
 @pytest.fixture
@@ -17,6 +26,15 @@ def file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
     return path
+
+
+@pytest.mark.parametrize(("kind", "checked"), [(LocalFile, "0" * 40), (LocalFolder, {"a.png": "0" * 40})])
+def test_files_of_a_release_are_equal_by_their_content_and_stay(kind, checked):
+    file = kind(Path("a"), checked)
+
+    assert file == kind(Path("a"), checked) != kind(Path("b"), checked)
+    with pytest.raises(FrozenInstanceError):
+        file.path = Path("b")
 
 
 def test_regular_file_and_a_link_to_it_are_taken(file, tmp_path):
@@ -86,7 +104,7 @@ def checked(file, tmp_path):
             answers.append(answer)
             return answer
 
-        return passes([path], tmp_path / "stamps" / "of_file", check)
+        return passes([path], tmp_path / "cache" / "stamps" / "of_file", check)
 
     ask.answers = answers
     return ask
@@ -130,10 +148,10 @@ def test_missing_file_does_not_pass(checked, file):
 
 
 def test_stamp_counts_as_a_check(checked, file, tmp_path):
-    stamp([file], tmp_path / "stamps" / "of_file")
+    stamp([file], tmp_path / "cache" / "stamps" / "of_file")
 
     assert checked(answer=False)
-    assert [path.name for path in (tmp_path / "stamps").iterdir()] == ["of_file"]
+    assert [path.name for path in (tmp_path / "cache" / "stamps").iterdir()] == ["of_file"]
 
 
 def test_stamp_is_of_all_files(file, tmp_path):
@@ -150,7 +168,7 @@ def test_stamp_is_of_all_files(file, tmp_path):
 @pytest.mark.parametrize("damage", ["folder", "pipe", "text", "shorter"])
 def test_damaged_stamp_is_no_stamp(checked, tmp_path, damage):
     checked()
-    path = tmp_path / "stamps" / "of_file"
+    path = tmp_path / "cache" / "stamps" / "of_file"
     content = path.read_bytes()
     path.unlink()
     if damage == "folder":
@@ -162,6 +180,16 @@ def test_damaged_stamp_is_no_stamp(checked, tmp_path, damage):
 
     assert checked()
     assert checked.answers == [True, True]
+
+
+def test_stamp_is_read_no_further_than_its_hash(checked, tmp_path):
+    """Whatever the length of a file that stands in its place."""
+    checked()
+    with (tmp_path / "cache" / "stamps" / "of_file").open("ab") as file:
+        file.write(b"\n" * 100)
+
+    assert checked(answer=False)
+    assert checked.answers == [True]
 
 
 def test_folder_that_takes_no_stamp_lets_every_check_run(file, tmp_path):
@@ -179,8 +207,8 @@ def test_stamp_that_cannot_be_renamed_leaves_nothing(file, tmp_path, monkeypatch
 
     monkeypatch.setattr(files.Path, "replace", fail)
 
-    assert passes([file], tmp_path / "stamps" / "of_file", lambda: True)
-    assert list((tmp_path / "stamps").iterdir()) == []
+    assert passes([file], tmp_path / "cache" / "stamps" / "of_file", lambda: True)
+    assert list((tmp_path / "cache" / "stamps").iterdir()) == []
 
 
 def test_temporary_paths_are_hidden_and_new(tmp_path):
