@@ -1,5 +1,7 @@
 """Tables of images and the images themselves, of a release in which one thing is changed."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +47,21 @@ def test_wrong_stimulus_id_is_named_with_its_row(find, name, row):
     problems = find(name, set_cell(row, "stimulus_id", "nsd_99999_longer"))
 
     assert f"{name}: stimulus_id of row {row} is nsd_99999_longer, expected nsd_" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        *((name, "stimulus_id") for name in (SPLIT, ORIGINS, TRAIN_TABLE, TEST_TABLE)),
+        *((name, "image_file_name") for name in (TRAIN_TABLE, TEST_TABLE)),
+    ],
+)
+def test_numbers_in_place_of_names_are_told_without_a_warning(find, name, column):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problems = find(name, lambda t: t.assign(**{column: range(7, 7 + len(t))}))
+
+    assert any(problem.startswith(f"{name}: {column} of row 0 is 7, expected nsd_") for problem in problems)
 
 
 @pytest.mark.parametrize("name", [TRAIN_TABLE, TEST_TABLE])
