@@ -110,8 +110,9 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [change_a_byte, truncate, empty])
-@pytest.mark.parametrize("kind", ["assembly", "stimulus_csv", "stimulus_zip"])
+@pytest.mark.parametrize(
+    ("kind", "damage"), [("assembly", change_a_byte), ("stimulus_csv", truncate), ("stimulus_zip", empty)]
+)
 def test_damaged_file_in_cache_is_downloaded_again(
     s3, cache_path, objects, load_locally, assert_same_assembly, downloads, kind, damage
 ):

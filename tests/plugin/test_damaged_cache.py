@@ -1,4 +1,4 @@
-"""A cache that is damaged, or holds special files in place of its files and stamps."""
+"""A cache that is damaged, or holds special files in place of its files and stamps; `test_fetching.py` tries more, one by one."""
 
 import os
 import shutil
@@ -53,8 +53,10 @@ def link_to_nothing(path):
     path.symlink_to("/nowhere")
 
 
-@pytest.mark.parametrize("kind", ["assembly", "table", "zip", "image"])
-@pytest.mark.parametrize("make", [make_fifo, make_folder, link_to_device])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("assembly", make_fifo), ("table", make_folder), ("zip", link_to_device), ("image", make_fifo)],
+)
 def test_special_file_in_the_cache_is_named(filled, downloads, kind, make):
     remove(filled[kind])
     make(filled[kind])
@@ -76,8 +78,10 @@ def test_file_in_place_of_the_folder_of_images_is_named(filled, make):
     assert str(filled["folder"]) in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"0" * 40, b"0" * 10_000_000])
-@pytest.mark.parametrize("kind", ["assembly", "table", "zip", "folder"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("assembly", b""), ("table", b"\xff" * 100), ("zip", b"0" * 40), ("folder", b"0" * 10_000_000)],
+)
 def test_damaged_stamp_only_costs_a_check(filled, downloads, load_locally, assert_same_assembly, kind, content):
     stamp_of(filled[kind]).write_bytes(content)
 
@@ -88,8 +92,10 @@ def test_damaged_stamp_only_costs_a_check(filled, downloads, load_locally, asser
     assert len(stamp_of(filled[kind]).read_bytes()) == 40
 
 
-@pytest.mark.parametrize("make", [make_fifo, make_folder, link_to_device, link_to_nothing])
-@pytest.mark.parametrize("kind", ["assembly", "folder"])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("assembly", make_fifo), ("folder", make_folder), ("assembly", link_to_device), ("folder", link_to_nothing)],
+)
 def test_special_file_as_stamp_is_never_opened(filled, downloads, kind, make):
     stamp_of(filled[kind]).unlink()
     make(stamp_of(filled[kind]))
