@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,9 +122,16 @@ def test_scheduler_of_others_goes_on_after_the_block(scheduler):
             assert list(workers.run(double, [4])) == [8]
 
 
-def test_workers_that_keep_dying_are_named_in_one_line(scheduler, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        distributed.scheduler.KilledWorker("compute_entry-1", SimpleNamespace(address="tcp://worker:1"), 3),
+        distributed.scheduler.NoWorkerError("compute_entry-1", 3.0),
+    ],
+)
+def test_workers_that_keep_dying_are_named_in_one_line(scheduler, monkeypatch, error):
     def die(self):
-        raise distributed.scheduler.KilledWorker("compute_entry-1", SimpleNamespace(address="tcp://worker:1"), 3)
+        raise error
 
     monkeypatch.setattr(distributed.Future, "result", die)
     with (
@@ -189,6 +197,7 @@ def test_scheduler_that_does_not_answer_is_named(monkeypatch, error):
 
 @pytest.mark.timeout(60)
 def test_processes_are_started_once_and_stopped_at_the_end():
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     code = ["__import__('os').getpid()"] * 8  # these processes cannot import this file
     with Workers(2) as workers:
         assert workers._client is None  # not before they are needed
@@ -198,6 +207,7 @@ def test_processes_are_started_once_and_stopped_at_the_end():
         (first, second) = (info["nthreads"] for info in client.scheduler_info()["workers"].values())
         assert distributed.client._get_global_client() is None
 
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
     assert (first, second) == (1, 1)
     assert os.getpid() not in pids
     assert 1 <= len(pids) <= 2

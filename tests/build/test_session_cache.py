@@ -123,6 +123,39 @@ def test_name_of_an_entry_depends_on_both_betas_files(tree_path, tmp_path, hemis
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True, True, True, True]
 
 
+def test_betas_that_changed_while_the_build_ran_are_named(tree_path, tmp_path, monkeypatch):
+    plan = inspect_tree(open_tree(tree_path), V1).require_sound()
+    cache = SessionCache([plan], tmp_path / "cache")
+    path = tree_path / BETAS / "rh.betas_session02.mgh"
+
+    def change_after(task):
+        name = compute_entry(task)
+        if task.session.subject == 1 and task.session.number == 2:
+            path.write_bytes(path.read_bytes()[:-4] + b"\x41\x00\x00\x00")
+        return name
+
+    monkeypatch.setattr(sessions, "compute_entry", change_after)
+    before = {task.path for task in cache.tasks.values()}
+    with pytest.raises(PackagingError, match=rf" or {path} was changed while the build ran\. Start it again\.$"):
+        cache.prepare(Workers())
+
+    assert sum(not path.exists() for path in before) == 1  # the entry of the changed file
+
+
+def test_entry_that_another_build_removes_meanwhile_does_not_serve(plan_of, tmp_path, monkeypatch):
+    fill([plan_of(V1)], tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    open_entry = Entry.open
+
+    def remove_and_open(path):
+        path.unlink()
+        return open_entry(path)
+
+    monkeypatch.setattr(Entry, "open", remove_and_open)
+
+    assert sorted(names_of(SessionCache([plan_of(V1)], tmp_path))) == names
+
+
 def test_betas_that_are_missing_by_now_are_named(tree_path, tmp_path):
     plan = inspect_tree(open_tree(tree_path), V1).require_sound()
     (tree_path / BETAS / "rh.betas_session02.mgh").unlink()
