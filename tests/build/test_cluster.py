@@ -197,7 +197,6 @@ def test_scheduler_that_does_not_answer_is_named(monkeypatch, error):
 
 @pytest.mark.timeout(60)
 def test_processes_are_started_once_and_stopped_at_the_end():
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     code = ["__import__('os').getpid()"] * 8  # these processes cannot import this file
     with Workers(2) as workers:
         assert workers._client is None  # not before they are needed
@@ -207,7 +206,7 @@ def test_processes_are_started_once_and_stopped_at_the_end():
         (first, second) = (info["nthreads"] for info in client.scheduler_info()["workers"].values())
         assert distributed.client._get_global_client() is None
 
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == blocked
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT, signal.SIGHUP}
     assert (first, second) == (1, 1)
     assert os.getpid() not in pids
     assert 1 <= len(pids) <= 2
