@@ -1,6 +1,7 @@
 """What may stand in the place of the link, and what `link`, `unlink` and the registrations make of it, in this process."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,13 +66,17 @@ def test_link_to_another_copy_is_replaced(place, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError, NotImplementedError])
-def test_plugin_is_copied_where_links_are_not_allowed(place, monkeypatch, error):
+def test_plugin_is_copied_where_links_are_not_allowed(place, monkeypatch, tmp_path, error):
+    plugin_path = shutil.copytree(PLUGIN_PATH, tmp_path / "installed")
+    (plugin_path / "__pycache__").mkdir(exist_ok=True)
+    monkeypatch.setattr(links, "PLUGIN_PATH", plugin_path)
+
     def refuse(*arguments, **options):
         raise error
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
 
-    assert links.link() == f"{place} is a copy of {PLUGIN_PATH}, because links are not allowed there."
+    assert links.link() == f"{place} is a copy of {plugin_path}, because links are not allowed there."
     assert not place.is_symlink()
     assert {path.name for path in place.glob("*.py")} == {path.name for path in PLUGIN_PATH.glob("*.py")}
     assert not list(place.rglob("__pycache__"))
@@ -93,8 +98,11 @@ def make_file(place):
 
 
 def make_other_plugin(place):
+    """Of the same size and time as this one."""
     place.mkdir()
-    (place / "__init__.py").write_text("# of the same size?\n")
+    own = PLUGIN_PATH / "__init__.py"
+    (place / "__init__.py").write_bytes(own.read_bytes()[::-1])
+    os.utime(place / "__init__.py", ns=(own.stat().st_atime_ns, own.stat().st_mtime_ns))
 
 
 def make_folder(place):
