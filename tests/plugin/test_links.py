@@ -28,10 +28,10 @@ def link_path(site_path) -> Path:
     return site_path / "brainscore_vision" / "data" / "allen2022_surface"
 
 
-def run(site_path: Path, command: str) -> subprocess.CompletedProcess:
+def run(site_path: Path, command: str, folder: Path | None = None) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(site_path)}
     arguments = [sys.executable, "-m", "brainscore_allen2022_surface", command]
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, cwd=folder)
 
 
 def test_link_and_unlink_leave_nothing_behind(site_path, link_path):
@@ -102,3 +102,22 @@ def test_error_without_brainscore_vision_says_what_to_install(tmp_path):
     assert result.returncode == 1
     assert "brainscore_vision is not installed here" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_link_in_a_checkout_warns_that_it_is_not_the_installed_copy(site_path, link_path, tmp_path):
+    copy = tmp_path / "checkout" / PLUGIN_PATH.name
+    shutil.copytree(PLUGIN_PATH, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    result = run(site_path, "link", copy.parent)
+
+    assert result.returncode == 0
+    assert result.stdout == f"{link_path} links to {copy}.\n"
+    assert f"warning: {copy} is linked, which is not the installed copy, {PLUGIN_PATH}" in result.stderr
+    assert "run this command in another folder: python -m brainscore_allen2022_surface link" in result.stderr
+
+
+def test_link_elsewhere_links_the_installed_copy_without_a_warning(site_path, link_path, tmp_path):
+    result = run(site_path, "link", tmp_path)
+
+    assert result.stdout == f"{link_path} links to {PLUGIN_PATH}.\n"
+    assert result.stderr == ""
