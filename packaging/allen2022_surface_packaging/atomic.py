@@ -143,7 +143,7 @@ def naming(path: Path) -> Iterator[None]:
 @contextmanager
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of `folder` during the block. If another process holds it, wait for that, or raise a `BlockingIOError`."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # a FIFO in its place would wait for a writer
     try:
         with naming(folder):
             fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..atomic import naming, remove_folder
+from ..atomic import locked, remove_folder
 
 PREFIX = "allen2022_surface_objects_"
 
@@ -23,22 +22,17 @@ def temporary_folder() -> Iterator[Path]:
     """
     _remove_abandoned()
     unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
-    descriptor = os.open(unlocked_path, os.O_RDONLY)
     try:
-        with naming(unlocked_path):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # Only now it gets the name by which another process looks for abandoned folders.
-        path = unlocked_path.rename(unlocked_path.with_name(unlocked_path.name.removeprefix(".")))
-        try:
-            yield path
-        finally:
-            remove_folder(path)
+        with locked(unlocked_path):
+            # Only now it gets the name by which another process looks for abandoned folders.
+            path = unlocked_path.rename(unlocked_path.with_name(unlocked_path.name.removeprefix(".")))
+            try:
+                yield path
+            finally:
+                remove_folder(path)
     except BaseException:
         remove_folder(unlocked_path)  # if it has not got its name
         raise
-    finally:
-        with suppress(OSError):  # it would hide an error of the block
-            os.close(descriptor)
 
 
 def _remove_abandoned() -> None:
@@ -47,9 +41,5 @@ def _remove_abandoned() -> None:
         with suppress(OSError):  # another process may remove the folder at the same time
             if path.is_symlink() or path.stat().st_uid != os.getuid():
                 continue
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with locked(path, wait=False):
                 remove_folder(path)
-            finally:
-                os.close(descriptor)
