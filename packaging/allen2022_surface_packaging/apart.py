@@ -43,7 +43,7 @@ def run_apart(task: Callable[[], Result], *, timeout: float | None = None) -> Re
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(task, sender, timeout))
     try:
-        # An exception would be lost in what Python runs after a fork, such as `logging`, which releases its lock.
+        # Python prints and drops an exception of what it runs after a fork, such as `logging`, which releases its lock.
         with postponed_signals():
             process.start()
         sender.close()

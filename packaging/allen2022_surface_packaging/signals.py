@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -39,16 +39,14 @@ def ending_signals() -> Iterator[None]:
         yield
         return
     handler = _Handler()
-    before = {number: signal.signal(number, handler) for number in _handled_signals()}
-    try:
-        yield
-    except BaseException:  # of any class: numpy turns `Ended` into another exception during its import
-        if handler.ended is None:
-            raise
-    finally:
-        handler.stop()
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+    with _handled_by(handler):
+        try:
+            yield
+        except BaseException:  # of any class: numpy turns `Ended` into another exception during its import
+            if handler.ended is None:
+                raise
+        finally:
+            handler.stop()
     if handler.ended is not None:
         print(f"allen2022-surface: {handler.ended}", file=sys.stderr)
         sys.exit(128 + handler.ended.signal)
@@ -106,16 +104,19 @@ def postponed_signals() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _handled_signals()}
-    try:
+    with _handled_by(lambda number, _: received.append(number)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if received:
         signal.raise_signal(received[0])
 
 
-def _handled_signals() -> list[int]:
-    """Return the signals to handle. One that is ignored already, as by nohup, stays ignored."""
-    return [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let a function handle the signals during the block. One that is ignored already, as by nohup, stays ignored."""
+    numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
