@@ -45,8 +45,7 @@ def _find_split_problems(
     nsd_ids = images["nsd_id"].to_numpy()
     if not (np.diff(nsd_ids) > 0).all():
         yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in nsd_ids])
-    yield from first_difference(f"{name}: stimulus_id of row", images["stimulus_id"].to_numpy(), ids)
+    yield from _find_id_problems(name, images)
     if not images["split"].isin(SPLITS).all():
         yield f"{name} has the splits {sorted(set(images['split']))}, expected {sorted(SPLITS)}."
     elif manifest.recipe.pool == "shared":
@@ -86,8 +85,7 @@ def _find_origin_problems(
     if table["nsd_id"].tolist() != images["nsd_id"].tolist():
         yield f"{path.name} and {folder.split_path.name} list different images."
         return
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]])
-    yield from first_difference(f"{path.name}: stimulus_id of row", table["stimulus_id"].to_numpy(), ids)
+    yield from _find_id_problems(path.name, table)
     if not table["coco_split"].isin(COCO_SPLITS).all():
         yield f"{path.name} has the COCO splits {sorted(set(table['coco_split']))}, expected {sorted(COCO_SPLITS)}."
     crops = table[["crop_top", "crop_bottom", "crop_left", "crop_right"]].to_numpy()
@@ -104,14 +102,25 @@ def _find_origin_problems(
         yield from first_difference(f"{name}: coco_id of row", stimuli["coco_id"].to_numpy(), expected, source=source)
 
 
+def _find_id_problems(table_name: str, table: pd.DataFrame) -> Iterator[str]:
+    """Compare the `stimulus_id` of every row with its `nsd_id`."""
+    ids = table["stimulus_id"].to_numpy()
+    yield from first_difference(f"{table_name}: stimulus_id of row", ids, np.array(_names_of(table)))
+
+
+def _names_of(table: pd.DataFrame) -> list[str]:
+    return [stimulus_name(nsd_id) for nsd_id in table["nsd_id"]]
+
+
 def _find_name_problems(folder: ReleaseFolder, manifest: Manifest, split: str, table: pd.DataFrame) -> Iterator[str]:
     """Compare ids and file names with `nsd_id`, and with the files that are there."""
     name, images_path = folder.stimulus_table_path(split).name, folder.stimuli_path(split)
-    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]])
-    yield from first_difference(f"{name}: stimulus_id of row", table["stimulus_id"].to_numpy(), ids)
+    yield from _find_id_problems(name, table)
     copied = list_extracted_images(manifest.inputs)
     suffixes = [_suffix(copied[nsd_id]) if nsd_id in copied else manifest.image_format for nsd_id in table["nsd_id"]]
-    file_names = np.array([f"{stimulus_id}.{suffix}" for stimulus_id, suffix in zip(ids, suffixes, strict=True)])
+    file_names = np.array(
+        [f"{stimulus_id}.{suffix}" for stimulus_id, suffix in zip(_names_of(table), suffixes, strict=True)]
+    )
     yield from first_difference(f"{name}: {FILE_NAME_COLUMN} of row", table[FILE_NAME_COLUMN].to_numpy(), file_names)
     if split == "test" and suffixes and suffixes[0] != manifest.image_format:
         yield f"{folder.manifest_path.name} says that images are {manifest.image_format}, but inputs hold {suffixes[0]}."
