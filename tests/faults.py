@@ -30,6 +30,9 @@ from typing import Self
 
 from tqdm import tqdm
 
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
+from support import region_tables
+
 SOURCE = Path(__file__).with_suffix(".c")
 SUBJECT, NAME = 1, "one"
 SHORT = 0  # in place of an error number: a read or write that is short
@@ -58,20 +61,7 @@ IMPORTED = (
 TITLES = ("build", "build --overwrite", "pack", "simulate")
 TIMEOUT_SECONDS = 60
 MATLAB_TEXT = 116  # bytes at the start of a MATLAB file, which hold the time
-TWO_REGIONS = """
-name = "{name}"
-subjects = [{subject}]
-
-[[region]]
-name = "V1"
-atlas = "Kastner2015"
-labels = [1, 2]
-
-[[region]]
-name = "V4"
-atlas = "Kastner2015"
-labels = [7]
-"""
+TWO_REGIONS = f'name = "{NAME}"\nsubjects = [{SUBJECT}]\n{region_tables(PUBLISHED_REGIONS[::2])}'
 
 
 @dataclass(frozen=True)
@@ -176,7 +166,7 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     size = ["--subjects", SUBJECT, "--sessions", 2, "--trials", 30, "--vertices", 162, "--image-size", 8]
     simulate = ["simulate", tree, *size]
     recipe, regions_release = folder.parent / "two_regions.toml", folder.parent / "regions_release"
-    recipe.write_text(TWO_REGIONS.format(name=NAME, subject=SUBJECT))
+    recipe.write_text(TWO_REGIONS)
     build_regions = ["build", tree, regions_release, "--recipe", recipe]
     pack = ["pack", regions_release, folder / "out" / "packed"]
     build = ["build", tree, release, "--subjects", SUBJECT, "--name", NAME]
@@ -193,12 +183,13 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     sound(build_regions, regions_release)
     packed_files = sound(pack, folder / "out" / "packed")
     old_files = {"release.json": release_files["release.json"], "old": b"old"}
-    return [
-        Scene(TITLES[0], folder, build, release, {}, release_files),
-        Scene(TITLES[1], folder, [*build, "--overwrite"], release, old_files, release_files),
-        Scene(TITLES[2], folder, pack, folder / "out" / "packed", {}, packed_files),
-        Scene(TITLES[3], folder, simulate, tree, {}, tree_files),
-    ]
+    scenes = (
+        (build, release, {}, release_files),
+        ([*build, "--overwrite"], release, old_files, release_files),
+        (pack, folder / "out" / "packed", {}, packed_files),
+        (simulate, tree, {}, tree_files),
+    )
+    return [Scene(title, folder, *scene) for title, scene in zip(TITLES, scenes, strict=True)]
 
 
 def prepare(scene: Scene) -> None:

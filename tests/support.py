@@ -5,12 +5,14 @@ import faulthandler
 import io
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from allen2022_surface_packaging.atomic import sha1_of
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.nsd.storage import RawFile
+from allen2022_surface_packaging.recipe import Region
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ def die(number: int) -> None:
     """End this process by a signal, without the stack that pytest would print."""
     faulthandler.disable()
     os.kill(os.getpid(), number)
+
+
+def region_tables(regions: Iterable[Region]) -> str:
+    """Return the part of a recipe file that lists these regions."""
+    lines = '\n[[region]]\nname = "{}"\natlas = "{}"\nlabels = {}\n'
+    return "".join(lines.format(region.name, region.atlas, list(region.labels)) for region in regions)
 
 
 def run_cli(*arguments: object) -> Result:

@@ -14,33 +14,15 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.website import pack_release, record_versions
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
 from allen2022_surface_packaging.recipe_file import read_recipe
 from brainscore_allen2022_surface.loaders import load_assembly
 from reference import prepare_regions
+from support import region_tables
 
 SUBJECTS = (1, 2)
 LOADED = (("train", None), ("test", None), ("test", "V1"))  # split and region
-REGIONS = """
-[[region]]
-name = "V1"
-atlas = "Kastner2015"
-labels = [1, 2]
-
-[[region]]
-name = "V2"
-atlas = "Kastner2015"
-labels = [3, 4]
-
-[[region]]
-name = "V4"
-atlas = "Kastner2015"
-labels = [7]
-
-[[region]]
-name = "IT"
-atlas = "streams"
-labels = [5]
-"""
+REGIONS = region_tables(PUBLISHED_REGIONS)
 NAMED_REGIONS = """
 [[region]]
 name = "early"
