@@ -137,7 +137,7 @@ def objects(published) -> StoredDataset:
 
 
 @pytest.fixture
-def cache_path(s3) -> Path:
+def cache_path() -> Path:
     return Path(os.environ["BRAINIO_HOME"])
 
 

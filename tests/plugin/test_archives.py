@@ -1,25 +1,18 @@
 """ZIP files of images that no uploader of this package writes. They lie in the cache, so that nothing is downloaded."""
 
 import hashlib
-import io
-import os
 import shutil
 import stat
 import struct
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from brainscore_allen2022_surface import cache
 from brainscore_allen2022_surface.artifacts import StoredObject
+from plugin.archived import contents, make_zip
 
 SIZE, PLACE = 24, 42  # where an entry of a ZIP file's directory says how large its file is, and where it lies
-
-
-@pytest.fixture
-def cache_path() -> Path:
-    return Path(os.environ["BRAINIO_HOME"])
 
 
 @pytest.fixture
@@ -34,20 +27,6 @@ def put_object(cache_path):
         return stored
 
     return put
-
-
-def make_zip(entries, compression=zipfile.ZIP_STORED):
-    """Return a ZIP file; an entry is a name or a ZipInfo, and its content."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", compression) as archive:
-        for entry, data in entries:
-            archive.writestr(zipfile.ZipInfo(entry) if isinstance(entry, str) else entry, data, compression)
-    return content.getvalue()
-
-
-def contents(folder):
-    """Return the content of each file below a folder, by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def special_entry(mode):

@@ -1,6 +1,5 @@
 """A release on disk that is damaged: one line that names the file, and never wrong data, a hang or another exception."""
 
-import hashlib
 import json
 import os
 import socket
@@ -13,7 +12,6 @@ import pytest
 import xarray
 
 from brainscore_allen2022_surface import assemblies, cache
-from brainscore_allen2022_surface.files import BLOCK_BYTES, sha1_of
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
 from support import accept
 
@@ -104,13 +102,6 @@ def test_file_with_one_changed_byte_is_refused(release_copy, kind):
     change_last_byte(release_copy / name)
 
     load_refused(release_copy, name, "is damaged: its SHA-1")
-
-
-def test_sha1_is_of_all_blocks_of_a_file(tmp_path, rng):
-    content = rng.bytes(2 * BLOCK_BYTES + 5)
-    (tmp_path / "file").write_bytes(content)
-
-    assert sha1_of(tmp_path / "file") == hashlib.sha1(content).hexdigest()
 
 
 def test_file_that_changes_after_the_first_load_is_refused(release_copy):

@@ -47,8 +47,6 @@ def client(monkeypatch):
         Client.configs.append(config)
         return Client()
 
-    for name in ("configs", "requests", "errors"):
-        monkeypatch.setattr(Client, name, [])
     monkeypatch.setattr(boto3, "client", make)
     monkeypatch.delenv("AWS_MAX_ATTEMPTS", raising=False)
     return Client

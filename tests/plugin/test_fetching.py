@@ -1,7 +1,6 @@
 """The cache, file by file: what is downloaded, checked, extracted, replaced and refused. A store in memory takes the place of S3."""
 
 import hashlib
-import io
 import os
 import shutil
 import time
@@ -20,14 +19,10 @@ from brainscore_allen2022_surface.cache import (
     local_folder,
 )
 from brainscore_allen2022_surface.files import LocalFile, LocalFolder
+from plugin.archived import contents, make_zip
 
 IMAGES = {"a.png": b"first image", "b.png": b"second image", "below/c.png": b"third image"}
 SHA1 = hashlib.sha1
-
-
-@pytest.fixture
-def cache_path() -> Path:
-    return Path(os.environ["BRAINIO_HOME"])
 
 
 @pytest.fixture
@@ -51,18 +46,6 @@ def store(monkeypatch):
 
 def list_hidden(folder):
     return sorted(path.name for path in folder.rglob(".*") if not path.name.endswith(".checked"))
-
-
-def make_zip(images):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, image in images.items():
-            archive.writestr(name, image)
-    return content.getvalue()
-
-
-def read_folder(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -199,14 +182,14 @@ def test_abandoned_downloads_of_the_same_file_are_removed(store, cache_path):
 
 @pytest.fixture
 def archive(store):
-    return store("images.zip", make_zip(IMAGES))
+    return store("images.zip", make_zip(IMAGES.items()))
 
 
 def test_images_are_extracted_beside_the_archive_once(archive, cache_path, monkeypatch):
     folder = fetch_folder(archive)
 
     assert folder == cache_path / archive.sha1 / "images"
-    assert read_folder(folder) == IMAGES
+    assert contents(folder) == IMAGES
     assert list_hidden(cache_path) == []
     monkeypatch.setattr(cache, "_is_extracted", None)  # nothing is read again
     assert fetch_folder(archive) == local_folder(archive) == folder
@@ -223,7 +206,7 @@ def test_damaged_image_is_extracted_again(archive, cache_path, name, damage):
         content = {"other content": IMAGES[name][::-1], "longer": IMAGES[name] + b"\n", "empty": b""}
         (folder / name).write_bytes(content[damage])
 
-    assert read_folder(fetch_folder(archive)) == IMAGES
+    assert contents(fetch_folder(archive)) == IMAGES
     assert {other: (folder / other).stat().st_ino for other in untouched} == untouched
     assert list_hidden(cache_path) == []
 
@@ -231,7 +214,7 @@ def test_damaged_image_is_extracted_again(archive, cache_path, name, damage):
 def test_folder_below_that_is_missing_is_extracted_again(archive):
     shutil.rmtree(fetch_folder(archive) / "below")
 
-    assert read_folder(fetch_folder(archive)) == IMAGES
+    assert contents(fetch_folder(archive)) == IMAGES
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
@@ -278,7 +261,7 @@ def test_process_that_extracts_second_takes_the_folder_of_the_first(archive, cac
 
     folder = fetch_folder(archive)
 
-    assert read_folder(folder) == IMAGES
+    assert contents(folder) == IMAGES
     assert list_hidden(cache_path) == []
 
 
@@ -310,11 +293,7 @@ def test_object_that_is_no_archive_is_named(store):
 
 
 def test_archive_that_extracts_to_much_more_is_refused(store):
-    stored = store("images.zip", b"")
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("a.png", bytes(2**24))
-    stored = store("images.zip", content.getvalue())
+    stored = store("images.zip", make_zip([("a.png", bytes(2**24))], zipfile.ZIP_DEFLATED))
 
     with pytest.raises(ValueError, match="would become 16,777,216 bytes"):
         fetch_folder(stored)

@@ -86,7 +86,7 @@ def test_path_that_cannot_be_looked_up_is_named(tmp_path):
         require_file(tmp_path / "loop", "Copy it.")
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1, 2**20, 2**20 + 1, 3 * 2**20])
+@pytest.mark.parametrize("n_bytes", [0, 1, 2**20, 2**20 + 1, 2 * 2**20 + 5, 3 * 2**20])
 def test_sha1_is_that_of_the_whole_file(file, rng, n_bytes):
     content = rng.bytes(n_bytes)
     file.write_bytes(content)

@@ -3,7 +3,7 @@
 import pytest
 
 from brainscore_allen2022_surface.inventory import Listing, format_bytes, list_identifier
-from plugin.test_release_files import CONTENT, write_release
+from plugin.written_releases import CONTENT, write_release
 
 
 @pytest.mark.parametrize(

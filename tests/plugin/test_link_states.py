@@ -21,12 +21,11 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path / "allen2022_surface"
 
 
-@pytest.fixture
-def no_links(monkeypatch):
-    """A file system without links."""
+def refuse_links(monkeypatch, error=OSError):
+    """Behave as a file system without links."""
 
     def refuse(*arguments, **options):
-        raise OSError("links are not allowed here")
+        raise error
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
 
@@ -71,22 +70,21 @@ def test_plugin_is_copied_where_links_are_not_allowed(place, monkeypatch, tmp_pa
     (plugin_path / "__pycache__").mkdir(exist_ok=True)
     monkeypatch.setattr(links, "PLUGIN_PATH", plugin_path)
 
-    def refuse(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(Path, "symlink_to", refuse)
+    refuse_links(monkeypatch, error)
 
     assert links.link() == f"{place} is a copy of {plugin_path}, because links are not allowed there."
     assert not place.is_symlink()
     assert {path.name for path in place.glob("*.py")} == {path.name for path in PLUGIN_PATH.glob("*.py")}
+    assert (place / "__init__.py").read_bytes() == (PLUGIN_PATH / "__init__.py").read_bytes()
     assert not list(place.rglob("__pycache__"))
     assert links.is_linked()
 
 
-def test_old_copy_is_replaced_and_removed(place, no_links):
+def test_old_copy_is_replaced_and_removed(place, monkeypatch):
+    refuse_links(monkeypatch)
     links.link()
     (place / "old.py").write_text("")
-    links.link()
+    assert "is a copy of" in links.link()
     assert not (place / "old.py").exists()
 
     assert links.unlink() == f"{place} is removed."

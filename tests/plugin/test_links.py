@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import brainscore_allen2022_surface as plugin
-from brainscore_allen2022_surface import links
 
 PLUGIN_PATH = Path(plugin.__path__[0]).resolve()
 
@@ -43,21 +42,6 @@ def test_link_and_unlink_leave_nothing_behind(site_path, link_path):
     result = run(site_path, "unlink")
     assert result.returncode == 0
     assert "does not exist" in result.stdout
-
-
-def test_plugin_is_copied_when_links_are_not_allowed(link_path, monkeypatch):
-    def refuse(*arguments, **options):
-        raise OSError("links are not allowed here")
-
-    monkeypatch.setattr(links, "_link_path", lambda: link_path)
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-
-    assert "is a copy of" in links.link()
-    assert (link_path / "__init__.py").read_bytes() == (PLUGIN_PATH / "__init__.py").read_bytes()
-    assert links.is_linked()
-    assert "is a copy of" in links.link()
-    assert "is removed" in links.unlink()
-    assert not link_path.exists()
 
 
 @pytest.mark.parametrize("command", ["link", "unlink"])
