@@ -12,7 +12,7 @@ import xarray as xr
 from allen2022_surface_packaging.atomic import sha1_of
 from allen2022_surface_packaging.build.assembly import create_assembly, encode_columns
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.publish.objects import make_objects, read_manifest, written
+from allen2022_surface_packaging.publish.objects import make_objects, read_manifest
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
 from allen2022_surface_packaging.release import ReleaseFolder, list_presentations
 from brainscore_allen2022_surface.loaders import load_assembly
@@ -59,20 +59,18 @@ def test_same_release_gives_the_same_bytes_of_regions(release, tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_regions_are_on_disk_one_at_a_time(release, tmp_path):
+def test_each_region_of_each_split_is_a_file(release, tmp_path):
     folder = ReleaseFolder(release)
 
     objects = make_objects(folder, read_manifest(folder), tmp_path)
 
-    regions = [item for item in objects if item.region is not None]
+    regions = [item for item in objects if item.path.parent == tmp_path and item.kind == "assembly"]
     assert [item.identifier for item in regions] == [
         f"{NAME}.{region}.{split}" for split in ("train", "test") for region in REGIONS
     ]
-    assert not list(tmp_path.glob("*.nc"))
+    assert [item.path for item in regions] == [tmp_path / item.name for item in regions]
     for item in regions:
-        with written(item) as path:
-            assert (sha1_of(path), path.stat().st_size) == (item.sha1, item.size)
-        assert not path.exists()
+        assert (sha1_of(item.path), item.path.stat().st_size) == (item.sha1, item.size)
 
 
 def test_memory_does_not_grow_with_the_region(tmp_path):
@@ -107,7 +105,9 @@ def test_release_with_one_region_has_no_region_objects(release_copy, tmp_path):
 
     objects = make_objects(folder, read_manifest(folder), tmp_path)
 
-    assert [item.kind for item in objects if item.region is not None] == []
+    assert [item.path for item in objects if item.kind == "assembly"] == [
+        folder.assembly_path(NAME, split) for split in ("train", "test")
+    ]
     assert len(objects) == 6
 
 

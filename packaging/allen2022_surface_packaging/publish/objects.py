@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -42,10 +40,9 @@ class BrainioObject:
     ----------
     identifier : of the dataset, such as "Allen2022_fmri_surface.train" or "Allen2022_fmri_surface.V4.train"
     name : of the object, without the prefix
-    path : of the file; that of a region exists only during `written`
+    path : of the file
     sha1 : of the file, in hexadecimal
     shape : of an assembly
-    region : the region that the object holds, if it does not hold all
     """
 
     identifier: str
@@ -55,7 +52,6 @@ class BrainioObject:
     size: int
     sha1: str
     shape: tuple[int, int, int] | None = None
-    region: RegionSlice | None = None
 
 
 def read_manifest(release: ReleaseFolder, *, allow_simulated: bool = False) -> Manifest:
@@ -94,7 +90,7 @@ def require_sound(release: ReleaseFolder) -> None:
 def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[BrainioObject]:
     """List the objects of a release: stimulus sets, then assemblies, then regions.
 
-    Tables and ZIPs are written to `folder`. Regions are written there one at a time, and removed again: together they are as
+    Tables, ZIPs and regions are written to `folder`, and assemblies are those of the release. The regions together are as
     large as the assemblies.
 
     Raises
@@ -117,19 +113,6 @@ def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> li
         missing = getattr(error, "filename", None) or error
         raise PackagingError(f"{release} is incomplete: {missing} is missing. Build it again.") from error
     return stimuli + assemblies + regions
-
-
-@contextmanager
-def written(item: BrainioObject) -> Iterator[Path]:
-    """Yield the file of an object. The file of a region exists only during the block."""
-    if item.region is None:
-        yield item.path
-        return
-    _write_region(item.region, item.identifier, item.path)
-    try:
-        yield item.path
-    finally:
-        item.path.unlink()
 
 
 def object_name(identifier: str, kind: Kind) -> str:
@@ -199,16 +182,9 @@ def _make_region(
 ) -> BrainioObject:
     identifier = f"{name}.{region.name}.{split}"
     path = folder / object_name(identifier, "assembly")
-    _write_region(region, identifier, path)
-    shape = (whole_shape[0], region.n_neuroids, whole_shape[2])
-    item = _describe(identifier, "assembly", path, sha1_of(path), shape, region)
-    path.unlink()
-    return item
-
-
-def _write_region(region: RegionSlice, identifier: str, path: Path) -> None:
-    name, _, split = identifier.split(".")
     write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{name}.{split}")
+    shape = (whole_shape[0], region.n_neuroids, whole_shape[2])
+    return _describe(identifier, "assembly", path, sha1_of(path), shape)
 
 
 def _describe(
@@ -217,7 +193,6 @@ def _describe(
     path: Path,
     sha1: str,
     shape: tuple[int, int, int] | None = None,
-    region: RegionSlice | None = None,
 ) -> BrainioObject:
     size = path.stat().st_size
-    return BrainioObject(identifier, kind, object_name(identifier, kind), path, size, sha1, shape, region)
+    return BrainioObject(identifier, kind, object_name(identifier, kind), path, size, sha1, shape)

@@ -11,7 +11,7 @@ from ..errors import PackagingError
 from ..progress import follow_bytes
 from ..release import Manifest, ReleaseFolder
 from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, require_sound, written
+from .objects import BrainioObject, make_objects, read_manifest, require_sound
 from .privacy import require_private
 from .s3 import LARGEST_OBJECT_BYTES, LocalFile, ObjectVersion, UploadTarget, holds, look_up, open_target, put
 from .temporary import temporary_folder
@@ -196,8 +196,7 @@ def record_published(
 
 
 def _send(target: UploadTarget, planned: PlannedObject, progress: Callable[[int], object]) -> ObjectVersion:
-    with written(planned.item):
-        version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
+    version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
     logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
     return version
 

@@ -14,7 +14,7 @@ from ..errors import PackagingError, one_line
 from ..nsd.facts import TERMS_URL
 from ..release import Manifest, ReleaseFolder
 from .artifacts import ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, require_sound, written
+from .objects import BrainioObject, make_objects, read_manifest, require_sound
 from .temporary import temporary_folder
 
 TEMPLATE = files(__package__) / "templates" / "upload_form.md"
@@ -56,11 +56,12 @@ def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = Fa
     if folder.exists():
         raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
     require_sound(release)
-    with new_folder(folder) as partial, temporary_folder() as made_path:
-        objects = make_objects(release, manifest, made_path)
+    with new_folder(folder) as partial:
+        objects = make_objects(release, manifest, partial)
         for item in objects:
-            with written(item) as path, naming(partial / item.name):
-                shutil.copyfile(path, partial / item.name)
+            if item.path.parent != partial:  # a file of the release
+                with naming(partial / item.name):
+                    shutil.copyfile(item.path, partial / item.name)
         _write_table(partial / TABLE_NAME, objects)
         with naming(partial / PAGE_NAME):
             (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
