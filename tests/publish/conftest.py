@@ -12,27 +12,19 @@ import boto3
 import pytest
 
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
 from allen2022_surface_packaging.recipe import make_recipe
 from libraries import copy_library
 from publish.proxy import Proxy
-from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY
+from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY, build_small_release
 from support import run_cli
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """A release smaller than that of other tests: it is uploaded more than a hundred times.
-
-    Its tree has no mark of simulation, so that it stands for measurements.
-    """
-    folder = tmp_path_factory.mktemp("tiny")
-    simulate_tree(folder / "nsd", TreeSize(n_trials=60, n_vertices=160, image_size=24))
-    (folder / "nsd" / "SIMULATED.txt").unlink()
-    build_release(folder / "nsd", folder / "release", make_recipe())
-    return folder / "release"
+    """A release smaller than that of other tests, because it is uploaded more than a hundred times."""
+    return build_small_release(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
@@ -48,9 +40,21 @@ def proxy(moto_port):
     proxy.server.shutdown()
 
 
+@pytest.fixture(scope="session")
+def direct_client(moto_port):
+    """A client that talks to S3 directly."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{moto_port}",
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+
+
 @pytest.fixture
-def s3(proxy, moto_port, monkeypatch):
-    """A client that talks to S3 directly, and a new versioned bucket `brain`. All other clients use the proxy."""
+def s3(proxy, moto_port, direct_client, monkeypatch):
+    """The direct client, and a new versioned bucket `brain`. All other clients use the proxy."""
     proxy.clear()
     for name, value in {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
@@ -59,13 +63,12 @@ def s3(proxy, moto_port, monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}")
     connection = http.client.HTTPConnection("127.0.0.1", moto_port)
     connection.request("POST", "/moto-api/reset")
     connection.getresponse().read()
-    client.create_bucket(Bucket="brain")
-    client.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
-    return client
+    direct_client.create_bucket(Bucket="brain")
+    direct_client.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    return direct_client
 
 
 @pytest.fixture

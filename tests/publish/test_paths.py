@@ -6,12 +6,10 @@ import zipfile
 import pytest
 
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.export import PACKAGING_NAME, export_plugin
-from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.recipe_file import read_recipe
-from publish.uploads import PREFIX, publish
-from support import run_cli
+from publish.uploads import PREFIX, RECIPE, build_small_release, publish
+from support import region_tables, run_cli
 
 MARKER = "the_folder_of_the_builder"
 
@@ -29,10 +27,7 @@ def builder(tmp_path, monkeypatch):
 @pytest.fixture
 def built(builder):
     """A release that was built there."""
-    simulate_tree(builder / "nsd", TreeSize(n_trials=60, n_vertices=160, image_size=24))
-    (builder / "nsd" / "SIMULATED.txt").unlink()
-    build_release(builder / "nsd", builder / "release", make_recipe(), cache_path=builder / "cache")
-    return builder / "release"
+    return build_small_release(builder, cache_path=builder / "cache")
 
 
 def assert_no_marker(folder):
@@ -68,8 +63,7 @@ def test_release_report_and_packed_files_hold_no_path(built, builder):
 
 
 def test_release_of_a_recipe_file_holds_no_path(built, builder):
-    text = (run_cli("recipes", "show", "Allen2022_fmri_surface").stdout).replace("Allen2022_fmri_surface", "mine")
-    (builder / "mine.toml").write_text(text)
+    (builder / "mine.toml").write_text(f'name = "mine"\nsubjects = [1, 4]\n{region_tables(RECIPE.regions)}')
 
     build_release(builder / "nsd", builder / "mine", read_recipe(str(builder / "mine.toml")))
 

@@ -54,7 +54,7 @@ def test_layout_of_a_region_is_that_of_the_whole(release, tmp_path):
 
 
 def test_same_release_gives_the_same_bytes_of_regions(release, tmp_path):
-    one, two = (write_one(release, "train", "IT", tmp_path / f"{number}.nc") for number in (1, 2))
+    one, two = (write_one(release, "train", "V4", tmp_path / f"{number}.nc") for number in (1, 2))
 
     assert one.read_bytes() == two.read_bytes()
 
@@ -165,11 +165,11 @@ def test_region_object_loads_as_the_region_of_the_release(release, s3, artifacts
     """The published object stands in for the whole, so that the loader reads it and nothing else."""
     publish(release, artifacts_path)
     artifacts = json.loads(artifacts_path.read_text())
-    artifacts[f"{NAME}.test"]["assembly"] = artifacts[f"{NAME}.V2.test"]["assembly"]
+    artifacts[f"{NAME}.test"]["assembly"] = artifacts[f"{NAME}.V4.test"]["assembly"]
     (tmp_path / "region_only.json").write_text(json.dumps(artifacts))
 
-    from_object = load_assembly(NAME, "test", "V2", source=tmp_path / "region_only.json")
-    from_release = load_assembly(NAME, "test", "V2", source=release)
+    from_object = load_assembly(NAME, "test", "V4", source=tmp_path / "region_only.json")
+    from_release = load_assembly(NAME, "test", "V4", source=release)
 
     for loaded in (from_object, from_release):
         stimulus_set = loaded.attrs.pop("stimulus_set")

@@ -61,7 +61,7 @@ def test_objects_of_a_demonstration_are_marked_and_not_exported(simulated, s3, p
     data_path = tmp_path / "vision" / "brainscore_vision" / "data"
     data_path.mkdir(parents=True)
     (data_path.parent / "__init__.py").write_text("data_registry = {}\n")
-    with pytest.raises(PackagingError, match=r"artifacts.json lists simulated data \(Allen2022_fmri_surface.train\)"):
+    with pytest.raises(PackagingError, match=rf"artifacts.json lists simulated data \({NAME}.train\)"):
         export_plugin(tmp_path / "vision", artifacts_path=artifacts_path)
     with pytest.raises(PackagingError, match="was built from a simulated tree, so it is not published"):
         export_plugin(tmp_path / "vision", release_paths=[simulated])

@@ -13,6 +13,7 @@ from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish import upload
 from allen2022_surface_packaging.publish.s3 import open_target
 from allen2022_surface_packaging.publish.upload import publish_release
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
 from publish.proxy import refuse
 from publish.uploads import NAME, OBJECTS, PREFIX, REGIONS, list_recorded, list_versions, publish
 from support import accept
@@ -199,22 +200,25 @@ def test_destination_may_have_any_usual_form(s3, destination):
 
 def test_only_the_entries_of_the_release_are_replaced(release, four_subject_release, s3, artifacts_path):
     before = json.loads(artifacts_path.read_text())
+    before[f"{NAME}.train"] = before["Allen2022_fmri_surface.train"]
+    artifacts_path.write_text(json.dumps(before))
 
     publish(release, artifacts_path)
     between = json.loads(artifacts_path.read_text())
     publish(four_subject_release, artifacts_path, allow_simulated=True)
     after = json.loads(artifacts_path.read_text())
 
-    assert list(between)[:4] == list(after)[:4] == list(before)
-    assert all((between[name] == before[name]) == (not name.startswith(f"{NAME}.")) for name in before)
-    assert all((after[name] == between[name]) == name.startswith(f"{NAME}.") for name in between)
-    assert len(after) == 2 * 2 * (1 + len(REGIONS))
+    assert list(between)[:5] == list(after)[:5] == list(before)
+    assert [name for name in before if between[name] != before[name]] == [f"{NAME}.train"]
+    changed = [name for name in between if after[name] != between[name]]
+    assert changed == [f"Allen2022_fmri_surface_4subj.{split}" for split in ("train", "test")]
+    assert len(after) == 4 + 2 * (1 + len(REGIONS)) + 2 * len(PUBLISHED_REGIONS)
 
 
 def test_entries_of_regions_that_the_release_no_longer_has_are_removed(release, s3, artifacts_path):
     artifacts = json.loads(artifacts_path.read_text())
-    artifacts[f"{NAME}.LO1.test"] = {"assembly": artifacts[f"{NAME}.test"]["assembly"]}
-    artifacts["Other.LO1.test"] = {"assembly": artifacts[f"{NAME}.test"]["assembly"]}
+    artifacts[f"{NAME}.LO1.test"] = {"assembly": artifacts["Allen2022_fmri_surface.test"]["assembly"]}
+    artifacts["Other.LO1.test"] = artifacts[f"{NAME}.LO1.test"]
     artifacts_path.write_text(json.dumps(artifacts))
 
     publish(release, artifacts_path)

@@ -157,7 +157,7 @@ FAULTS = {
     "no version": (lambda rows: rows[2].update(version_id=" "), f"{OBJECTS[2]} has no version id. Fill in"),
     "no versioning": (lambda rows: rows[2].update(version_id="null"), f"{OBJECTS[2]} has no version id. Fill in"),
     "no bucket": (lambda rows: rows[0].update(bucket=""), f"{OBJECTS[0]} has no bucket. Fill in BUCKET/PREFIX"),
-    "missing file": (lambda rows: rows.pop(), "lacks assy_.*_IT_test.nc .*Add a row"),
+    "missing file": (lambda rows: rows.pop(), "lacks assy_.*_V4_test.nc .*Add a row"),
     "other file": (lambda rows: rows.append(rows[0] | {"file_name": "x.nc"}), "names x.nc, which is no object"),
     "file twice": (lambda rows: rows.append(rows[0]), f"names {OBJECTS[0]} twice"),
 }

@@ -11,6 +11,7 @@ import pytest
 from allen2022_surface_packaging.publish.objects import write_stimulus_zip
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
 from allen2022_surface_packaging.publish.temporary import temporary_folder
+from publish.uploads import NAME
 
 
 def fail(*_):
@@ -18,7 +19,7 @@ def fail(*_):
 
 
 def test_region_that_cannot_be_written_is_named_and_not_its_release(release, tmp_path, monkeypatch):
-    region = list_regions(release / "Allen2022_fmri_surface_train.nc")[0]
+    region = list_regions(release / f"{NAME}_train.nc")[0]
     monkeypatch.setattr(os, "pwrite", fail)
 
     with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/V1\.nc'"):

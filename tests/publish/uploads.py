@@ -1,13 +1,18 @@
 """Names and helpers of the upload tests."""
 
 import json
+from pathlib import Path
 
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.upload import publish_release
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Recipe
 
 ACCESS_KEY, SECRET_KEY = "AKIAQUITESECRET00000", "wJalrXUtnFEMI/notToBeShown/bPxRfiCY"
 PREFIX = "some/where/deep"
-NAME = "Allen2022_fmri_surface"
-REGIONS = ("V1", "V2", "V4", "IT")
+NAME = "Small"
+REGIONS = ("V1", "V4")
+RECIPE = Recipe(NAME, subjects=(1, 4), regions=PUBLISHED_REGIONS[::2])
 OBJECTS = [
     f"stimulus_{NAME}_train.csv",
     f"stimulus_{NAME}_train.zip",
@@ -18,6 +23,15 @@ OBJECTS = [
     *(f"assy_{NAME}_{region}_{split}.nc" for split in ("train", "test") for region in REGIONS),
 ]
 ONE_VERSION_EACH = dict.fromkeys(OBJECTS, 1)
+
+
+def build_small_release(folder, **options) -> Path:
+    """Simulate a tree in a folder, without the mark of simulation, and build the release of `RECIPE` from it."""
+    size = TreeSize(subjects=RECIPE.subjects, n_trials=60, n_vertices=160, image_size=24)
+    simulate_tree(folder / "nsd", size)
+    (folder / "nsd" / "SIMULATED.txt").unlink()
+    build_release(folder / "nsd", folder / "release", RECIPE, **options)
+    return folder / "release"
 
 
 def publish(release, artifacts_path, prefix=PREFIX, **options):
