@@ -17,6 +17,7 @@ has four broken vertices: one is NaN in all trials, one is NaN in every second s
 session 1, and one is constant.
 """
 
+import functools
 import gc
 import logging
 import os
@@ -30,6 +31,7 @@ from pathlib import Path
 import boto3
 import numpy as np
 import pytest
+from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from tools import describe_skipped, describe_tools, require_tool
@@ -140,6 +142,15 @@ def moto_port() -> Iterator[int]:
     server.start()
     yield server.get_host_and_port()[1]
     server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def botocore_data() -> Iterator[None]:
+    """Read botocore's descriptions of AWS once. Every session reads them again, megabytes of JSON, and tests open hundreds."""
+    read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: read(path))
+        yield
 
 
 @pytest.fixture
