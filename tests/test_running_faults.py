@@ -159,8 +159,8 @@ def is_writing_values(run: Run, folder: Path) -> bool:
     ],
 )
 def test_build_that_a_signal_ends_leaves_nothing_and_continues(nsd_tree, release, tmp_path, moment, n_workers, number):
-    arguments = ("build", nsd_tree, tmp_path / "release", "--workers", n_workers)
-    run = Run(tmp_path, *arguments)
+    arguments = ("build", nsd_tree, tmp_path / "release")
+    run = Run(tmp_path, *arguments, "--workers", n_workers)
     run.wait_until(lambda: moment(run, tmp_path))
 
     run.process.send_signal(number)
