@@ -8,6 +8,7 @@ a crash, a case that takes over a minute, a file that is left behind. ``--seed S
 
 import argparse
 import faulthandler
+import gc
 import itertools
 import multiprocessing
 import os
@@ -138,6 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fuzz_") as folder:
         samples = make_samples(Path(folder) / "sound")
         run_sound_cases(samples, Path(folder) / "trial")
+        gc.freeze()  # so that cases do not copy what is in memory already
         for outcome in run_cases(samples, options.seed, numbers, options.workers):
             counts += outcome.counts
             n_faults += bool(outcome.complaints)

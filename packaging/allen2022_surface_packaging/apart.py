@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import multiprocessing
 import os
@@ -107,6 +108,7 @@ def _send_result(task: Callable[[], object], sender: Connection, timeout: float 
     if timeout is not None:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(math.ceil(timeout) + 1)  # it ends even if the first process is killed meanwhile
+    gc.freeze()  # else a collection writes to every object, and so copies the memory of the first process
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):  # the libraries print there when they fail
         os.dup2(nowhere, descriptor)
