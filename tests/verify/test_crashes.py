@@ -27,7 +27,7 @@ def hang() -> None:
 
 FAILURES = [
     pytest.param(crash, "HDF5 crashed", id="crash"),
-    pytest.param(hang, "no answer within 3 seconds", id="hang"),
+    pytest.param(hang, "no answer within 2 seconds", id="hang"),
 ]
 
 
@@ -44,7 +44,7 @@ def break_file(monkeypatch):
 
             return open_or_fail
 
-        monkeypatch.setattr(apart, "READ_SECONDS", 3)
+        monkeypatch.setattr(apart, "READ_SECONDS", 2)
         monkeypatch.setattr(xarray, "open_dataarray", breaking(xarray.open_dataarray))
         monkeypatch.setattr(assembly_soundness, "netCDF4", SimpleNamespace(Dataset=breaking(netCDF4.Dataset)))
 
