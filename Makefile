@@ -12,7 +12,10 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 demo: $(INSTALLED)
 	@$(BIN)/allen2022-surface demo
 
-# Such as: make test TESTS=tests/nsd
+# Such as: make test TESTS=tests/nsd. Each of its processes computes on one core, and the hundreds that the tests start find
+# their modules compiled.
+test: export OPENBLAS_NUM_THREADS = 1
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint types
 	$(PYTEST) $(TESTS)
 
