@@ -14,9 +14,10 @@ from allen2022_surface_packaging.build.assembly import create_assembly, encode_c
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.publish.objects import make_objects, read_manifest
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
+from allen2022_surface_packaging.publish.website import pack_release
 from allen2022_surface_packaging.release import ReleaseFolder, list_presentations
 from brainscore_allen2022_surface.loaders import load_assembly
-from publish.uploads import NAME, PREFIX, REGIONS, publish
+from publish.uploads import NAME, OBJECTS, PREFIX, REGIONS, publish
 
 
 def write_one(release, split, name, path):
@@ -149,6 +150,23 @@ def test_assembly_of_another_structure_is_reported_in_one_line(tmp_path, create)
 
     with pytest.raises(PackagingError, match="other.nc cannot be read .*Build the release again"):
         list_regions(tmp_path / "other.nc")
+
+
+@pytest.mark.parametrize("command", ["upload", "pack"])
+def test_each_region_is_written_once(release, s3, artifacts_path, tmp_path, monkeypatch, command):
+    written = []
+
+    def write(region, path, **identifiers):
+        written.append(path.name)
+        write_region(region, path, **identifiers)
+
+    monkeypatch.setattr("allen2022_surface_packaging.publish.objects.write_region", write)
+    if command == "upload":
+        publish(release, artifacts_path)
+    else:
+        pack_release(release, tmp_path / "packed")
+
+    assert written == [name for name in OBJECTS if any(f"_{region}_" in name for region in REGIONS)]
 
 
 def test_second_upload_after_a_lost_region_sends_only_that_region(release, s3, proxy, artifacts_path):
