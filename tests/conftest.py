@@ -144,6 +144,18 @@ def moto_port() -> Iterator[int]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def direct_client(moto_port):
+    """A client of the local S3 server, wherever boto3 is directed."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{moto_port}",
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def botocore_data() -> Iterator[None]:
     """Read botocore's descriptions of AWS once. Every session reads them again, megabytes of JSON, and tests open hundreds."""

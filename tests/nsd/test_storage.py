@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-import boto3
 import h5py
 import numpy as np
 import pytest
@@ -36,16 +35,6 @@ SHAPE = BetasShape(n_vertices=642, n_trials=300)
 RECIPE = make_recipe((1, 4), name="two")
 
 
-def make_client(port):
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-
-
 @pytest.fixture(scope="module")
 def nsd_tree(tmp_path_factory):
     """A tree of two subjects, because the S3 server, in Python, sends files slowly."""
@@ -63,23 +52,22 @@ def release(nsd_tree, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def filled_port(moto_port, nsd_tree):
+def filled_port(moto_port, direct_client, nsd_tree):
     """The port of a server that holds the small tree in a bucket, once at its root and once below a prefix."""
-    client = make_client(moto_port)
-    client.create_bucket(Bucket=BUCKET)
+    direct_client.create_bucket(Bucket=BUCKET)
     for path in nsd_tree.rglob("*"):
         if path.is_file():
             key = str(path.relative_to(nsd_tree))
-            client.upload_file(str(path), BUCKET, key, ExtraArgs=PUBLIC)
-            client.upload_file(str(path), BUCKET, f"copies/nsd/{key}", ExtraArgs=PUBLIC)
+            direct_client.upload_file(str(path), BUCKET, key, ExtraArgs=PUBLIC)
+            direct_client.upload_file(str(path), BUCKET, f"copies/nsd/{key}", ExtraArgs=PUBLIC)
     return moto_port
 
 
 @pytest.fixture
-def client(filled_port, monkeypatch):
+def client(filled_port, direct_client, monkeypatch):
     """A client with credentials. Every client that the package opens in this test has none."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{filled_port}")
-    return make_client(filled_port)
+    return direct_client
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import time
 
-import boto3
 import pytest
 
 from allen2022_surface_packaging.errors import PackagingError
@@ -27,18 +26,11 @@ def content(rng):
 
 
 @pytest.fixture
-def proxy(moto_port, content, monkeypatch):
+def proxy(moto_port, direct_client, content, monkeypatch):
     """The way to a server that holds one object. Waiting between attempts takes no time."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{moto_port}",
-        region_name="us-east-1",
-        aws_access_key_id="x",
-        aws_secret_access_key="x",
-    )
-    client.create_bucket(Bucket="faulty")
-    client.put_object(Bucket="faulty", Key=NAME, Body=content, **PUBLIC)
-    client.put_bucket_acl(Bucket="faulty", ACL="public-read")
+    direct_client.create_bucket(Bucket="faulty")
+    direct_client.put_object(Bucket="faulty", Key=NAME, Body=content, **PUBLIC)
+    direct_client.put_bucket_acl(Bucket="faulty", ACL="public-read")
     proxy = Proxy(moto_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.setattr(bucket, "time", NoWaiting())

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
 
 from allen2022_surface_packaging.build.pipeline import build_release
@@ -38,18 +37,6 @@ def proxy(moto_port):
     proxy = Proxy(moto_port)
     yield proxy
     proxy.server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def direct_client(moto_port):
-    """A client that talks to S3 directly."""
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{moto_port}",
-        region_name="us-east-1",
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=SECRET_KEY,
-    )
 
 
 @pytest.fixture
