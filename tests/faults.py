@@ -31,7 +31,7 @@ from typing import Self
 from tqdm import tqdm
 
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
-from support import region_tables
+from support import recipe_lines
 
 SOURCE = Path(__file__).with_suffix(".c")
 SUBJECT, NAME = 1, "one"
@@ -61,7 +61,7 @@ IMPORTED = (
 TITLES = ("build", "build --overwrite", "pack", "simulate")
 TIMEOUT_SECONDS = 60
 MATLAB_TEXT = 116  # bytes at the start of a MATLAB file, which hold the time
-TWO_REGIONS = f'name = "{NAME}"\nsubjects = [{SUBJECT}]\n{region_tables(PUBLISHED_REGIONS[::2])}'
+TWO_REGIONS = recipe_lines(NAME, [SUBJECT], PUBLISHED_REGIONS[::2])
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,11 @@ def die(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def region_tables(regions: Iterable[Region]) -> str:
-    """Return the part of a recipe file that lists these regions."""
-    lines = '\n[[region]]\nname = "{}"\natlas = "{}"\nlabels = {}\n'
-    return "".join(lines.format(region.name, region.atlas, list(region.labels)) for region in regions)
+def recipe_lines(name: str, subjects: Iterable[int], regions: Iterable[Region]) -> str:
+    """Return the text of a recipe file of some subjects and regions."""
+    region_lines = '\n[[region]]\nname = "{}"\natlas = "{}"\nlabels = {}\n'
+    tables = (region_lines.format(region.name, region.atlas, list(region.labels)) for region in regions)
+    return f'name = "{name}"\nsubjects = {list(subjects)}\n{"".join(tables)}'
 
 
 def run_cli(*arguments: object) -> Result:

@@ -18,11 +18,10 @@ from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
 from allen2022_surface_packaging.recipe_file import read_recipe
 from brainscore_allen2022_surface.loaders import load_assembly
 from reference import prepare_regions
-from support import region_tables
+from support import recipe_lines
 
 SUBJECTS = (1, 2)
 LOADED = (("train", None), ("test", None), ("test", "V1"))  # split and region
-REGIONS = region_tables(PUBLISHED_REGIONS)
 NAMED_REGIONS = """
 [[region]]
 name = "early"
@@ -43,9 +42,9 @@ name = "cortex"
 atlas = "cortex"
 """
 RECIPES = {
-    "plain": f'name = "fuzz"\nsubjects = [1, 2]\n{REGIONS}',
+    "plain": recipe_lines("fuzz", SUBJECTS, PUBLISHED_REGIONS),
     "named": f'name = "named"\nsubjects = [2]\n{NAMED_REGIONS}\n[invalid]\npolicy = "drop"\n',
-    "own": f'name = "own"\nsubjects = [1]\n{REGIONS}\n[images]\npool = "own"\n\n[standardise]\nover = "train"\n',
+    "own": recipe_lines("own", [1], PUBLISHED_REGIONS) + '\n[images]\npool = "own"\n\n[standardise]\nover = "train"\n',
 }
 
 

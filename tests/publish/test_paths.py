@@ -9,7 +9,7 @@ from allen2022_surface_packaging.build.pipeline import build_release
 from allen2022_surface_packaging.publish.export import PACKAGING_NAME, export_plugin
 from allen2022_surface_packaging.recipe_file import read_recipe
 from publish.uploads import PREFIX, RECIPE, build_small_release, publish
-from support import region_tables, run_cli
+from support import recipe_lines, run_cli
 
 MARKER = "the_folder_of_the_builder"
 
@@ -63,7 +63,7 @@ def test_release_report_and_packed_files_hold_no_path(built, builder):
 
 
 def test_release_of_a_recipe_file_holds_no_path(built, builder):
-    (builder / "mine.toml").write_text(f'name = "mine"\nsubjects = [1, 4]\n{region_tables(RECIPE.regions)}')
+    (builder / "mine.toml").write_text(recipe_lines("mine", RECIPE.subjects, RECIPE.regions))
 
     build_release(builder / "nsd", builder / "mine", read_recipe(str(builder / "mine.toml")))
 
