@@ -104,12 +104,8 @@ def _find_origin_problems(
 
 def _find_id_problems(table_name: str, table: pd.DataFrame) -> Iterator[str]:
     """Compare the `stimulus_id` of every row with its `nsd_id`."""
-    ids = table["stimulus_id"].to_numpy()
-    yield from first_difference(f"{table_name}: stimulus_id of row", ids, np.array(_names_of(table)))
-
-
-def _names_of(table: pd.DataFrame) -> list[str]:
-    return [stimulus_name(nsd_id) for nsd_id in table["nsd_id"]]
+    ids = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]])
+    yield from first_difference(f"{table_name}: stimulus_id of row", table["stimulus_id"].to_numpy(), ids)
 
 
 def _find_name_problems(folder: ReleaseFolder, manifest: Manifest, split: str, table: pd.DataFrame) -> Iterator[str]:
@@ -119,7 +115,7 @@ def _find_name_problems(folder: ReleaseFolder, manifest: Manifest, split: str, t
     copied = list_extracted_images(manifest.inputs)
     suffixes = [_suffix(copied[nsd_id]) if nsd_id in copied else manifest.image_format for nsd_id in table["nsd_id"]]
     file_names = np.array(
-        [f"{stimulus_id}.{suffix}" for stimulus_id, suffix in zip(_names_of(table), suffixes, strict=True)]
+        [f"{stimulus_name(nsd_id)}.{suffix}" for nsd_id, suffix in zip(table["nsd_id"], suffixes, strict=True)]
     )
     yield from first_difference(f"{name}: {FILE_NAME_COLUMN} of row", table[FILE_NAME_COLUMN].to_numpy(), file_names)
     if split == "test" and suffixes and suffixes[0] != manifest.image_format:
