@@ -188,11 +188,7 @@ def _make_region(
 
 
 def _describe(
-    identifier: str,
-    kind: Kind,
-    path: Path,
-    sha1: str,
-    shape: tuple[int, int, int] | None = None,
+    identifier: str, kind: Kind, path: Path, sha1: str, shape: tuple[int, int, int] | None = None
 ) -> BrainioObject:
     size = path.stat().st_size
     return BrainioObject(identifier, kind, object_name(identifier, kind), path, size, sha1, shape)
