@@ -102,6 +102,15 @@ def test_fast_ceiling_equals_that_of_brainscore(release, region):
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
+def test_fast_ceiling_is_that_of_the_same_dataset(releases_path, name):
+    ceiling = load_local(releases_path, f"{name}.V4-ridge", fast_ceilings=True).ceiling
+
+    expected = load_assembly(name, "test", "V4", source=releases_path)
+    assert set(ceiling.raw["neuroid_id"].values) <= set(expected["neuroid_id"].values)
+    assert set(ceiling.raw["subject"].values) == set(expected["subject"].values)
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
 def test_benchmark_has_the_data_of_the_whole_assembly(upstream, releases_path, monkeypatch, name):
     """Only one region is read. Brain-Score's code, given whole assemblies, selects the same data."""
     local = load_local(releases_path, f"{name}.V4-ridge"), load_local(releases_path, f"{name}.V4-rdm")
@@ -253,6 +262,18 @@ def test_identifier_of_benchmark_changes_with_responses(release, other_responses
     assert first.startswith(f"{NAME}.V4-ridge--")
     assert marker_of(first) == marker_of(again)
     assert marker_of(first) != marker_of(other)
+
+
+def test_identifier_of_benchmark_changes_with_the_smallest_change_of_a_noise_ceiling(release, release_copy):
+    """By the noise ceiling, benchmarks choose their neuroids."""
+    with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
+        column = int(np.flatnonzero(file["region"][:] == "V4")[0])
+        file["nc_testset"][column] = np.nextafter(file["nc_testset"][column], 100)
+    accept(release_copy, f"{NAME}_test.nc")
+
+    before, after = (load_local(source, f"{NAME}.V4-ridge").identifier for source in (release, release_copy))
+
+    assert marker_of(before) != marker_of(after)
 
 
 def test_identifier_of_benchmark_changes_with_images(release, release_copy):
