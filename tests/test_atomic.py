@@ -17,6 +17,7 @@ from allen2022_surface_packaging.atomic import (
     locked,
     naming,
     new_folder,
+    read_file,
     remove_folder,
     remove_old_partials,
     restore_folder,
@@ -609,6 +610,16 @@ def test_file_that_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(OSError, match=r"Disk quota exceeded: '.*/file'"):
         write_whole(tmp_path / "file", contents())
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+
+    with pytest.raises(OSError, match=r"Input/output error: '.*/file'"):
+        read_file(tmp_path / "file")
 
 
 @pytest.mark.parametrize(

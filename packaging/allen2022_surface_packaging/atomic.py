@@ -158,6 +158,12 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
+def read_file(path: Path) -> bytes:
+    """Return the content of a file. An `OSError` names the file, whether it cannot be opened, read or closed."""
+    with naming(path):
+        return path.read_bytes()
+
+
 def sha1_of(path: Path) -> str:
     """Return the SHA-1 of a file, in hexadecimal."""
     digest = hashlib.sha1()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
+from .atomic import read_file
 from .errors import PackagingError, one_line
 from .recipe import Recipe, Region, published_dataset, recipe_faults
 
@@ -40,7 +41,7 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
         )
     try:
-        return str(path), path.read_text(encoding="utf-8")
+        return str(path), read_file(path).decode()
     except UnicodeDecodeError as error:
         raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
 

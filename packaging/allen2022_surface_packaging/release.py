@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import __version__
 from .arrays import IntArray
-from .atomic import naming, restore_folder, sha1_of
+from .atomic import read_file, restore_folder, sha1_of
 from .errors import PackagingError, one_line
 from .nsd.facts import N_REPETITIONS, stimulus_name, subject_name
 from .recipe import Recipe, Region, is_region_name, recipe_faults
@@ -180,9 +180,7 @@ class Manifest:
             raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.")
         require_regular_file(path)
         try:
-            with naming(path):
-                content = path.read_bytes().decode()
-            manifest = msgspec.json.decode(content, type=cls)
+            manifest = msgspec.json.decode(read_file(path).decode(), type=cls)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
         fault = next(manifest_faults(manifest), None)

@@ -1,7 +1,9 @@
 """What `verify` prints and keeps: a verdict for each question, each problem once, and what was not checked."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +137,25 @@ def test_question_that_cannot_be_answered_keeps_its_earlier_answer(tiny_copy, ti
     assert run_verify(tiny_copy, "--nsd-root", "/nowhere").status == 1
 
     assert read_kept(tiny_copy) == before
+
+
+def test_answers_are_kept_when_they_cannot_be_read_now(tiny_copy, tiny_tree, run_verify, monkeypatch):
+    """Such as while a network disk is away for a moment."""
+    run_verify(tiny_copy, "--nsd-root", tiny_tree)
+    path, read_bytes = tiny_copy / "verify.json", Path.read_bytes
+    before = read_bytes(path)
+
+    def fail(self):
+        if self == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    result = run_verify(tiny_copy, "--against", tiny_copy)
+
+    assert result.status == 1
+    assert result.err.startswith(f"allen2022-surface: {path}: Input/output error.")
+    assert read_bytes(path) == before
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..atomic import locked, write_whole
+from ..atomic import locked, read_file, write_whole
 from ..errors import PackagingError, one_line
 from ..plugin import plugin_path
 from .objects import BrainioObject
@@ -69,7 +69,7 @@ class Artifacts:
         if path.exists() and not path.is_file():
             raise PackagingError(f"{path} is not a regular file. Choose another file.")
         try:
-            return cls(msgspec.json.decode(path.read_bytes(), type=dict[str, DatasetRecord]))
+            return cls(msgspec.json.decode(read_file(path), type=dict[str, DatasetRecord]))
         except FileNotFoundError:
             return cls({})
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

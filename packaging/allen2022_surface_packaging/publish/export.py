@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
-from ..atomic import new_folder
+from ..atomic import new_folder, read_file
 from ..errors import PackagingError
 from ..nsd.facts import TERMS_URL
 from ..plugin import PLUGIN, plugin_path
@@ -114,7 +114,7 @@ def find_data_folder(checkout: Path) -> Path:
         If the folder is not a checkout.
     """
     registration, data_path = checkout / LIBRARY / "__init__.py", checkout / LIBRARY / "data"
-    is_library = registration.is_file() and "data_registry" in registration.read_text(encoding="utf-8")
+    is_library = registration.is_file() and b"data_registry" in read_file(registration)
     if not is_library or not data_path.is_dir():
         raise PackagingError(
             f"{checkout} is not a checkout of brain-score/vision: expected {LIBRARY}/__init__.py with a data_registry, and "
@@ -126,7 +126,11 @@ def find_data_folder(checkout: Path) -> Path:
 def registered_identifiers(folder: Path) -> set[tuple[str, str]]:
     """Return the registry and identifier of everything that a plugin registers, from its text as Brain-Score does."""
     path = folder / "__init__.py"
-    return set(REGISTRATION.findall(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+    return set(REGISTRATION.findall(_read_code(path))) if path.is_file() else set()
+
+
+def _read_code(path: Path) -> str:
+    return read_file(path).decode(errors="replace")  # Python allows other encodings
 
 
 def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> None:
@@ -146,7 +150,7 @@ def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> Non
 def is_shared(data_path: Path, objects: Sequence[ListedObject]) -> bool:
     """Return whether the plugins that Brain-Score has for NSD name the version and the SHA-1 of every object."""
     paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
-    text = "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+    text = "\n".join(_read_code(path) for path in paths if path.is_file())
     return all(one.record.version_id in text and one.record.sha1 in text for one in objects)
 
 

@@ -9,12 +9,13 @@ The same release gives the same bytes, on any day and under any hash seed.
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..atomic import naming, sha1_of
+from ..atomic import naming, read_file, sha1_of
 from ..errors import PackagingError, one_line
 from ..release import SPLITS, Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
@@ -134,9 +135,8 @@ def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
         If the table is damaged.
     """
     try:
-        with table_path.open(newline="", encoding="utf-8") as source:
-            reader = csv.DictReader(source, strict=True)
-            rows, columns = list(reader), list(reader.fieldnames or ())
+        reader = csv.DictReader(io.StringIO(read_file(table_path).decode(), newline=""), strict=True)
+        rows, columns = list(reader), list(reader.fieldnames or ())
     except (UnicodeDecodeError, csv.Error) as error:
         raise PackagingError(f"{table_path} is damaged ({one_line(error)}). Build the release again.") from error
     names = [str(row.get("image_file_name") or "") for row in rows]
@@ -163,7 +163,7 @@ def write_stimulus_zip(stimuli_path: Path, names: list[str], path: Path) -> None
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX
             entry.external_attr = REGULAR_FILE
-            archive.writestr(entry, (stimuli_path / name).read_bytes())
+            archive.writestr(entry, read_file(stimuli_path / name))
 
 
 def _make_stimulus_objects(release: ReleaseFolder, split: str, identifier: str, folder: Path) -> list[BrainioObject]:

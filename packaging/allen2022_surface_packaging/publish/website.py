@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..atomic import naming, new_folder
+from ..atomic import naming, new_folder, read_file
 from ..errors import PackagingError, one_line
 from ..nsd.facts import TERMS_URL
 from ..release import Manifest, ReleaseFolder
@@ -120,9 +121,9 @@ def read_table(path: Path) -> dict[str, ReturnedVersion]:
     if path.exists() and not path.is_file():
         raise PackagingError(f"{path} is not a regular file, expected the {TABLE_NAME} of `pack`.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet may write a byte order mark
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or ()
+        text = read_file(path).decode("utf-8-sig")  # a spreadsheet may write a byte order mark
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        rows, columns = list(reader), reader.fieldnames or ()
     except (FileNotFoundError, UnicodeDecodeError, csv.Error) as error:
         raise PackagingError(
             f"{path} cannot be read ({one_line(error)}), expected the {TABLE_NAME} of `pack`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ..atomic import read_file
 from ..nsd.facts import subject_name
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .statistics import ALL, NeuroidStatistics, median, open_assembly
@@ -117,7 +119,7 @@ def subject_names(manifest: Manifest) -> list[str]:
 
 def read_stimuli(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
     """Read the stimulus table of each split."""
-    return {split: pd.read_csv(folder.stimulus_table_path(split)) for split in SPLITS}
+    return {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
 
 
 def summarise_regions(neuroids: NeuroidStatistics, manifest: Manifest) -> list[RegionSummary]:

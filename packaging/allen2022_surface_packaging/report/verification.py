@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import sha1_of
+from ..atomic import read_file, sha1_of
 from ..errors import one_line
 from ..release import ReleaseFolder
 from .tables import format_count
@@ -47,7 +47,7 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
     if not path.is_file():
         return Verdict(UNKNOWN, "Not verified yet")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path))
         if content.get(HASHES[0]) not in (None, sha1_of(folder.manifest_path)):
             return Verdict(UNKNOWN, "Not verified since it was built again")
         checks = tuple(_read_check(name, findings) for name, findings in _list_findings(content))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ..atomic import read_file
 from ..nsd.facts import HEMISPHERES, subject_name
 from ..nsd.storage import Folder
 from ..nsd.tree import EXTRACTED_FOLDERS, OFFICIAL, NSDTree
@@ -38,7 +39,7 @@ def find_manifest_problems(folder: ReleaseFolder, manifest: Manifest) -> Iterato
         repeated.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
         return dict(pairs)
 
-    content = json.loads(folder.manifest_path.read_bytes(), object_pairs_hook=note_repeats)
+    content = json.loads(read_file(folder.manifest_path), object_pairs_hook=note_repeats)
     for key in repeated:
         yield f"{name} has the key {key} more than once."
     for key, problem in _compare_keys(content, json.loads(json.dumps(manifest.to_json()))):

@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
+from ..atomic import read_file
 from ..errors import PackagingError
 from ..images import load_image
 from ..nsd.tree import NSDTree
@@ -150,7 +151,7 @@ def _find_image_problems(tree: NSDTree, paths: dict[int, Path]) -> list[str]:
         for nsd_id, path in paths.items():
             require_regular_file(path)
             file = extracted.get(path.name) or extracted.get(f"stimulus_{path.name}")
-            if file is not None and file.read() == path.read_bytes():
+            if file is not None and file.read() == read_file(path):
                 continue
             if images is None:
                 problems.append(f"{path} equals no extracted image of {tree}, and {tree.images} does not exist.")
@@ -241,7 +242,7 @@ def _compare_image(path_here: Path, path_there: Path) -> _ImageDifference | None
     for path in (path_here, path_there):
         if not path.is_file():
             return _ImageDifference(math.inf, f"{path} is missing, or not a regular file")
-    if path_here.read_bytes() == path_there.read_bytes():
+    if read_file(path_here) == read_file(path_there):
         return None
     try:
         pixels_here, pixels_there = read_pixels(path_here), read_pixels(path_there)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..atomic import read_file
 from ..errors import PackagingError, one_line
 from ..release import require_regular_file
 
@@ -39,7 +40,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     require_regular_file(path)
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+        rows = list(csv.reader(io.StringIO(read_file(path).decode()), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise PackagingError(
             f"{path} is not a CSV table in UTF-8 ({one_line(error)}). Build the release again."

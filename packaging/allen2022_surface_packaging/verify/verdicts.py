@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..atomic import write_whole
+from ..atomic import read_file, write_whole
 from ..errors import PackagingError, printable
 from ..release import ReleaseFolder
 from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
@@ -254,8 +254,8 @@ def _read_earlier(path: Path) -> dict[str, object] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError):
+        content = json.loads(read_file(path))
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
