@@ -56,9 +56,12 @@ DEADLY = ("rename", "mkdir", "unlink", "close", "open", "flock", "fallocate", "w
 CLEANING_CALLS = ("unlink", "open", "stat")
 IMPORTED = (
     *("pandas.io.formats.csvs", "xarray", "dask.array", "distributed", "jinja2", "PIL.PngImagePlugin"),
-    *(f"allen2022_surface_packaging.{name}" for name in ("build.pipeline", "nsd.simulation", "verify.assemblies")),
+    *(
+        f"allen2022_surface_packaging.{name}"
+        for name in ("build.pipeline", "nsd.simulation", "report.page", "verify.verdicts")
+    ),
 )
-TITLES = ("build", "build --overwrite", "pack", "simulate")
+TITLES = ("build", "build --overwrite", "pack", "report", "simulate", "verify")
 TIMEOUT_SECONDS = 60
 MATLAB_TEXT = 116  # bytes at the start of a MATLAB file, which hold the time
 TWO_REGIONS = recipe_lines(NAME, [SUBJECT], PUBLISHED_REGIONS[::2])
@@ -145,8 +148,9 @@ class Scene:
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file below a folder, by relative path."""
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Return the content of every file below a folder, by relative path, without hidden files and verdicts of `verify`."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != "."]
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.name != "verify.json"}
     return {name: content[MATLAB_TEXT:] if name.endswith(".mat") else content for name, content in files.items()}
 
 
@@ -170,6 +174,7 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     build_regions = ["build", tree, regions_release, "--recipe", recipe]
     pack = ["pack", regions_release, folder / "out" / "packed"]
     build = ["build", tree, release, "--subjects", SUBJECT, "--name", NAME]
+    report, verify = ["report", release], ["verify", release, "--nsd-root", tree, "--all"]
 
     def sound(arguments: list, target: Path) -> dict:
         outcome = runner.run(arguments, folder)
@@ -182,12 +187,16 @@ def make_scenes(folder: Path, runner: Runner) -> list[Scene]:
     shutil.rmtree(folder / "out")
     sound(build_regions, regions_release)
     packed_files = sound(pack, folder / "out" / "packed")
+    write_files(release, release_files)
+    reported_files = sound(report, release)
     old_files = {"release.json": release_files["release.json"], "old": b"old"}
     scenes = (
         (build, release, {}, release_files),
         ([*build, "--overwrite"], release, old_files, release_files),
         (pack, folder / "out" / "packed", {}, packed_files),
+        (report, release, release_files | {"report.html": b"old"}, reported_files),
         (simulate, tree, {}, tree_files),
+        (verify, release, release_files, release_files),
     )
     return [Scene(title, folder, *scene) for title, scene in zip(TITLES, scenes, strict=True)]
 
