@@ -186,10 +186,43 @@ def test_first_twelve_labels_of_an_atlas_are_named_in_messages(small_tree, n_lab
         read(small_tree, Region("a", "many", (99,)))
 
 
-def test_fractions_are_no_labels(small_tree):
-    write_labels(small_tree, "streams", [0.5, *STREAMS[1:]])
+@pytest.mark.parametrize("label", [0.5, 4.9999995, np.inf, -np.inf, 2.0**31, -1e30])
+@pytest.mark.parametrize("labels", [(), (5,)])
+def test_atlas_is_refused_when_a_label_is_no_whole_number(small_tree, label, labels):
+    """It is no label of any region, so a region would silently lose the vertex."""
+    write_labels(small_tree, "streams", [*STREAMS[:9], label, *STREAMS[10:]], hemispheres=("rh",))
+
+    with pytest.raises(PackagingError, match=r"rh.streams.mgz holds \S+ at vertex 9, expected whole numbers"):
+        read(small_tree, Region("all", "streams", labels))
+
+
+def test_vertex_without_a_label_may_be_nan(small_tree):
+    write_labels(small_tree, "streams", [np.nan, *STREAMS[1:]])
 
     assert vertices_of(read(small_tree, Region("all", "streams")), "lh") == {"all": [8, 9, 10, 11]}
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "name"),
+    [
+        ("4 V1.v\n5 V1_v\n", (), "V1_v"),
+        ("4 V1ä\n5 V1ö\n", (4, 5), "V1_"),
+        ("4 streams_5\n", (), "streams_5"),  # the default name of the label 5
+    ],
+)
+def test_labels_that_would_be_one_region_are_refused(small_tree, names, labels, name):
+    (small_tree / LABELS / "streams.mgz.ctab").write_text(names, encoding="utf-8")
+
+    with pytest.raises(
+        PackagingError, match=f"region 1, each is true, but the labels 4 and 5 .* the region {name}\\. "
+    ):
+        read(small_tree, Region("", "streams", labels, each=True))
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_label_is_refused_when_it_is_listed_by_name_and_by_number(small_tree, each):
+    with pytest.raises(PackagingError, match=r"labels is \['ventral', 5\], but two of them are one label"):
+        read(small_tree, Region("" if each else "a", "streams", ("ventral", 5), each=each))
 
 
 def test_name_of_a_label_becomes_a_region_name_without_other_characters(small_tree):

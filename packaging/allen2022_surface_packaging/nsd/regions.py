@@ -18,6 +18,7 @@ from .storage import RawFile
 from .tree import NSDTree
 
 N_NAMED_LABELS = 12  # of an atlas, in a message
+LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class _Atlas:
     def present(self) -> list[int]:
         """The labels above 0 that at least one vertex has, ascending."""
         values = np.unique(np.concatenate(list(self.labels.values())))
-        return [int(value) for value in values if value > 0 and value == int(value)]
+        return [int(value) for value in values if value > 0]
 
     def find(self, label: int | str) -> int | None:
         """Return the number of a label that the colour table names or that at least one vertex has, or None."""
@@ -165,8 +166,21 @@ def _read_atlas(tree: NSDTree, recipe: Recipe, atlas: str) -> _Atlas:
             f"{recipe}: region {number}, atlas is {atlas!r}, but {' and '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing. Download it ({files['lh'].official_path}) or choose another."
         )
-    labels = {hemisphere: read_vertices(file) for hemisphere, file in files.items()}
+    labels = {hemisphere: _read_labels(file) for hemisphere, file in files.items()}
     return _Atlas(files, labels, read_label_names(tree.label_names(atlas)))
+
+
+def _read_labels(file: RawFile) -> AnyArray:
+    """Read the label of every vertex. A vertex outside the atlas may be NaN; every other label is a whole number."""
+    labels = read_vertices(file)
+    is_label = np.isnan(labels) | ((labels == np.trunc(labels)) & (np.abs(labels) <= LARGEST_LABEL))
+    if not is_label.all():
+        vertex = int(np.flatnonzero(~is_label)[0])
+        raise PackagingError(
+            f"{file} holds {labels[vertex]} at vertex {vertex}, expected whole numbers, which are labels. Is it an atlas? "
+            f"If so, download it again ({file.official_path})."
+        )
+    return labels
 
 
 def _common_length(tree: NSDTree, recipe: Recipe, atlases: dict[str, _Atlas]) -> int:
@@ -191,15 +205,26 @@ def _resolve(key: str, region: Region, n_vertices: int, atlas: _Atlas | None) ->
         yield LabelledRegion(region.name, region.atlas, (), every)
         return
     labels = _find_labels(key, region, atlas)
-    names = {region.name: labels}
-    if region.each:
-        known = {label: atlas.names.get(label, f"{region.atlas}_{label}") for label in labels}
-        names = {re.sub(r"[^A-Za-z0-9_-]", "_", name): (label,) for label, name in known.items()}
+    names = _name_each(key, region, atlas, labels) if region.each else {region.name: labels}
     for name, region_labels in names.items():
         resolved = LabelledRegion(name, region.atlas, region_labels, atlas.vertices(region_labels))
         if not resolved.n_vertices:
             raise _label_error(key, region, atlas, ", ".join(map(str, region_labels)))
         yield resolved
+
+
+def _name_each(key: str, region: Region, atlas: _Atlas, labels: tuple[int, ...]) -> dict[str, tuple[int]]:
+    """Return one region for each of some labels, by its name: that of the label, without characters that ids do not allow."""
+    regions: dict[str, tuple[int]] = {}
+    for label in labels:
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", atlas.names.get(label, f"{region.atlas}_{label}"))
+        if name in regions:
+            raise PackagingError(
+                f"{key}, each is true, but the labels {regions[name][0]} and {label} would both be the region {name}. Write "
+                "an entry for each of them, with a name."
+            )
+        regions[name] = (label,)
+    return regions
 
 
 def _find_labels(key: str, region: Region, atlas: _Atlas) -> tuple[int, ...]:
@@ -208,7 +233,10 @@ def _find_labels(key: str, region: Region, atlas: _Atlas) -> tuple[int, ...]:
     missing = [label for label, number in numbers.items() if number is None]
     if missing or not (numbers or atlas.present):
         raise _label_error(key, region, atlas, ", ".join(repr(label) for label in missing) or "empty")
-    return tuple(sorted({number for number in numbers.values() if number is not None})) or tuple(atlas.present)
+    found = sorted(number for number in numbers.values() if number is not None)
+    if len(set(found)) < len(found):
+        raise PackagingError(f"{key}, labels is {list(region.labels)}, but two of them are one label. List it once.")
+    return tuple(found) or tuple(atlas.present)
 
 
 def _label_error(key: str, region: Region, atlas: _Atlas, found: str) -> PackagingError:
