@@ -82,11 +82,14 @@ LABELS = {"lh": np.array([0, 1, 2, 2, -1, 7]), "rh": np.array([2, 0, 1, 1, 3, 0]
 def find(monkeypatch):
     """A function that finds the regions of an atlas with the labels 1 to 3 and 7, of which three have names."""
     names = {0: "Unknown", 1: "one", 2: "tw o", 7: "seven"}
+    labels = dict(LABELS)
     tree = SimpleNamespace(labels=lambda atlas, hemisphere: hemisphere, label_names=lambda atlas: f"{atlas}.ctab")
-    monkeypatch.setattr(expectation, "read_surface", LABELS.__getitem__)
-    monkeypatch.setattr(expectation, "read_label_names", lambda file: names)
+    monkeypatch.setattr(expectation, "read_surface", lambda file: labels[file])
+    monkeypatch.setattr(expectation, "read_label_names", lambda file: dict(names))
 
-    def find_regions(*regions, n_vertices=6):
+    def find_regions(*regions, n_vertices=6, named=None, lh=None):
+        names.update(named or {})
+        labels.update({} if lh is None else {"lh": np.array(lh)})
         return find_region_vertices(tree, SimpleNamespace(regions=regions), n_vertices)
 
     return find_regions
@@ -121,6 +124,32 @@ def test_each_label_is_a_region_with_a_legal_name(find):
         ("atlas_3", (3,), [], [4]),
         ("seven", (7,), [5], []),
     ]
+
+
+def test_label_zero_has_no_name(find):
+    """As in the builder, which names what is outside an atlas like a label without a name."""
+    assert [region.name for region in find(Region("", "atlas", (0, 1), each=True))] == ["atlas_0", "one"]
+
+
+@pytest.mark.parametrize("named", [{1: "a.b", 2: "a_b"}, {2: "atlas_3"}])
+def test_labels_with_one_name_are_not_taken_for_one_region(find, named):
+    name = list(named.values())[-1]
+
+    with pytest.raises(
+        PackagingError, match=f"gives the recipe more than one region {name}, expected every region once"
+    ):
+        find(Region("", "atlas", (), each=True), named=named)
+
+
+def test_label_that_is_no_whole_number_is_named(find):
+    with pytest.raises(PackagingError, match=r"^atlas in .* has the label 1\.5, expected whole numbers\.$"):
+        find(Region("a", "atlas"), lh=[0, 1.5, 2, 2, -1, 7])
+
+
+def test_label_that_no_vertex_has_is_named(find):
+    with pytest.raises(PackagingError, match=r"^No vertex of atlas in .* has the label 99, as the recipe asks\.$"):
+        find(Region("a", "atlas", (1, 99)))
+    assert contents(find(Region("a", "atlas", (1, 8)), named={8: "empty"})) == [("a", (1, 8), [1], [2, 3])]
 
 
 def test_unknown_label_is_named(find):

@@ -6,6 +6,7 @@ builder's code: trials, split, regions and noise ceilings are computed again, an
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -206,7 +207,13 @@ class RegionVertices:
 
 
 def find_region_vertices(tree: NSDTree, recipe: Recipe, n_vertices: int) -> list[RegionVertices]:
-    """Find the vertices of every region of a recipe in its atlas."""
+    """Find the vertices of every region of a recipe in its atlas.
+
+    Raises
+    ------
+    PackagingError
+        If an atlas is missing, damaged or of another size, or lacks a label, or if two regions have one name.
+    """
     found = []
     for region in recipe.regions:
         if region.atlas == "cortex":
@@ -214,19 +221,35 @@ def find_region_vertices(tree: NSDTree, recipe: Recipe, n_vertices: int) -> list
             continue
         values = {h: _read_map(tree.labels(region.atlas, h), n_vertices) for h in HEMISPHERES}
         names = read_label_names(tree.label_names(region.atlas))
+        names.pop(0, None)  # what is outside the atlas has no name
         numbers = {name: number for number, name in names.items()}
         unknown = [label for label in region.labels if isinstance(label, str) and label not in numbers]
         if unknown:
             raise PackagingError(f"{tree.label_names(region.atlas)} names no label {unknown[0]}, as the recipe asks.")
         labels = [numbers[label] if isinstance(label, str) else label for label in region.labels]
-        labels = labels or [int(label) for label in np.unique(np.concatenate(list(values.values()))) if label > 0]
-        parts = {region.name: set(labels)}
+        present = np.unique(np.concatenate(list(values.values()))).tolist()
+        absent = [label for label in labels if label not in present and label not in names]
+        if absent:
+            raise PackagingError(
+                f"No vertex of {region.atlas} in {tree} has the label {absent[0]}, as the recipe asks."
+            )
+        labels = labels or [_whole(label, region.atlas, tree) for label in present if label > 0]
+        parts = [(region.name, set(labels))]
         if region.each:
-            parts = {_legal(names.get(label, f"{region.atlas}_{label}")): {label} for label in sorted(labels)}
-        for name, part in parts.items():
+            parts = [(_legal(names.get(label, f"{region.atlas}_{label}")), {label}) for label in sorted(labels)]
+        for name, part in parts:
             vertices = {h: np.flatnonzero(np.isin(values[h], list(part))) for h in HEMISPHERES}
             found.append(RegionVertices(name, region.atlas, tuple(sorted(part)), vertices))
+    repeated = [name for name, n in Counter(region.name for region in found).items() if n > 1]
+    if repeated:
+        raise PackagingError(f"{tree} gives the recipe more than one region {repeated[0]}, expected every region once.")
     return found
+
+
+def _whole(label: float, atlas: str, tree: NSDTree) -> int:
+    if not float(label).is_integer():
+        raise PackagingError(f"{atlas} in {tree} has the label {label}, expected whole numbers.")
+    return int(label)
 
 
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
