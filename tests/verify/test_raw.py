@@ -115,7 +115,7 @@ def test_trials_of_a_tree_are_percent_signal_change_as_nibabel_reads_them(tiny_t
 
 
 def test_label_names_are_the_first_two_columns_of_a_colour_table():
-    table = "# comment\n\n  \n0 Unknown 1 2 3 0\n  5\tventral  9 9 9 0\n12 h\N{LATIN SMALL LETTER A WITH DIAERESIS}\n"
+    table = "# comment\n\n  \n \t # another comment\n0 Unknown 1 2 3 0\n  5\tventral  9 9 9 0\n12 h\N{LATIN SMALL LETTER A WITH DIAERESIS}\n"
 
     assert read_label_names(stored("x.ctab", table.encode())) == {0: "Unknown", 5: "ventral", 12: "h\u00e4"}
     assert read_label_names(stored("x.ctab", "1 h\u00e4 0".encode("latin-1"))) == {1: "h\N{REPLACEMENT CHARACTER}"}

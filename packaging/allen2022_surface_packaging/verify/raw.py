@@ -138,7 +138,7 @@ def read_label_names(file: RawFile) -> dict[int, str]:
         rows = [
             line.split()[:2]
             for line in file.read().decode("utf-8", errors="replace").splitlines()
-            if line.strip() and line[0] != "#"
+            if line.strip() and line.split()[0][0] != "#"
         ]
         return {int(label): name for label, name in rows}
 
