@@ -73,6 +73,7 @@ def test_table_of_images_is_read(tmp_path):
         TABLE.replace(",7,", f",{'9' * 5000},").encode(),
         TABLE.replace("val2017", "val\x002017").encode(),
         TABLE.replace("val2017", "../2017").encode(),
+        TABLE.replace("val2017", "val2014").encode(),
         TABLE.replace("0.2", "nan").encode(),
         TABLE.replace("0.2", "-0.2").encode(),
         TABLE.replace("0.2", "1e400").encode(),

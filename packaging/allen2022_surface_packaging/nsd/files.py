@@ -26,6 +26,7 @@ from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
 ORIGIN_COLUMNS = ("nsdId", "cocoId", "cocoSplit", "cropBox")
+COCO_SPLITS = ("train2017", "val2017")  # all that NSD took its images from
 LARGEST_COCO_ID = 10**7  # COCO 2017 goes to 581,929
 LONGEST_REASON = 200  # characters of a library's message
 MGH_FLOAT = 3  # the code of float32 in an MGH header
@@ -381,8 +382,8 @@ def read_origins(file: RawFile, nsd_ids: Sequence[int]) -> list[ImageOrigin] | N
 def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
     crop_box = row.get("cropBox") or None
     coco_split = row.get("cocoSplit", "")
-    if coco_split and not re.fullmatch("[a-z]+20[0-9]{2}", coco_split):
-        raise ValueError(f"cocoSplit is {coco_split!r}, expected a name such as 'train2017'")
+    if coco_split not in ("", *COCO_SPLITS):
+        raise ValueError(f"cocoSplit is {coco_split!r}, expected {' or '.join(COCO_SPLITS)}")
     coco_id = _read_id(row, "cocoId", LARGEST_COCO_ID)
     return ImageOrigin(coco_id, coco_split, _read_crop_box(crop_box) if crop_box else None)
 
