@@ -73,6 +73,22 @@ def test_exception_that_is_lost_at_the_end_ends_the_program(number):
     assert run(LOST_AT_ONCE, number) == (128 + number, "", line_of(number))
 
 
+@pytest.mark.parametrize("number", ENDING)
+def test_second_signal_inside_the_handler_of_the_first_changes_nothing(number):
+    code = """
+import threading
+
+class Late(threading.Thread):
+    def __init__(self, **options):
+        signal.raise_signal(signal.SIGINT)
+        super().__init__(**options)
+
+threading.Thread = Late
+signal.raise_signal(number)
+"""
+    assert run(code, number) == (128 + number, "", line_of(number))
+
+
 @pytest.mark.parametrize("failure", ["", "raise RuntimeError('of the library')", "raise RuntimeError from None"])
 def test_blocks_clean_up_undisturbed(failure):
     """Also if they take longer than the next reminders, and an error of a library follows."""

@@ -73,8 +73,10 @@ class _Handler:
         self._raised_at = now
         if self.ended is None:
             self.ended = error
-            self._reminder = threading.Thread(target=self._remind, args=(error.signal,), daemon=True)
-            self._reminder.start()
+        if self._reminder is None:
+            reminder = threading.Thread(target=self._remind, args=(self.ended.signal,), daemon=True)
+            reminder.start()
+            self._reminder = reminder  # only now, because another signal may interrupt this method anywhere
         raise error
 
     def _remind(self, number: signal.Signals) -> None:
