@@ -172,13 +172,15 @@ def test_build_that_a_signal_ends_leaves_nothing_and_continues(nsd_tree, release
     assert hashes(tmp_path / "release") == hashes(release)
 
 
-def test_ctrl_c_ends_a_build_and_its_workers(nsd_tree, tmp_path):
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "Interrupted"), (signal.SIGHUP, "Stopped by SIGHUP")])
+def test_terminal_ends_a_build_and_its_workers(nsd_tree, tmp_path, number, reason):
+    """By Ctrl-C, or because it is closed: it sends the signal to all processes."""
     run = Run(tmp_path, "build", nsd_tree, tmp_path / "release", "--workers", 2)
     run.wait_until(lambda: is_reading(run, tmp_path))
 
-    os.killpg(run.process.pid, signal.SIGINT)
+    os.killpg(run.process.pid, number)
 
-    assert run.end() == (130, "allen2022-surface: Interrupted.")
+    assert run.end() == (128 + number, f"allen2022-surface: {reason}.")
     assert {path.name for path in tmp_path.iterdir()} == {CACHE, "tmp"}
 
 

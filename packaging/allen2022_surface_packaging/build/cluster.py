@@ -154,8 +154,10 @@ def _terminal_signals_blocked() -> Iterator[None]:
     Otherwise Ctrl-C also ends the workers, and this process waits a minute for them to answer. It receives the signal
     when the block ends.
     """
-    resource_tracker.ensure_running()  # its start would unblock SIGINT again
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    # Python's resource tracker ignores SIGINT, but a SIGHUP would end it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    resource_tracker.ensure_running()  # its start would unblock SIGINT
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
