@@ -117,15 +117,14 @@ def test_file_is_unchanged_until_everything_is_written(tmp_path):
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monkeypatch, can_exchange):
-    path = tmp_path / "release"
-    path.mkdir()
+    path = fill(tmp_path / "release", "old")
 
     def fail(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 
     with new_folder(path) as partial:
         (partial / "file").write_bytes(b"new")
-        rename, exchange = Path.rename, atomic._exchange
+        rename, rename_specially = Path.rename, atomic._rename
 
         def fail_from_now_on():
             for name in ("stat", "exists", "is_dir", "is_symlink"):
@@ -136,14 +135,14 @@ def test_folder_is_there_when_nothing_can_be_looked_up_afterwards(tmp_path, monk
             if source == partial:
                 fail_from_now_on()
 
-        def exchange_and_fail(first, second):
-            is_done = can_exchange and exchange(first, second)
+        def exchange_and_fail(*arguments):
+            is_done = can_exchange and rename_specially(*arguments)
             if is_done:
                 fail_from_now_on()
             return is_done
 
         monkeypatch.setattr(Path, "rename", rename_and_fail)
-        monkeypatch.setattr(atomic, "_exchange", exchange_and_fail)
+        monkeypatch.setattr(atomic, "_rename", exchange_and_fail)
 
     monkeypatch.undo()
     assert (path / "file").read_bytes() == b"new"
@@ -292,7 +291,7 @@ def test_sha1_of_a_file_spans_several_blocks(tmp_path, rng):
 @pytest.fixture
 def without_exchange(monkeypatch):
     """The file system cannot exchange two names in one step."""
-    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(atomic, "_rename", lambda *_: False)
 
 
 def test_old_folder_is_back_when_the_new_one_cannot_be_renamed(tmp_path, monkeypatch, without_exchange):
@@ -493,11 +492,138 @@ def test_lock_is_taken_again_when_the_locked_folder_got_its_final_name(tmp_path,
         return flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", finish_first)
-    with new_folder(tmp_path / "folder") as partial:
-        assert names(tmp_path / "folder") == ["other"]
-        (partial / "mine").touch()
+    with pytest.raises(PackagingError, match="folder was made, replaced"), new_folder(tmp_path / "folder"):
+        raise AssertionError("the folder of the other process would be replaced")
 
-    assert_only_folder(tmp_path, "mine")
+    assert finished
+    assert_only_folder(tmp_path, "other")
+
+
+def appear_as_folder(path):
+    fill(path, "precious")
+
+
+def appear_as_link(path):
+    path.symlink_to(fill(path.parent / "elsewhere", "precious"))
+
+
+def appear_as_dangling_link(path):
+    path.symlink_to(path.parent / "nowhere")
+
+
+def appear_as_file(path):
+    path.write_text("precious")
+
+
+@pytest.mark.parametrize("appear", [appear_as_folder, appear_as_link, appear_as_dangling_link, appear_as_file])
+@pytest.mark.parametrize(
+    ("before", "is_late"),
+    # Two folders that exchange their names are looked at just before, and not in the same step.
+    [("nothing", False), ("nothing", True), ("an empty folder", False), ("an empty folder", True), ("a folder", False)],
+)
+def test_whatever_appears_meanwhile_stays(tmp_path, monkeypatch, appear, before, is_late):
+    """Also if it appears after the last look, which only the system call can notice."""
+    path, aside = tmp_path / "parent" / "folder", tmp_path / "aside"
+    if before != "nothing":
+        path.mkdir(parents=True)
+    if before == "a folder":
+        (path / "old").touch()
+
+    def change():
+        if before != "nothing":
+            path.rename(aside)
+        appear(path)
+
+    with pytest.raises((PackagingError, NotADirectoryError)), new_folder(path) as partial:
+        (partial / "new").touch()
+        if is_late:
+            require_same = atomic._require_same
+            monkeypatch.setattr(atomic, "_require_same", lambda *arguments: (require_same(*arguments), change()))
+        else:
+            change()
+
+    expected = ["elsewhere", "folder"] if appear is appear_as_link else ["folder"]
+    assert names(path.parent) == expected
+    if appear is appear_as_dangling_link:
+        assert path.readlink() == path.parent / "nowhere"
+    elif appear is appear_as_file:
+        assert path.read_text() == "precious"
+    else:
+        assert names(path) == ["precious"]
+    assert path.is_symlink() == (appear in (appear_as_link, appear_as_dangling_link))
+
+
+def test_files_that_appear_in_an_empty_folder_stay(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+
+    with pytest.raises(PackagingError, match="meanwhile, so nothing is changed there"), new_folder(path) as partial:
+        (partial / "new").touch()
+        (path / "precious").touch()
+
+    assert_only_folder(tmp_path, "precious")
+
+
+def test_folder_that_was_removed_meanwhile_is_not_written(tmp_path):
+    """Its parent may have been removed for good, with a reason."""
+    fill(tmp_path / "folder", "old")
+
+    with pytest.raises(PackagingError, match="was made, replaced or removed"), new_folder(tmp_path / "folder"):
+        remove_folder(tmp_path / "folder")
+
+    assert not names(tmp_path)
+
+
+def test_only_the_link_is_removed(tmp_path):
+    (tmp_path / "link").symlink_to(fill(tmp_path / "elsewhere", "precious"))
+
+    remove_folder(tmp_path / "link")
+
+    assert names(tmp_path) == ["elsewhere"]
+    assert names(tmp_path / "elsewhere") == ["precious"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("event", ["os.remove", "os.rmdir", "os.rename"])
+@pytest.mark.parametrize("number", range(3))
+def test_old_folder_is_removed_whole_when_a_signal_comes(tmp_path, can_exchange, event, number):
+    """The command ends after that; the new folder is in its place."""
+    fill(tmp_path / "folder" / "inner", "old")
+    (tmp_path / "folder" / "release.json").touch()
+
+    run = subprocess.run(
+        [sys.executable, "-c", REPLACE, str(tmp_path / "folder"), str(can_exchange), event, str(number)],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (run.returncode, run.stderr) in [(0, ""), (130, "allen2022-surface: Interrupted.\n")]
+    assert_only_folder(tmp_path, "new")
+
+
+REPLACE = """
+import signal, sys
+from pathlib import Path
+from allen2022_surface_packaging import atomic
+from allen2022_surface_packaging.signals import ending_signals
+
+path, can_exchange, event, number = Path(sys.argv[1]), sys.argv[2] == "True", sys.argv[3], int(sys.argv[4])
+if not can_exchange:
+    atomic._rename = lambda *_: False
+seen = []
+
+def interrupt(name, _):
+    if name == event and is_armed:
+        seen.append(name)
+        if len(seen) == number + 1:
+            signal.raise_signal(signal.SIGINT)
+
+is_armed = False
+sys.addaudithook(interrupt)
+with ending_signals(), atomic.new_folder(path) as partial:
+    (partial / "new").touch()
+    is_armed = True
+"""
 
 
 def test_replaced_folder_is_back_when_a_process_was_killed_between_two_renames(tmp_path):

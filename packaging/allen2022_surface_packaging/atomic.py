@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .errors import PackagingError, one_line
+from .signals import postponed_signals
 
 HASH_BLOCK_BYTES = 2**20
 PARTIAL_SUFFIX = ".partial"
 OLD_SECONDS = 24 * 60 * 60
-RENAME_EXCHANGE, WORKING_FOLDER = 2, -100  # of Linux's renameat2
-CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network disks, and old kernels
+RENAME_NOREPLACE, RENAME_EXCHANGE, WORKING_FOLDER = 1, 2, -100  # of Linux's renameat2
+CANNOT_RENAME_SO = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network disks, and old kernels
 REMOVAL_ATTEMPTS = 3  # an interrupted or failed system call may succeed when it is made again
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -34,14 +35,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     A folder that exists at `path` is replaced, so check for one before. It stays until the new one is whole, and then both
     exchange their names. Where the file system cannot do that in one step, the old one comes back if the new one cannot get
     its name. If this process is killed in between, `restore_folder` brings it back, so call that before you check. A link at
-    `path` stays, and the folder to which it points is replaced.
+    `path` stays, and the folder to which it points is replaced. Whatever else is at `path` when the block ends stays.
 
     Raises
     ------
     PackagingError
-        If another process is writing `path`, or was killed while it replaced `path`. What was at `path` is back then.
+        If another process is writing `path`, or was killed while it replaced `path`. What was at `path` is back then. Also if
+        something else has appeared at `path` since the block began.
     """
     path = path.resolve()
+    before = _identity(path)
+    is_free = before is None or (path.is_dir() and not any(path.iterdir()))
     replaced = _replaced_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _writing(path) as partial:
@@ -53,13 +57,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         if replaced.exists():
             raise PackagingError(f"{replaced} is left of an earlier run and cannot be removed. Remove it.")
         _empty(partial)  # a killed process may have left files
+        _require_same(path, before)  # another process may have finished before this one held the lock
         yield partial
-        if not path.exists():
-            partial.rename(path)
-            return
-        _sync(partial)
-        if not _exchange_and_remove(partial, path):
-            _replace(partial, path)
+        if not is_free:
+            _sync(partial)
+        with postponed_signals():  # in between, something would be left behind
+            _require_same(path, before)
+            if is_free:
+                _rename_to_free(partial, path)
+            elif not _exchange_and_remove(partial, path):
+                _replace(partial, path)
 
 
 def restore_folder(path: Path) -> None:
@@ -81,8 +88,8 @@ def restore_folder(path: Path) -> None:
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Yield an empty hidden folder in `parent`, and remove it at the end. A folder that a killed process left is reused."""
     path = parent / f".{name}"
-    path.mkdir(parents=True, exist_ok=True)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         _empty(path)
         yield path
     finally:
@@ -185,24 +192,56 @@ def _sync(folder: Path) -> None:
                     os.close(descriptor)
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a folder, a file or a link from any other that may get its path, or None if there is nothing."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_same(path: Path, before: tuple[int, int] | None) -> None:
+    if _identity(path) != before:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> PackagingError:
+    return PackagingError(
+        f"{path} was made, replaced or removed by someone else meanwhile, so nothing is changed there. Choose another folder, "
+        "or move it away, and start again."
+    )
+
+
+def _rename_to_free(new: Path, path: Path) -> None:
+    """Rename a folder to a path where nothing is, or an empty folder, but not if something has appeared there."""
+    try:
+        if path.exists() or not _rename(new, path, RENAME_NOREPLACE):
+            new.rename(path)  # takes the place of an empty folder only
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise _changed(path) from error
+        raise
+
+
 def _exchange_and_remove(new: Path, old: Path) -> bool:
     """Let two folders exchange their names, and remove the old one. Return False where the file system cannot do that."""
     with locked(old, wait=False):  # so that no other process takes it for the one that it is to write
-        if not _exchange(new, old):
+        if not _rename(new, old, RENAME_EXCHANGE):
             return False
         remove_folder(new)  # which has the files of the old one now
         return True
 
 
-def _exchange(first: Path, second: Path) -> bool:
-    """Let two folders exchange their names in one step, for which Python has no function. Return False if it cannot be done."""
+def _rename(first: Path, second: Path, flag: int) -> bool:
+    """Rename in a way for which Python has no function. Return False where it cannot be done."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if function is None:  # not Linux
         return False
-    if not function(WORKING_FOLDER, os.fsencode(first), WORKING_FOLDER, os.fsencode(second), RENAME_EXCHANGE):
+    if not function(WORKING_FOLDER, os.fsencode(first), WORKING_FOLDER, os.fsencode(second), flag):
         return True
     number = ctypes.get_errno()
-    if number in CANNOT_EXCHANGE:
+    if number in CANNOT_RENAME_SO:
         return False
     raise OSError(number, os.strerror(number), str(first), None, str(second))
 
@@ -309,17 +348,28 @@ def _empty(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder as far as the file system allows. An entry that fails does not keep the others."""
-    for _ in range(REMOVAL_ATTEMPTS):
-        for directory, folders, files in os.walk(folder, topdown=False):
-            for name in files:
-                _unlink(Path(directory, name))
-            for name in folders:  # a link to a folder is among them
-                _remove_empty(Path(directory, name))
-        _remove_empty(folder)
-        with suppress(OSError):
-            if not folder.exists():
-                return
+    """Remove a folder as far as the file system allows. An entry that fails, or a signal, does not keep the others.
+
+    Of a link, only the link itself is removed.
+    """
+    with postponed_signals():
+        for _ in range(REMOVAL_ATTEMPTS):
+            for directory, folders, files in () if _is_link(folder) else os.walk(folder, topdown=False):
+                for name in files:
+                    _unlink(Path(directory, name))
+                for name in folders:  # a link to a folder is among them
+                    _remove_empty(Path(directory, name))
+            _remove_empty(folder)
+            with suppress(OSError):
+                if not folder.exists():
+                    return
+
+
+def _is_link(path: Path) -> bool:
+    """Return whether a path is known to be a link."""
+    with suppress(OSError):
+        return path.is_symlink()
+    return False
 
 
 def _unlink(path: Path) -> None:

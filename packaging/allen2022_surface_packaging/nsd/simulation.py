@@ -105,8 +105,6 @@ def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: 
                 _write_vertices(tree.labels(atlas, hemisphere), values)
         _write_label_names(tree)
         _write_responses(tree, size, design, n_sessions, labels, latents)
-        if root.exists():
-            root.rmdir()  # it is empty, as checked above
 
 
 def image_latents(image: PixelArray) -> DoubleArray:
