@@ -10,8 +10,16 @@ import botocore.session
 from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+)
 from botocore.exceptions import ConnectionError as NoConnectionError
+from botocore.parsers import ResponseParserError
+from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
 from tqdm import tqdm
 
 from .artifacts import StoredObject
@@ -21,6 +29,11 @@ from .secrecy import quiet_requests, without_secrets
 CONNECT_SECONDS = 10
 READ_SECONDS = 20  # without a byte; then the request is repeated
 N_ATTEMPTS = 6  # with the pauses between them, S3 may fail for half a minute
+# The last four are for answers that are not those of S3.
+FAILURES = (
+    *(BotoCoreError, ClientError, Boto3Error, ValueError),
+    *(KeyError, ResponseParserError, S3DownloadFailedError, S3ValidationError),
+)
 
 
 def download(stored: StoredObject, path: Path) -> None:
@@ -38,7 +51,7 @@ def download(stored: StoredObject, path: Path) -> None:
         try:
             with quiet_requests():
                 return _download(stored, path, signature)
-        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+        except FAILURES as error:
             reasons.append(_reason(error))
             is_elsewhere = isinstance(error, HTTPClientError | NoConnectionError | FlexibleChecksumError)
             if is_elsewhere and not _shows_credentials(error):
@@ -60,7 +73,10 @@ def _download(stored: StoredObject, path: Path, signature: dict[str, Any]) -> No
         retries={"mode": "standard", "total_max_attempts": attempts},
         **signature,
     )
-    client = boto3.client("s3", config=config)
+    try:
+        client = boto3.client("s3", config=config)
+    except OSError as error:  # a program for credentials that is not there
+        raise ValueError(f"the AWS configuration cannot be used: {error.strerror}") from None
     title = PurePosixPath(stored.key).name
     with tqdm(total=stored.size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
         version = {"VersionId": stored.version_id}
@@ -75,12 +91,15 @@ def _download(stored: StoredObject, path: Path, signature: dict[str, Any]) -> No
             if isinstance(error, BotoCoreError):  # some of them are
                 raise
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    path.touch()  # boto3 writes nothing if the answer holds nothing
 
 
 def _reason(error: Exception) -> str:
     """Return the message of an error in one line, without credentials."""
     if _shows_credentials(error):
         return "the credentials hold a character that is not allowed in credentials, such as a line end"
+    if isinstance(error, CredentialRetrievalError):  # it quotes whatever that program printed
+        return "the program or service that the AWS configuration names gave no credentials"
     return without_secrets(str(error))
 
 

@@ -28,13 +28,18 @@ REFUSED_CREDENTIALS = {
 WRONG_CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
 SECRETS = (
-    (re.compile(r"//\S*@"), "//"),  # user and password in the address of a server
+    # User and password in the address of a server, also of one without a scheme, or with a space in it.
+    (re.compile(r"//\S*@"), "//"),
+    (re.compile(r"//[^\s/]*:[^@]*@"), "//"),
+    (re.compile(r"[^\s:/]+:\S+@"), ""),
+    (re.compile(r"\?[^\s=?]+=\S+"), "?..."),  # tokens and signatures in an address
     (
         re.compile(r"\b(X-Amz-[\w-]+|AWSAccessKeyId|Signature|Credential)\s*[=:]\s*[^&\s,\"']+", re.IGNORECASE),
         r"\1=...",
     ),
     (re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}"), r"\1..."),  # ids of access keys: AWS IAM User Guide, "IAM identifiers"
 )
+UNRETRIEVED = "the program or service that the AWS configuration names gave no credentials"
 LOGGERS = ("botocore", "boto3", "s3transfer", "urllib3")
 
 _lock = threading.Lock()
@@ -52,6 +57,7 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
     permissions : the permissions that the action needs, such as "s3:GetObject"
     """
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
         with quiet_requests():
@@ -65,6 +71,12 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
         raise PackagingError(
             f"{location}: failed {action}, because the AWS credentials are missing or incomplete. Set AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ) from error
+    except (KeyError, ResponseParserError) as error:
+        _strip(error)
+        raise PackagingError(
+            f"{location}: failed {action}, because the answer is not that of S3 ({type(error).__name__}: {one_line(error)}). Is "
+            "AWS_ENDPOINT_URL right, or is there a proxy in between?"
         ) from error
     except (BotoCoreError, ValueError, OSError) as error:
         _strip(error)
@@ -90,6 +102,10 @@ def without_secrets(text: str) -> str:
 
 def _strip(error: BaseException) -> None:
     """Remove secrets from an exception, and the exceptions behind it: a traceback shows them all."""
+    from botocore.exceptions import CredentialRetrievalError
+
+    if isinstance(error, CredentialRetrievalError):  # it quotes whatever that program printed
+        error.args = (UNRETRIEVED,)
     error.args = tuple(without_secrets(part) if isinstance(part, str) else part for part in error.args)
     error.__cause__ = error.__context__ = None
     if hasattr(error, "kwargs"):  # of botocore's exceptions: what the message was made of

@@ -1,5 +1,6 @@
 """A bucket whose server fails for a while, or does not answer: the right bytes, or one line."""
 
+import re
 import time
 
 import pytest
@@ -94,6 +95,70 @@ def test_server_that_fails_for_good_is_one_line(proxy, monkeypatch):
     ) as error:
         read()
     assert "\n" not in str(error.value)
+
+
+def whole(content, start, etag):
+    """The way of a proxy that ignores which bytes it is asked for."""
+    return 200, {"ETag": etag}, content
+
+
+def early(content, start, etag):
+    size = len(content)
+    return 206, {"ETag": etag, "Content-Range": f"bytes {start - 4}-{size - 5}/{size}"}, content[start - 4 : size - 4]
+
+
+def late(content, start, etag):
+    size = len(content)
+    return 206, {"ETag": etag, "Content-Range": f"bytes {start + 4}-{size - 1}/{size}"}, content[start + 4 :]
+
+
+def unnamed(content, start, etag):
+    return 206, {"ETag": etag}, content[start:]
+
+
+def of_another_size(content, start, etag):
+    size = len(content)
+    return 206, {"ETag": etag, "Content-Range": f"bytes {start}-{size - 1}/{size + 1}"}, content[start:]
+
+
+def of_another_object(content, start, etag):
+    size = len(content)
+    return 206, {"ETag": '"another"', "Content-Range": f"bytes {start}-{size - 1}/{size}"}, content[start:]
+
+
+def page(content, start, etag):
+    return 200, {"Content-Type": "text/html"}, b"<html>Log in first</html>"
+
+
+@pytest.mark.parametrize("answer", [whole, early, late, unnamed, of_another_size, of_another_object, page])
+def test_answer_with_other_bytes_than_those_asked_for_is_refused(proxy, direct_client, content, answer):
+    etag = direct_client.head_object(Bucket="faulty", Key=NAME)["ETag"]
+    proxy.fault = lambda request: None if is_listing(request) else answer(content, 100_000, etag)
+
+    with (
+        pytest.raises(
+            PackagingError, match=rf"s3://faulty/{NAME}: the server was asked for bytes 100000-299999/300000"
+        ),
+        RawFile(open_storage("s3://faulty"), NAME, NAME).open() as file,
+    ):
+        file.seek(100_000)
+        file.read(200_000)
+
+    assert len([request for request in proxy.requests if not is_listing(request)]) == 1
+
+
+@pytest.mark.parametrize("removed", ["ETag", "Size"])
+def test_listing_without_what_s3_lists_is_one_line(proxy, removed):
+    entry = f"<Key>{NAME}</Key><ETag>&quot;x&quot;</ETag><Size>3</Size>"
+    listing = (
+        f"<ListBucketResult><Contents>{re.sub(f'<{removed}>.*</{removed}>', '', entry)}</Contents></ListBucketResult>"
+    )
+    proxy.fault = lambda request: (200, {"Content-Type": "application/xml"}, listing.encode())
+
+    with pytest.raises(
+        PackagingError, match=rf"s3://faulty/: failed to list .* not that of S3 \(KeyError: '{removed}'\)"
+    ):
+        read()
 
 
 def test_object_that_is_gone_is_one_line(proxy):

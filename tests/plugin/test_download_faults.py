@@ -92,6 +92,32 @@ def test_connection_that_is_cut_before_the_answer_is_survived(proxy, assert_load
     assert len(cuts) == 3
 
 
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("GET", refuse(412, "PreconditionFailed")),
+        ("GET", (204, {}, b"")),
+        ("GET", (200, {"Content-Type": "text/html"}, b"<html>Log in first</html>")),
+        ("HEAD", (200, {"Content-Length": "100000000", "ETag": '"another"'}, b"")),
+    ],
+)
+def test_server_that_does_not_answer_as_s3_is_named_in_one_line(proxy, cache_path, method, answer):
+    proxy.fault = lambda request: answer if request.method == method and "assy_" in request.name else None
+
+    with pytest.raises((ConnectionError, ValueError), match=r"^s3://brain/\S+ ") as caught:
+        load_assembly(NAME, "test", region="V4")
+
+    assert "\n" not in str(caught.value)
+    assert not [name for name in list_cached(cache_path) if "assy_" in name]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10])
+def test_content_counts_when_the_server_announces_another_size(proxy, assert_loads, n_bytes):
+    proxy.fault = lambda r: (200, {"Content-Length": str(n_bytes)}, b"") if r.method == "HEAD" else None
+
+    assert_loads()
+
+
 def test_stalled_connection_is_given_up_and_opened_again(proxy, assert_loads, monkeypatch):
     monkeypatch.setattr(downloading, "READ_SECONDS", 0.5)
     stalled = []

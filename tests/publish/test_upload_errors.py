@@ -45,6 +45,7 @@ FAULTS = {
     "500 for good": (s3_always(500, "InternalError", where=lambda r: r.puts()), "S3 keeps failing. What has been sent is kept"),
     "503 for good": (s3_always(503, "SlowDown", where=lambda r: r.method == "HEAD"), "S3 keeps failing"),
     "cut for good": (cut_what_is_put, "Is the network up.*run the same command again"),
+    "no ETag": (lambda r: (200, {"Content-Type": "text/html"}, b"") if r.method == "HEAD" else None, "KeyError: 'ETag'.*a proxy"),
     "elsewhere": (s3_always(400, "AuthorizationHeaderMalformed"), "another region"),
 }  # fmt: skip
 
@@ -63,6 +64,25 @@ def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, 
         return
     proxy.clear()
     upload("--accept-nsd-terms", status=0)
+    assert count_versions(s3) == ONE_VERSION_EACH
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>Log in first</html>",
+        b"<GetCallerIdentityResponse><GetCallerIdentityResult/></GetCallerIdentityResponse>",
+    ],
+)
+def test_answer_about_the_uploader_stops_no_upload(upload, s3, proxy, answer):
+    """It is only for a tag. A server that is not AWS has no such service, and answers anything."""
+    proxy.fault = lambda request: (
+        (200, {"Content-Type": "text/xml"}, answer) if b"GetCallerIdentity" in request.body else None
+    )
+
+    upload("--accept-nsd-terms", status=0)
+
     assert count_versions(s3) == ONE_VERSION_EACH
 
 

@@ -6,13 +6,13 @@ import io
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import PackagingError
-from ..s3_errors import explained
+from ..s3_errors import explained, without_secrets
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -217,6 +217,7 @@ class BucketFile(io.RawIOBase):
         )
         body, n_read = cast(Any, response["Body"]), 0  # its stubs ask for a file in place of a buffer
         try:
+            self._require_range(response, start, start + len(buffer) - 1)
             while n_read < len(buffer):
                 n = body.readinto(buffer[n_read : n_read + PIECE_BYTES])
                 if not n:
@@ -225,6 +226,16 @@ class BucketFile(io.RawIOBase):
                 yield n
         finally:
             body.close()
+
+    def _require_range(self, response: Mapping[str, Any], first: int, last: int) -> None:
+        """Refuse the answer of a server or a proxy that ignores which bytes of which object it was asked for."""
+        asked, answered = f"bytes {first}-{last}/{self._listed.size}", response.get("ContentRange", "no range")
+        if answered != asked or response.get("ETag", self._listed.etag) != self._listed.etag:
+            raise PackagingError(
+                f"{self._bucket.locate(self._path)}: the server was asked for {asked} of {self._listed.etag}, but answered with "
+                f"{without_secrets(str(answered))} of {without_secrets(str(response.get('ETag')))}. Is there a proxy in between, or "
+                "has the object changed? Start again, or download the files."
+            )
 
     def _page(self, number: int) -> bytes:
         if number not in self._pages:

@@ -17,10 +17,11 @@ import botocore.session
 from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from ..atomic import sha1_of
 from ..errors import PackagingError
-from ..s3_errors import error_code, explained, quiet_requests
+from ..s3_errors import error_code, explained, quiet_requests, without_secrets
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -100,9 +101,11 @@ def open_target(destination: str) -> UploadTarget:
         If the credentials, the bucket or the network do not work, or the bucket keeps no versions.
     """
     bucket, _, prefix = destination.removeprefix("s3://").strip("/").partition("/")
-    if not bucket or not all(re.fullmatch(r"[\w.!*'()-]+", part) for part in prefix.split("/") if prefix):
+    if not re.fullmatch(r"[\w.-]+", bucket) or not all(
+        re.fullmatch(r"[\w.!*'()-]+", part) for part in prefix.split("/") if prefix
+    ):
         raise PackagingError(
-            f"The bucket is {destination!r}, expected BUCKET or BUCKET/PREFIX, the prefix without empty parts or spaces."
+            f"The bucket is {without_secrets(destination)!r}, expected BUCKET or BUCKET/PREFIX, the prefix without empty parts or spaces."
         )
     with explained(f"s3://{bucket}", "to look at the bucket", "s3:GetBucketVersioning"):
         configured = botocore.session.get_session()
@@ -140,17 +143,17 @@ def look_up(target: UploadTarget, key: str, version_id: str | None = None) -> Ob
     try:
         with explained(target.url(key), "to look at the object", permissions):
             head = target.client.head_object(Bucket=target.bucket, Key=key, ChecksumMode="ENABLED", **version)
+            return ObjectVersion(
+                size=head["ContentLength"],
+                etag=head["ETag"],
+                version_id=head.get("VersionId", "null"),
+                checksum=head.get("ChecksumSHA1", ""),
+                sha1=head.get("Metadata", {}).get("sha1", ""),
+            )
     except PackagingError as error:
         if isinstance(error.__cause__, ClientError) and error_code(error.__cause__) in ("404", "NoSuchKey"):
             return None
         raise
-    return ObjectVersion(
-        size=head["ContentLength"],
-        etag=head["ETag"],
-        version_id=head.get("VersionId", "null"),
-        checksum=head.get("ChecksumSHA1", ""),
-        sha1=head.get("Metadata", {}).get("sha1", ""),
-    )
 
 
 def holds(target: UploadTarget, key: str, version: ObjectVersion, file: LocalFile) -> bool:
@@ -252,7 +255,7 @@ def _find_tagging(session: boto3.Session, region: str | None) -> str:
         with quiet_requests():
             sts = session.client("sts", region_name=region or "us-east-1", config=config)
             user = sts.get_caller_identity()["Arn"].split("/")[-1]
-    except (BotoCoreError, ClientError) as error:
+    except (BotoCoreError, ClientError, KeyError, ResponseParserError) as error:
         reason = error_code(error) if isinstance(error, ClientError) else type(error).__name__
         logger.warning("AWS does not say who uploads (%s), so the objects get no tag with the uploader.", reason)
         return ""
