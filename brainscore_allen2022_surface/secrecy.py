@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SECRETS = (
-    (re.compile(r"//\S*@"), "//"),  # user and password in the address of a server
+    # User and password in the address of a server, also of one without a scheme, or with a space in it.
+    (re.compile(r"//\S*@"), "//"),
+    (re.compile(r"//[^\s/]*:[^@]*@"), "//"),
+    (re.compile(r"[^\s:/]+:\S+@"), ""),
+    (re.compile(r"\?[^\s=?]+=\S+"), "?..."),  # tokens and signatures in an address
     (
         re.compile(r"\b(X-Amz-[\w-]+|AWSAccessKeyId|Signature|Credential)\s*[=:]\s*[^&\s,\"']+", re.IGNORECASE),
         r"\1=...",

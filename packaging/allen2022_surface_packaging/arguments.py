@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .nsd.facts import BETAS_VERSIONS, SUBJECTS, TERMS_URL, subject_name
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .recipe import NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS
+from .s3_errors import without_secrets
 
 USUAL_ORDER = """\
 the usual order:
@@ -53,6 +55,13 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         import argcomplete
 
         argcomplete.autocomplete(parser)
+    command_line = sys.argv[1:] if command_line is None else command_line
+    for argument in command_line:
+        if "://" in argument and without_secrets(argument) != argument:  # before it stands in a message
+            parser.error(
+                f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: credentials come "
+                "from the configuration of AWS"
+            )
     return parser.parse_args(command_line)
 
 

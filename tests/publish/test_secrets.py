@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.storage import open_storage
 from allen2022_surface_packaging.publish.s3 import open_target
 from allen2022_surface_packaging.s3_errors import without_secrets as packaging_without_secrets
 from brainscore_allen2022_surface.__main__ import main as plugin_main
@@ -63,6 +64,34 @@ def use_damaged_address(monkeypatch, tmp_path, proxy):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:{PASSWORD}/x@y z:port")
 
 
+def use_address_without_scheme(monkeypatch, tmp_path, proxy):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"user:{PASSWORD}@127.0.0.1:9")
+
+
+def use_password_with_space(monkeypatch, tmp_path, proxy):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://user:first {PASSWORD} /x@127.0.0.1:9")
+
+
+def use_token_in_address(monkeypatch, tmp_path, proxy):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:9/?token={TOKEN}&other={SECRET}")
+
+
+def use_failing_program(monkeypatch, tmp_path, proxy):
+    """botocore quotes all that the program prints."""
+    use_profile(monkeypatch, tmp_path, proxy)
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nprintf 'cannot refresh marker%s' Token0123== >&2\nexit 3\n")
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[profile program]\ncredential_process = {program}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "program")
+
+
+def use_missing_program(monkeypatch, tmp_path, proxy):
+    use_failing_program(monkeypatch, tmp_path, proxy)
+    (tmp_path / "program").unlink()
+
+
 def answer_with_request(monkeypatch, tmp_path, proxy):
     """S3 answers with the headers of the request, as it does when a signature is wrong."""
 
@@ -86,6 +115,11 @@ SETTINGS = [
     leave_out_secret,
     use_server_with_password,
     use_damaged_address,
+    use_address_without_scheme,
+    use_password_with_space,
+    use_token_in_address,
+    use_failing_program,
+    use_missing_program,
     answer_with_request,
     fail_for_good,
 ]
@@ -189,6 +223,34 @@ def test_no_exception_holds_a_credential(secrets, proxy, artifacts_path, tmp_pat
     assert_no_marker(secrets.text)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"https://b.s3.amazonaws.com/k?X-Amz-Signature={SECRET}&AWSAccessKeyId={KEY}",
+        f"https://user:{PASSWORD}@host/x?token={TOKEN}",
+        f"s3://user:{PASSWORD}@brain/nsd",
+        f"tcp://user:{PASSWORD}@127.0.0.1:9",
+    ],
+)
+def test_no_command_repeats_a_credential_in_an_address(secrets, release, tiny_tree, tmp_path, address):
+    recipe = ("--subjects", 1, "--name", "one")
+
+    for command in (
+        ("check", address),
+        ("build", address, tmp_path / "release", *recipe),
+        ("build", tiny_tree, tmp_path / "release", *recipe, "--scheduler", address),
+        ("verify", release, "--nsd-root", address),
+        ("verify", release, "--against", address),
+        ("upload", release, "--bucket", address, "--dry-run"),
+    ):
+        assert run(*command) == 2, command
+    for use_address in (open_storage, open_target):  # which may be called from Python
+        with pytest.raises(PackagingError) as caught:
+            use_address(address)
+        assert_no_marker(str(caught.value))
+    assert_no_marker(secrets.text)
+
+
 def test_loggers_have_their_levels_again(secrets, release, artifacts_path):
     before = [logging.getLogger(name).level for name in ("botocore", "boto3", "s3transfer", "urllib3")]
 
@@ -209,6 +271,9 @@ def test_loggers_have_their_levels_again(secrets, release, artifacts_path):
         f"Authorization: AWS4-HMAC-SHA256 Credential={KEY}/2026/us-east-1, Signature=markerSecret",
         f"x-amz-security-token:{TOKEN}",
         f"The key {KEY} does not exist",
+        f"Invalid endpoint: user:{PASSWORD}@127.0.0.1:9",
+        f"https://user:{PASSWORD} with space@host/x",
+        f"https://host/?token={TOKEN}&X-Amz-Signature=markerSecret",
     ],
 )
 def test_text_loses_its_secrets_and_keeps_the_rest(without_secrets, text):

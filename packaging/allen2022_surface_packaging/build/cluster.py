@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..errors import PackagingError, one_line
+from ..s3_errors import without_secrets
 from ..signals import postponed_signals
 
 if TYPE_CHECKING:
@@ -129,6 +131,10 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
 def _connect_to(scheduler: str) -> distributed.Client:
     import distributed
 
+    if re.search(r"[\s@]", scheduler):  # dask would try for a minute
+        raise PackagingError(
+            f"{without_secrets(scheduler)} is no address of a scheduler, expected one like tcp://host:8786."
+        )
     _hide_errors()
     try:
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from ..atomic import naming
 from ..errors import PackagingError
+from ..s3_errors import without_secrets
 from .bucket import Bucket, BucketFile
 
 
@@ -174,10 +175,12 @@ def open_storage(root: str | Path) -> Storage:
         If there is no folder at `root`, or the address does not name a bucket.
     """
     address = re.fullmatch(r"s3:/+([^/]+)/*(.*)", str(root))  # a Path has lost one of the two slashes
-    if address:
+    if address and re.fullmatch(r"[\w.-]+", address[1]):
         return Bucket(address[1], address[2].strip("/"))
     if re.match(r"[a-z0-9]+:/", str(root)):
-        raise PackagingError(f"{root} is not an NSD tree. Expected a folder, or s3://bucket or s3://bucket/prefix.")
+        raise PackagingError(
+            f"{without_secrets(str(root))} is not an NSD tree. Expected a folder, or s3://bucket or s3://bucket/prefix."
+        )
     folder = Path(root)
     if not folder.is_dir():
         raise PackagingError(f"{root} is not a folder. Expected an NSD tree: a folder in the official or flat layout.")
