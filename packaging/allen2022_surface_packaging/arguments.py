@@ -17,6 +17,8 @@ from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .recipe import NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS
 from .s3_errors import without_secrets
 
+LARGEST_SEED = 2**32 - 1
+
 USUAL_ORDER = """\
 the usual order:
   demo                       everything once, small, without NSD's files
@@ -101,10 +103,10 @@ def _add_simulate(command: argparse.ArgumentParser) -> None:
     _add_subjects(command, default=SUBJECTS, default_text="all 8")
     _add_number(command, "--sessions", help="sessions of the longest subject (default 4; with --expdesign 40)")
     _add_number(command, "--trials", help="trials per session (default 300; with --expdesign 750)")
-    _add_number(command, "--vertices", default=TreeSize.n_vertices, help="default %(default)s")
+    _add_number(command, "--vertices", most=10**6, default=TreeSize.n_vertices, help="default %(default)s")
     _add_number(command, "--image-size", default=TreeSize.image_size, help="in pixels (default %(default)s)")
     command.add_argument("--layout", choices=list(LAYOUTS), default=TreeSize.layout, help="default %(default)s")
-    command.add_argument("--seed", type=int, metavar="N", default=TreeSize.seed, help="default %(default)s")
+    _add_number(command, "--seed", least=0, most=LARGEST_SEED, default=TreeSize.seed, help="default %(default)s")
     command.add_argument(
         "--betas",
         nargs="+",
@@ -183,7 +185,7 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
         help="recompute values from these raw files, by independent code",
     )
     command.add_argument("--all", action="store_true", help="recompute every value (default: a sample of vertices)")
-    command.add_argument("--seed", type=int, metavar="N", help="seed of the sample (default 0)")
+    _add_number(command, "--seed", least=0, most=LARGEST_SEED, help="seed of the sample (default 0)")
     command.add_argument(
         "--against",
         metavar="RELEASE2|IDENTIFIER",
@@ -262,8 +264,24 @@ def _add_release(command: argparse.ArgumentParser) -> None:
     command.add_argument("release", metavar="RELEASE", type=_path, help="the folder of the release")
 
 
-def _add_number(command: argparse._ActionsContainer, option: str, *, default: int | None = None, help: str) -> None:
-    command.add_argument(option, type=_positive, metavar="N", default=default, help=help)
+def _add_number(
+    command: argparse._ActionsContainer,
+    option: str,
+    *,
+    least: int = 1,
+    most: int = 10_000,
+    default: int | None = None,
+    help: str,
+) -> None:
+    """Add a whole number. A larger one is a mistake, for which no machine has the memory."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most:,}, but got {value}")
+        return value
+
+    command.add_argument(option, type=number, metavar="N", default=default, help=help)
 
 
 def _add_recipe(command: argparse.ArgumentParser) -> None:
@@ -325,13 +343,6 @@ def _subjects(text: str) -> list[int]:
 
 def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {value}")
-    return value
 
 
 def _complete(action: argparse.Action, choices: Callable[..., list[str]]) -> None:

@@ -19,6 +19,7 @@ from .errors import PackagingError, one_line
 from .signals import postponed_signals
 
 HASH_BLOCK_BYTES = 2**20
+LARGEST_FILE_BYTES = 2**30  # of those that are read as a whole; in NSD and its releases, they have some megabytes
 PARTIAL_SUFFIX = ".partial"
 OLD_SECONDS = 24 * 60 * 60
 RENAME_NOREPLACE, RENAME_EXCHANGE, WORKING_FOLDER = 1, 2, -100  # of Linux's renameat2
@@ -166,8 +167,16 @@ def _close(descriptor: int) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """Return the content of a file. An `OSError` names the file, whether it cannot be opened, read or closed."""
+    """Return the content of a file. An `OSError` names the file, whether it cannot be opened, read or closed.
+
+    Raises
+    ------
+    PackagingError
+        If the file is far too large to be what is read as a whole: a table, an image, a text.
+    """
     with naming(path):
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise PackagingError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_FILE_BYTES:,}.")
         return path.read_bytes()
 
 

@@ -8,14 +8,15 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from . import arguments
-from .errors import PackagingError, describe_missing, describe_os_error, printable
+from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
 from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
-from .progress import shown_log
+from .progress import flush, shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 from .signals import ending_signals
@@ -31,25 +32,46 @@ def main(command_line: Sequence[str] | None = None) -> None:
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
-    options = arguments.parse(command_line)
     try:
+        options = arguments.parse(command_line)
         with shown_log(options.log_level), ending_signals():
             COMMANDS[options.command](options)
-        sys.exit(0)
+        status: str | int | None = 0
+    except SystemExit as error:
+        status = error.code
+    except BrokenPipeError:  # as in `check | head`
+        status = 1
     except PackagingError as error:
-        _fail(str(error))
+        status = _fail(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        _fail(describe_missing(error))
+        status = _fail(describe_missing(error))
+    except MemoryError as error:
+        status = _fail(
+            f"The memory of this machine is too small ({one_line(error)}). Close other programs, or ask for less."
+        )
     except OSError as error:
-        _fail(describe_os_error(error))
+        status = _fail(describe_os_error(error))
+    sys.exit(_flush_output(status))
 
 
-def _fail(message: str) -> None:
-    """Print an error as one line."""
-    print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
-    sys.exit(1)
+def _fail(message: str) -> int:
+    """Print an error as one line, and return the exit status."""
+    with suppress(OSError):  # of a stderr that is full or closed
+        print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return 1
+
+
+def _flush_output(status: str | int | None) -> str | int | None:
+    """Write what is left of the output, and return the exit status. Python itself would complain in words of its own."""
+    error = flush(sys.stdout)
+    if error is not None:
+        status = status or 1
+        if not isinstance(error, BrokenPipeError):
+            status = _fail(f"The output cannot be written: {describe_os_error(error)}")
+    flush(sys.stderr)
+    return status
 
 
 # Each command imports what it needs: all together take half a second, which nobody waits for to read a help text.

@@ -12,6 +12,7 @@ ADVICE = {
     errno.EACCES: "Change the permissions, or choose another folder.",
     errno.EPERM: "Change the permissions, or choose another folder.",
     errno.EROFS: "Choose a folder on another file system.",
+    errno.ESTALE: "Is the network disk still there? Start again.",
 }
 PROJECTS = {"PIL": "Pillow"}  # on PyPI, where the name is not that of the module
 
@@ -22,6 +23,13 @@ class PackagingError(Exception):
     The message is one line: what was found, what was expected, where, and what to do. The command line prints it and
     exits with status 1.
     """
+
+
+def raise_if_of_machine(error: BaseException, path: object) -> None:
+    """Raise an error again if the system cannot read the file at `path` now. Otherwise the file itself is at fault."""
+    if isinstance(error, OSError) and error.errno in ADVICE:
+        error.filename = error.filename or str(path)
+        raise error
 
 
 def one_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .errors import one_line
+from .errors import one_line, raise_if_of_machine
 
 
 def load_image(path: Path) -> Image.Image:
@@ -15,11 +15,14 @@ def load_image(path: Path) -> Image.Image:
     Raises
     ------
     ValueError
-        If the file cannot be read, is not an image, or is one of too many pixels.
+        If the file is not an image, or is one of too many pixels.
+    OSError
+        If the system cannot read the file.
     """
     try:
         with Image.open(path) as image:
             image.load()
             return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise_if_of_machine(error, path)
         raise ValueError(f"{path} is not an image ({one_line(error)}).") from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -75,6 +76,23 @@ def shown_log(level: int) -> Iterator[None]:
         package_logger.setLevel(previous_level)
 
 
+def flush(stream: TextIO | None) -> OSError | None:
+    """Write what a stream still holds, if it is open. If that fails, give it up, as well as all that follows.
+
+    Otherwise Python would try again whenever a process is started and at the end, and fail.
+    """
+    if stream is None:
+        return None
+    try:
+        stream.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return error
+    return None
+
+
 def format_seconds(seconds: float) -> str:
     """Write a duration for people, such as ``8 s``, ``2 min 5 s`` or ``1 h 20 min``."""
     whole = round(seconds)
@@ -97,12 +115,15 @@ class _LineHandler(logging.Handler):
     """Writes a line to stderr, and draws the bar below it again."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        if sys.stderr is not None:
+            with suppress(OSError):  # progress that cannot be shown, as on a full disk, stops no work
+                tqdm.write(self.format(record), file=sys.stderr)
+            flush(sys.stderr)
 
 
 def _hides_bars() -> bool | None:
     """Return tqdm's `disable`: None shows bars on a terminal only."""
-    return None if logger.isEnabledFor(logging.INFO) else True
+    return None if logger.isEnabledFor(logging.INFO) and sys.stderr is not None else True
 
 
 def _line_level(bar: tqdm[T]) -> int:

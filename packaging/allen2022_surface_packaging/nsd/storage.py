@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..atomic import naming
+from ..atomic import LARGEST_FILE_BYTES, naming
 from ..errors import PackagingError
 from ..s3_errors import without_secrets
 from .bucket import Bucket, BucketFile
@@ -160,8 +160,12 @@ class RawFile:
         Raises
         ------
         PackagingError
-            If the file is missing.
+            If the file is missing, or far too large to be read as a whole.
         """
+        if self.exists() and self.size() > LARGEST_FILE_BYTES:
+            raise PackagingError(
+                f"{self} has {self.size():,} bytes, expected at most {LARGEST_FILE_BYTES:,}. Download it again."
+            )
         with self.open() as file:
             return file.read()
 

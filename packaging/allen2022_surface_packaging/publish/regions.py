@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..build.assembly import VARIABLE_NAME, create_assembly, encode_columns
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import DIMENSIONS, UNREADABLE
 
 BLOCK_VALUES = 4 * 2**20  # 16 MiB of float32: it bounds the memory
@@ -95,4 +95,5 @@ def _opened(path: Path) -> Iterator[netCDF4.Dataset]:
     except UNREADABLE as error:
         if isinstance(error, OSError) and error.filename not in (None, str(path)):  # the file of a region fails
             raise
+        raise_if_of_machine(error, path)
         raise PackagingError(f"{path} cannot be read ({one_line(error)}). Build the release again.") from error

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..atomic import write_whole
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import SPLITS, UNREADABLE, Manifest, ReleaseFolder
 from .colours import ink_on, scale_colours
 from .cortex import cortex_content
@@ -94,6 +94,7 @@ def _readable(folder: ReleaseFolder) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
+        raise_if_of_machine(error, folder)
         raise PackagingError(
             f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
             f"`allen2022-surface verify {folder}` says what is wrong with it."

@@ -11,8 +11,8 @@ import numpy as np
 import xarray
 
 from ..apart import read_apart
-from ..arrays import DoubleArray, IntArray
-from ..errors import PackagingError, one_line
+from ..arrays import AnyArray, DoubleArray, IntArray
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, UNREADABLE, require_regular_file
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory of a comparison
@@ -47,6 +47,7 @@ def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
         read_apart(path.stat().st_size, lambda: _open(path, decode).close())
         return _open(path, decode)
     except UNREADABLE as error:
+        raise_if_of_machine(error, path)
         raise PackagingError(
             f"{path} cannot be read as a NetCDF file with one assembly ({one_line(error)}). Build the release again."
         ) from error
@@ -93,6 +94,31 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
         return np.empty((assembly.sizes["presentation"], 0))
     # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
     first, stop = int(columns.min()), int(columns.max()) + 1
-    values = assembly.variable.transpose("presentation", "neuroid", ...)[:, first:stop].values
-    time_bins = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-    return np.asarray(time_bins[:, columns - first, 0], dtype=np.float64)
+    return np.asarray(read_block(assembly, slice(first, stop))[:, columns - first], dtype=np.float64)
+
+
+def read_block(assembly: xarray.DataArray, columns: slice) -> AnyArray:
+    """Read the first time bin of neuroids that lie together.
+
+    Returns
+    -------
+    array of shape (n_presentations, n_columns)
+        Unitless, of the type that the file has.
+
+    Raises
+    ------
+    PackagingError
+        If the values cannot be read.
+    OSError
+        If the system cannot read the file.
+    """
+    path = assembly.encoding.get("source", "the assembly")
+    try:
+        values = assembly.variable.transpose("presentation", "neuroid", ...)[:, columns].values
+    except UNREADABLE as error:
+        raise_if_of_machine(error, path)
+        raise PackagingError(
+            f"{path} cannot be read ({one_line(error)}). Is the disk sound? If so, build the release again."
+        ) from error
+    first_time_bin: AnyArray = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))[:, :, 0]
+    return first_time_bin

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import DIMENSIONS, UNREADABLE
 from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
 from .differences import TOLERANCE, CellDifferences, Difference, compare_cells, merge_cells, name_rows
@@ -80,6 +80,7 @@ def compare_release(release_path: Path, other: str) -> Comparison:
             split_differences, filled[split] = _compare_assemblies(split, here, there)
             differences += split_differences + compare_stimuli(split, here, there)
     except UNREADABLE as error:
+        raise_if_of_machine(error, release_path)
         raise PackagingError(
             f"{release_path} and {other} cannot be compared ({one_line(error)}). `allen2022-surface verify` says what is "
             "wrong with each."

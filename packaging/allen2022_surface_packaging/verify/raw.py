@@ -19,7 +19,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHImage
 
 from ..arrays import AnyArray, DoubleArray, IntArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..nsd.storage import Folder, RawFile
 
 COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
@@ -38,10 +38,13 @@ def reading(file: RawFile, kind: str) -> Iterator[None]:
     ------
     PackagingError
         If the block raises one of `DAMAGES`.
+    OSError
+        If the system cannot read the file.
     """
     try:
         yield
     except DAMAGES as error:
+        raise_if_of_machine(error, file)
         raise PackagingError(f"{file} cannot be read as {kind} ({one_line(error)}). Download it again.") from error
 
 

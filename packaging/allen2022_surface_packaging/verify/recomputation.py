@@ -16,7 +16,7 @@ import pandas as pd
 import xarray
 
 from ..arrays import BoolArray, IntArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..nsd.tree import open_tree
 from ..progress import follow
 from ..release import SPLITS, Manifest, ReleaseFolder
@@ -96,6 +96,7 @@ def recompute_release(
         problems += [*find_input_problems(expected), *find_stimulus_problems(folder, expected)]
         return Recomputation(pd.DataFrame([result.row() for result in results]), problems)
     except DAMAGES as error:
+        raise_if_of_machine(error, release_path)
         raise PackagingError(
             f"{release_path} cannot be recomputed from {nsd_root} ({one_line(error)}). Do they belong together, and are both "
             "whole?"

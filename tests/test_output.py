@@ -1,0 +1,203 @@
+"""What a machine may lack while a command runs: a place for output, memory, file descriptors. One line, and no false blame."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allen2022_surface_packaging import atomic, cli
+from allen2022_surface_packaging.atomic import read_file
+from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe
+from support import hashes, run_cli
+
+HUGE_BYTES = 5 * 2**40
+SIZE = ("--subjects", "1", "--sessions", "2", "--trials", "30", "--vertices", "162", "--image-size", "8")
+
+
+@pytest.fixture(scope="module")
+def small_tree(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("small") / "nsd"
+    simulate_tree(root, TreeSize((1,), n_sessions=2, n_trials=30, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,)))
+    return root
+
+
+@pytest.fixture
+def tree_copy(small_tree, tmp_path) -> Path:
+    return Path(shutil.copytree(small_tree, tmp_path / "nsd"))
+
+
+@pytest.fixture(scope="module")
+def small_release(small_tree, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "release"
+    build_release(small_tree, path, make_recipe((1,), name="one"))
+    return path
+
+
+@pytest.fixture
+def release_copy(small_release, tmp_path) -> Path:
+    return Path(shutil.copytree(small_release, tmp_path / "release"))
+
+
+def run(arguments, redirection="", limit=None):
+    """Run the command line in a shell, with Python's own buffers, and return its status and its standard error."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = ["bash", "-c", f'"$@" {redirection}', "bash", sys.executable, "-m", "allen2022_surface_packaging"]
+    result = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        preexec_fn=limit and (lambda: resource.setrlimit(*limit)),
+    )
+    return result.returncode, result.stderr
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("arguments", [["recipes"], ["--help"], ["--version"], ["recipes", "show", "streams"]])
+def test_output_that_cannot_be_written_is_one_line(arguments):
+    line = (
+        "allen2022-surface: The output cannot be written: No space left on device. Free some space and start again.\n"
+    )
+
+    assert run(arguments, ">/dev/full") == (1, line)
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("redirection", ["| true", "| head -1"])
+def test_reader_of_output_may_leave(redirection):
+    status, stderr = run(["recipes", "show", "streams"], redirection)
+
+    assert (status, stderr) == (0, "")  # the status is that of the reader
+
+
+@pytest.mark.needs("bash")
+def test_output_may_be_closed():
+    assert run(["recipes"], ">&-") == (0, "")
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_work_is_done_when_progress_cannot_be_shown(small_tree, release_copy, tmp_path, redirection):
+    before = hashes(release_copy)
+
+    for command in (
+        ["simulate", tmp_path / "nsd", *SIZE],
+        ["build", tmp_path / "nsd", tmp_path / "built", "--subjects", 1, "--name", "one"],
+        ["verify", release_copy, "--nsd-root", small_tree, "--all"],
+        ["report", release_copy],
+    ):
+        assert run(command, redirection)[0] == 0, command
+
+    assert (tmp_path / "built" / "release.json").is_file()
+    assert before.items() <= hashes(release_copy).items()
+    assert json.loads((release_copy / "verify.json").read_text())["nsd_root"]["problems"] == []
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("n_descriptors", [7, 8, 9])
+def test_release_is_not_blamed_for_a_lack_of_descriptors(release_copy, n_descriptors):
+    (release_copy / "verify.json").write_text("{}")
+
+    status, stderr = run(["verify", release_copy], limit=(resource.RLIMIT_NOFILE, (n_descriptors, n_descriptors)))
+
+    if status:
+        assert status == 1
+        assert "Too many open files. Allow more open files" in stderr.splitlines()[-1]
+        assert (release_copy / "verify.json").read_text() == "{}"
+
+
+def test_lack_of_memory_is_one_line(monkeypatch):
+    def allocate(options):
+        np.empty(2**55)
+
+    monkeypatch.setitem(cli.COMMANDS, "recipes", allocate)
+
+    result = run_cli("recipes")
+
+    assert result.returncode == 1
+    start = "allen2022-surface: The memory of this machine is too small (Unable to allocate 256. PiB "
+    assert result.stderr.startswith(start)
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", -1, "must be from 0 to 4,294,967,295, but got -1"),
+        ("--trials", 0, "must be from 1 to 10,000, but got 0"),
+        ("--trials", 3 * 10**21, "must be from 1 to 10,000, but got 3000000000000000000000"),
+        ("--image-size", 999_999_999, "must be from 1 to 10,000, but got 999999999"),
+        ("--vertices", 10**11, "must be from 1 to 1,000,000, but got 100000000000"),
+    ],
+)
+def test_numbers_that_no_machine_has_the_memory_for_are_refused(tmp_path, option, value, message):
+    result = run_cli("simulate", tmp_path / "nsd", option, value)
+
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def make_huge(path: Path) -> None:
+    """Make a file of some terabytes, of which the disk holds nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.truncate(path, HUGE_BYTES)
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+@pytest.mark.parametrize("name", ["release.json", "verify.json"])
+def test_huge_file_of_a_release_is_named(release_copy, name, command):
+    make_huge(release_copy / name)
+
+    result = run_cli(command, release_copy)
+
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"allen2022-surface: {release_copy / name} has 5,497,558,138,880 bytes, expected at most")
+
+
+def test_huge_recipe_is_named(tmp_path):
+    make_huge(tmp_path / "recipe.toml")
+
+    result = run_cli("recipes", "check", tmp_path / "recipe.toml")
+
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"allen2022-surface: {tmp_path / 'recipe.toml'} has 5,497,558,138,880 bytes")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nsddata/experiments/nsd/nsd_expdesign.mat",
+        "nsddata/freesurfer/fsaverage/label/streams.mgz.ctab",
+        "nsddata/freesurfer/fsaverage/label/lh.Kastner2015.mgz",
+        "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.ncsnr.mgh",
+    ],
+)
+def test_huge_raw_file_is_named(tree_copy, path):
+    make_huge(tree_copy / path)
+
+    result = run_cli("check", tree_copy)
+
+    assert result.returncode == 1
+    assert f"{tree_copy / path} has 5,497,558,138,880 bytes" in result.stdout + result.stderr
+
+
+def test_largest_file_that_is_read_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "LARGEST_FILE_BYTES", 3)
+    (tmp_path / "three").write_bytes(b"123")
+    (tmp_path / "four").write_bytes(b"1234")
+
+    assert read_file(tmp_path / "three") == b"123"
+    with pytest.raises(PackagingError, match="four has 4 bytes, expected at most 3"):
+        read_file(tmp_path / "four")
