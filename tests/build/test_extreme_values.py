@@ -89,6 +89,27 @@ def test_planted_values_give_the_same_release_everywhere(small_tree, tmp_path, p
     assert_all_agree(root, tmp_path / "release")
 
 
+@pytest.mark.parametrize("n_others", [2, 6])
+def test_release_is_sound_when_a_vertex_is_constant_but_for_some_trials(small_tree, tmp_path, n_others):
+    """All other responses equal the mean, so that they are zero without having been filled."""
+    root = Path(shutil.copytree(small_tree, tmp_path / "nsd"))
+    train_ids = set(reference_release(root, (SUBJECT,))["train_ids"])
+    first_trials = {image: trial for trial, image in reversed([*enumerate(shown_images(root, SUBJECT, N_TRIALS))])}
+    others = [trial for image, trial in first_trials.items() if image in train_ids][:n_others]
+    for session, path in enumerate(session_files(root, SUBJECT, "lh")):
+        betas = open_betas(path)
+        betas[:] = 0
+        if session == 0:
+            betas[others[::2]], betas[others[1::2]] = 1, -1
+        betas.flush()
+
+    build_release(root, tmp_path / "release", RECIPE)
+
+    values = assert_all_agree(root, tmp_path / "release")["train"]
+    assert ((values == 0).sum(axis=0) == len(values) - n_others).any()
+    assert verify_release(tmp_path / "release") == []
+
+
 @pytest.mark.parametrize("value", [1e12, 1e30, 3e38])
 def test_session_becomes_constant_when_a_trial_that_is_not_used_is_huge(small_tree, tmp_path, value):
     """As in the published procedure, which keeps standardised trials in single precision."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
 
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify import assembly_soundness
@@ -160,6 +161,18 @@ def test_vertex_of_two_regions_has_one_noise_ceiling(neuroids, manifest, first, 
 
     assert len(problems) == n_problems
     assert all("for the same vertex" in problem for problem in problems)
+
+
+def test_squares_of_many_images_with_one_outlier_are_summed_exactly(rng):
+    """As of the 9,000 images that only one subject saw."""
+    values = rng.standard_normal((9000, 3, 1), dtype=np.float32)
+    values[0] = 1000
+    assembly = xarray.DataArray(values, dims=("presentation", "neuroid", "time_bin"))
+
+    moments = _Moments.of(assembly, "train")
+
+    expected = (values[:, :, 0].astype(np.float64) ** 2).sum(axis=0)
+    np.testing.assert_allclose(moments.total_of_squares, expected, rtol=1e-6)
 
 
 def test_first_value_that_is_not_finite_is_named(neuroids):

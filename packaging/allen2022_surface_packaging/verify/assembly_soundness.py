@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..apart import read_apart
-from ..arrays import DoubleArray, IntArray
-from ..errors import PackagingError, one_line
+from ..arrays import AnyArray, DoubleArray, IntArray
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..nsd.facts import (
     HEMISPHERES,
     N_REPETITIONS,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import xarray
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
+IMAGES_AT_A_TIME = 256
+LEAST_SQUARE_OF_AN_IMAGE = 0.5  # by which the sum of squares lacks an image; the rest is rounding
 VARIABLE_NAME = "data"
 NUMBER_KINDS = {VARIABLE_NAME: "float32", "nc_testset": "float64"}  # all other numbers are int64
 TEXT_COORDINATES = ("stimulus_id", "neuroid_id", "subject", "hemisphere", "region")
@@ -122,6 +124,7 @@ def _read_layout(path: Path, identifier: str, presentation_coordinates: list[str
     try:
         return read_apart(path.stat().st_size, read)
     except UNREADABLE as error:
+        raise_if_of_machine(error, path)
         raise PackagingError(
             f"{path} cannot be read as NetCDF ({one_line(error)}). Build the release again."
         ) from error
@@ -187,21 +190,26 @@ class _Moments:
     @classmethod
     def of(cls, assembly: xarray.DataArray, split: str) -> _Moments:
         """Read an assembly, some neuroids at a time."""
+        from .assemblies import read_block  # here, because it imports xarray
+
         n_repetitions = N_REPETITIONS if split == "test" else 1
         n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
         total, total_of_squares = np.zeros(n_neuroids), np.zeros(n_neuroids)
         n_zeros, invalid_rows = np.zeros(n_neuroids, dtype=np.int64), np.full(n_neuroids, -1)
         for start in range(0, n_neuroids, NEUROIDS_AT_A_TIME):
             block = slice(start, start + NEUROIDS_AT_A_TIME)
-            values = assembly.variable[:, block, 0].values
+            values = read_block(assembly, block)
             if np.count_nonzero(values) < values.size:  # a second pass, with the axis, is several times slower
                 n_zeros[block] = n_presentations - np.count_nonzero(values, axis=0)
-            images = values
+            images: AnyArray = values
             with np.errstate(over="ignore", invalid="ignore"):
                 if n_repetitions > 1 and n_presentations % n_repetitions == 0:
-                    images = sum(values[i::n_repetitions] for i in range(n_repetitions)) / np.float32(n_repetitions)
+                    images = np.add.reduce([values[i::n_repetitions] for i in range(n_repetitions)])
+                    images /= np.float32(n_repetitions)
                 total[block] = images.sum(axis=0, dtype=np.float64)
-                total_of_squares[block] = np.einsum("ij,ij->j", images, images)
+                for start_row in range(0, len(images), IMAGES_AT_A_TIME):  # single precision holds a short sum
+                    part = images[start_row : start_row + IMAGES_AT_A_TIME]
+                    total_of_squares[block] += np.einsum("ij,ij->j", part, part)
             if not np.isfinite(total[block]).all():
                 invalid = ~np.isfinite(values)
                 invalid_rows[block] = np.where(invalid.any(axis=0), invalid.argmax(axis=0), -1)
@@ -340,13 +348,17 @@ def _find_filled_problems(
 ) -> Iterator[str]:
     """Compare the counts of filled values with the zeros in the assemblies.
 
-    A value that was filled is zero. A vertex that is constant is zero as well, but in every presentation. So the number of
-    zeros is an upper bound, and the number of zeros beside other values is a lower bound.
+    A value that was filled is zero. A vertex that is constant is zero as well, but in every presentation. So the number of zeros
+    is an upper bound, and the number of zeros beside other values is a lower bound. A vertex that is constant but for a few
+    presentations is zero in most others, because they equal the mean; it is filled only if its squares say that images are
+    missing: their sum is the number of images over which it was standardised.
     """
-    zeros = pd.DataFrame(
-        {f"{split} most": m.n_zeros for split, m in moments.items()}
-        | {f"{split} least": np.where(m.n_zeros < m.n_presentations, m.n_zeros, 0) for split, m in moments.items()}
-    )
+    _, squares, n_images = _sum_images(manifest, moments)
+    lacks_images = n_images - squares > LEAST_SQUARE_OF_AN_IMAGE
+    zeros = pd.DataFrame({f"{split} most": m.n_zeros for split, m in moments.items()})
+    for split, m in moments.items():
+        is_filled = (m.n_zeros < m.n_presentations) & (lacks_images | (2 * m.n_zeros < m.n_presentations))
+        zeros[f"{split} least"] = np.where(is_filled, m.n_zeros, 0)
     for bound in ("most", "least"):
         zeros[f"neuroids {bound}"] = (zeros[[f"{split} {bound}" for split in SPLITS]] > 0).any(axis=1).astype(np.int64)
     sums = zeros.groupby([neuroids.subject, neuroids.region]).sum()
@@ -369,6 +381,18 @@ def _find_filled_problems(
                 yield f"{folder.manifest_path.name} contradicts itself about the filled values of {subject} {region}: {count}."
 
 
+def _standardised_splits(manifest: Manifest) -> tuple[str, ...]:
+    """Return the splits over whose images a recipe standardises each neuroid."""
+    return ("train",) if manifest.recipe.standardize_on == "train" else SPLITS
+
+
+def _sum_images(manifest: Manifest, moments: dict[str, _Moments]) -> tuple[DoubleArray, DoubleArray, int]:
+    """Return the sums and the sums of squares over the images that were standardised together, and their number."""
+    parts = [moments[split] for split in _standardised_splits(manifest)]
+    total = np.add.reduce([part.total for part in parts])
+    return total, np.add.reduce([part.total_of_squares for part in parts]), sum(part.n_images for part in parts)
+
+
 def _find_standard_problems(
     folder: ReleaseFolder, manifest: Manifest, neuroids: pd.DataFrame, moments: dict[str, _Moments]
 ) -> Iterator[str]:
@@ -377,13 +401,12 @@ def _find_standard_problems(
     Neuroids with a zero are left out: a zero may have been filled. If all images are standardised together, their averages
     are those of the three repetitions only in NSD's own sessions, because another design may show an image more often.
     """
-    splits = ("train",) if manifest.recipe.standardize_on == "train" else SPLITS
+    splits = _standardised_splits(manifest)
     if len(splits) > 1 and (manifest.from_region_assemblies or manifest.n_trials_per_session != N_TRIALS_PER_SESSION):
         return
-    n_images = sum(moments[split].n_images for split in splits)
-    mean = sum((moments[split].total for split in splits), np.zeros(len(neuroids))) / n_images
-    squares = sum((moments[split].total_of_squares for split in splits), np.zeros(len(neuroids))) / n_images
-    deviation = np.sqrt(np.maximum(squares - mean**2, 0))
+    total, squares, n_images = _sum_images(manifest, moments)
+    mean = total / n_images
+    deviation = np.sqrt(np.maximum(squares / n_images - mean**2, 0))
     is_complete = np.all([moment.n_zeros == 0 for moment in moments.values()], axis=0)
     is_wrong = is_complete & ((np.abs(mean) > STANDARD_TOLERANCE) | (np.abs(deviation - 1) > STANDARD_TOLERANCE))
     columns = np.flatnonzero(is_wrong)
