@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -22,21 +23,39 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
     The exit status is 0 if the command is done, 1 if it fails or `doctor` finds a problem, and 2 for wrong usage.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for letters in paths that its encoding lacks
     options = _parse(command_line)
     warnings.simplefilter("ignore", SimulatedDataWarning)  # `list` and `doctor` say it themselves
     try:
         status = COMMANDS[options.command](options)
-        sys.stdout.flush()
     except BrokenPipeError:  # as in `list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except (OSError, ValueError) as error:
-        print(f"brainscore_allen2022_surface: {' '.join(str(error).split())}", file=sys.stderr)
+    except (OSError, ValueError, MemoryError) as error:
+        print(f"brainscore_allen2022_surface: {_printable(str(error))}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
         print("brainscore_allen2022_surface: Interrupted.", file=sys.stderr)
         status = INTERRUPTED
-    sys.exit(status)
+    sys.exit(_flush_output(status))
+
+
+def _flush_output(status: int) -> int:
+    """Write what is left of the output, and return the exit status. Python itself would complain in words of its own."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"brainscore_allen2022_surface: The output cannot be written ({error.strerror}).", file=sys.stderr)
+        return status or 1
+    return status
+
+
+def _printable(text: str) -> str:
+    """Return a text in one line, whatever a name in it holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def _link(options: argparse.Namespace) -> int:

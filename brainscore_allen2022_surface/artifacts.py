@@ -8,7 +8,7 @@ import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from .files import require_file
+from .files import read_small_file
 
 SHIPPED_PATH = Path(__file__).with_name("artifacts.json")
 ADVICE = "Install the plugin again, or upload the release."
@@ -71,9 +71,9 @@ def read_artifacts(path: Path) -> dict[str, StoredDataset]:
     ValueError
         If the file is damaged.
     """
-    require_file(path, ADVICE)
+    content = read_small_file(path, ADVICE)
     try:
-        return _parse_artifacts(json.loads(path.read_text(encoding="utf-8")))
+        return _parse_artifacts(json.loads(content.decode()))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}). {ADVICE}") from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import time
 import zlib
@@ -21,7 +22,7 @@ from .archives import ARCHIVE_ERRORS, list_entries
 from .artifacts import StoredObject
 from .downloading import download
 from .environment import CACHE_VARIABLE, cache_path
-from .files import LocalFile, LocalFolder, passes, require_file, sha1_of, stamp, temporary_path
+from .files import LocalFile, LocalFolder, naming, passes, require_file, sha1_of, stamp, temporary_path
 
 ABANDONED_SECONDS = 24 * 3600
 RELEASE_STAMPS = ".allen2022_surface"  # stamps of files outside of the cache
@@ -44,7 +45,7 @@ def local_file(file: LocalFile | StoredObject) -> Path:
         return fetch(file)
     path = file.path
     require_file(path, "Build the release again.")
-    stamp_name = hashlib.sha1(f"{path.resolve()} {file.sha1}".encode()).hexdigest()
+    stamp_name = hashlib.sha1(os.fsencode(path.resolve()) + f" {file.sha1}".encode()).hexdigest()
     if not passes([path], cache_path() / RELEASE_STAMPS / stamp_name, lambda: sha1_of(path) == file.sha1):
         raise ValueError(
             f"{path} is damaged: its SHA-1 is {sha1_of(path)}, expected {file.sha1} as in release.json. "
@@ -206,7 +207,7 @@ def _restore(archive: ZipFile, entry: ZipInfo, folder: Path) -> None:
 
 def _extract(archive: ZipFile, entry: ZipInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(entry) as source, path.open("wb") as target:
+    with naming(path), archive.open(entry) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target)
 
 

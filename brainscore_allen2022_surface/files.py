@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import stat
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK_BYTES = 2**20
+LARGEST_SMALL_FILE_BYTES = 2**30  # those of the published data have less than a megabyte
 STAMP_BYTES = 40  # a SHA-1 in hexadecimal
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -62,10 +64,61 @@ def require_file(path: Path, advice: str) -> None:
         raise ValueError(f"{path} is {kind}, expected a regular file. {advice}")
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add `path` to an error of the system that names no file: those of reads, writes and closes do not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextlib.contextmanager
+def system_errors_explained() -> Iterator[None]:
+    """Turn an error of the system into a ValueError of one line. What is missing, and connections, keep their classes.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be read or written, such as without permission, without space, or on a disk that fails.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ConnectionError):
+        raise
+    except OSError as error:
+        place = error.filename or "a file"
+        raise ValueError(
+            f"{place} cannot be read or written ({error.strerror or error}). Look at its permissions, the space that is left, and "
+            "the disk; then load again."
+        ) from error
+
+
+def read_small_file(path: Path, advice: str) -> bytes:
+    """Read a file that is read as a whole, such as a manifest.
+
+    Parameters
+    ----------
+    advice : what to do if it cannot be read
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `require_file`. ValueError also if the file is far too large.
+    """
+    require_file(path, advice)
+    n_bytes = path.stat().st_size
+    if n_bytes > LARGEST_SMALL_FILE_BYTES:
+        raise ValueError(f"{path} has {n_bytes:,} bytes, expected at most {LARGEST_SMALL_FILE_BYTES:,}. {advice}")
+    with naming(path):
+        return path.read_bytes()
+
+
 def sha1_of(path: Path) -> str:
     """Return the SHA-1 of a file, in hexadecimal."""
     digest = hashlib.sha1()
-    with path.open("rb", buffering=0) as file:
+    with naming(path), path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
@@ -105,7 +158,8 @@ def _state(paths: Iterable[Path]) -> str:
     digest = hashlib.sha1()
     for path in paths:
         status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+        state = f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
+        digest.update(os.fsencode(path.name) + state.encode())
     return digest.hexdigest()
 
 

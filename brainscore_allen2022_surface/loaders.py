@@ -12,7 +12,7 @@ from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from .artifacts import StoredObject
 from .assemblies import explained, read_responses
 from .cache import is_cached, local_file
-from .files import LocalFile
+from .files import LocalFile, system_errors_explained
 from .sources import DatasetFiles, Source, default_source, find_files
 from .stimuli import ADVICE, read_stimulus_set
 
@@ -44,11 +44,13 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     ConnectionError
         If a download fails.
     ValueError
-        If there is no such split, the assembly has no such region, or a file is damaged: its SHA-1 is checked.
+        If there is no such split, the assembly has no such region, a file is damaged (its SHA-1 is checked), or the system
+        cannot read or write a file.
     """
-    files = find_files(name, split, default_source() if source is None else source)
-    stimulus_set = read_stimulus_set(files, f"{name}.{split}")
-    path = local_file(assembly_file(files, region))
+    with system_errors_explained():
+        files = find_files(name, split, default_source() if source is None else source)
+        stimulus_set = read_stimulus_set(files, f"{name}.{split}")
+        path = local_file(assembly_file(files, region))
     responses = read_responses(path, split, region)
     _require_stimuli(path, responses, stimulus_set)
     with explained(path):
@@ -79,8 +81,9 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     FileNotFoundError, ConnectionError, ValueError
         As `load_assembly`.
     """
-    files = find_files(name, split, default_source() if source is None else source)
-    return read_stimulus_set(files, f"{name}.{split}")
+    with system_errors_explained():
+        files = find_files(name, split, default_source() if source is None else source)
+        return read_stimulus_set(files, f"{name}.{split}")
 
 
 def assembly_file(files: DatasetFiles, region: str | None) -> LocalFile | StoredObject:

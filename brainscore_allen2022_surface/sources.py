@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from .artifacts import SHA1, SHIPPED_PATH, StoredDataset, StoredObject, read_artifacts
 from .environment import ARTIFACTS_VARIABLE, RELEASE_VARIABLE, expanded, named_path
-from .files import LocalFile, LocalFolder, require_file
+from .files import LocalFile, LocalFolder, read_small_file, require_file
 
 MANIFEST_NAME = "release.json"
 SPLITS = ("train", "test")
@@ -192,8 +192,16 @@ def _find_release(name: str, folder: Path) -> _Release:
 
 def list_releases(folder: Path) -> list[Path]:
     """List the releases in a folder: the folder itself, and those of its subfolders that are not hidden."""
-    visible_folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [path for path in (folder, *visible_folders) if (path / MANIFEST_NAME).exists()]
+    paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _holds_manifest(path))
+    return [folder, *paths] if (folder / MANIFEST_NAME).exists() else paths
+
+
+def _holds_manifest(path: Path) -> bool:
+    """Return whether a path is that of a release. Folders of others, such as lost+found, may not be looked into."""
+    try:
+        return path.is_dir() and (path / MANIFEST_NAME).exists()
+    except OSError:
+        return False
 
 
 def describe_release(path: Path) -> tuple[str, bool]:
@@ -210,9 +218,9 @@ def describe_release(path: Path) -> tuple[str, bool]:
 
 def _read_release(path: Path) -> _Release:
     manifest_path = path / MANIFEST_NAME
-    require_file(manifest_path, REBUILD)
+    content = read_small_file(manifest_path, REBUILD)
     try:
-        match json.loads(manifest_path.read_text(encoding="utf-8")):
+        match json.loads(content.decode()):
             case {"name": str(name), "files": dict(files), **others}:
                 records = {file_name: _record(record) for file_name, record in files.items()}
                 return _Release(path, _name(name), records, _flag(others.get("simulated", False)))

@@ -8,7 +8,7 @@ import pandas as pd
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 
 from .cache import local_file, local_folder
-from .files import LocalFolder, require_file
+from .files import LocalFolder, naming, require_file
 from .markers import SEPARATOR, hash_images, image_marker
 from .sources import DatasetFiles
 
@@ -55,7 +55,8 @@ def read_stimulus_set(files: DatasetFiles, key: str) -> StimulusSet:
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a stimulus table, and check what loading needs."""
     try:
-        table = pd.read_csv(path)
+        with naming(path):
+            table = pd.read_csv(path)
         if FILE_NAME not in table and RELEASED_FILE_NAME in table:
             # brainio needs this column; the table of a release has only image_file_name
             table.insert(1, FILE_NAME, table[RELEASED_FILE_NAME])

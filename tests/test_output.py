@@ -193,6 +193,23 @@ def test_huge_raw_file_is_named(tree_copy, path):
     assert f"{tree_copy / path} has 5,497,558,138,880 bytes" in result.stdout + result.stderr
 
 
+def test_name_that_is_not_text_is_refused(tmp_path):
+    result = run_cli("simulate", tmp_path / os.fsdecode(b"x\xffy"), *SIZE)
+
+    assert result.returncode == 2
+    assert f"error: the name '{tmp_path}/x\\udcffy' is not text in UTF-8" in result.stderr
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8:strict"])
+def test_output_in_an_encoding_without_the_letters_of_a_name(tmp_path, encoding, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+
+    assert run(["simulate", "-q", tmp_path / "\u0159", *SIZE]) == (0, "")
+    assert run(["check", tmp_path / "\u0159"])[1].startswith("allen2022-surface: ")  # other subjects are missing
+    assert run(["recipes", "show", "streams"]) == (0, "")
+
+
 def test_largest_file_that_is_read_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "LARGEST_FILE_BYTES", 3)
     (tmp_path / "three").write_bytes(b"123")

@@ -59,6 +59,8 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     command_line = sys.argv[1:] if command_line is None else command_line
     for argument in command_line:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):  # as Python keeps bytes that are not text
+            parser.error(f"the name {ascii(argument)} is not text in UTF-8, which the NetCDF library needs. Rename it")
         if "://" in argument and without_secrets(argument) != argument:  # before it stands in a message
             parser.error(
                 f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: credentials come "

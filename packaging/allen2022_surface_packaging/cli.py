@@ -16,7 +16,7 @@ from . import arguments
 from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
 from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
-from .progress import flush, shown_log
+from .progress import escape_what_cannot_be_written, flush, shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 from .signals import ending_signals
@@ -32,6 +32,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
+    escape_what_cannot_be_written(sys.stdout)
     try:
         options = arguments.parse(command_line)
         with shown_log(options.log_level), ending_signals():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -74,6 +75,12 @@ def shown_log(level: int) -> Iterator[None]:
     finally:
         package_logger.removeHandler(handler)
         package_logger.setLevel(previous_level)
+
+
+def escape_what_cannot_be_written(stream: object) -> None:
+    """Let a stream escape letters that its encoding lacks, as Python does on stderr, in place of raising an exception."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def flush(stream: TextIO | None) -> OSError | None:

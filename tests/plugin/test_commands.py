@@ -116,6 +116,23 @@ def test_output_that_nobody_reads_is_no_error():
     assert "Exception" not in result.stderr
 
 
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize(
+    ("redirection", "status", "line"),
+    [
+        (">/dev/full", 1, "brainscore_allen2022_surface: The output cannot be written (No space left on device).\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line(redirection, status, line):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = f"{sys.executable} -m brainscore_allen2022_surface list {redirection}"
+
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+
+    assert (result.returncode, result.stderr) == (status, line)
+
+
 # --- doctor ----------------------------------------------------------------------------------------------------------------
 
 

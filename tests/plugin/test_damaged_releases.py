@@ -1,5 +1,7 @@
 """A release on disk that is damaged: one line that names the file, and never wrong data, a hang or another exception."""
 
+import contextlib
+import errno
 import json
 import os
 import socket
@@ -116,6 +118,86 @@ def test_unchanged_assembly_of_a_release_is_not_hashed_again(release, monkeypatc
     monkeypatch.setattr(cache, "sha1_of", lambda path: pytest.fail(f"{path} was hashed again"))
 
     load_assembly(NAME, "test", region="V4", source=release)
+
+
+class FailingFile(contextlib.nullcontext):
+    """A file on a disk that fails."""
+
+    def read(self, _):
+        fail()
+
+
+def fail(*_):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def failing_for(path, place, function):
+    """Return a function like that of a class or module, which fails for one path."""
+    original = getattr(place, function)
+
+    def call(given, *arguments, **options):
+        if given != path:
+            return original(given, *arguments, **options)
+        if function != "open":
+            fail()
+        file = FailingFile()
+        file.enter_result = file
+        return file
+
+    return call
+
+
+@pytest.mark.parametrize("kind", ["assembly", "table", "manifest", "image"])
+@pytest.mark.parametrize("load", [load_assembly, load_stimulus_set])
+def test_file_that_the_disk_does_not_give_is_named(release_copy, monkeypatch, kind, load):
+    if (kind, load) == ("assembly", load_stimulus_set):
+        return  # which reads no assembly
+    names = {"assembly": ASSEMBLY, "table": TABLE, "manifest": MANIFEST, "image": first_image(release_copy)}
+    path = release_copy / names[kind]
+    for place, function in ((Path, "open"), (Path, "read_bytes"), (pd, "read_csv")):
+        monkeypatch.setattr(place, function, failing_for(path, place, function))
+
+    with pytest.raises(
+        ValueError, match=r"cannot be read or written \(Input/output error\)\. Look at its perm"
+    ) as error:
+        load(NAME, "test", source=release_copy)
+    assert str(error.value).startswith(f"{path} ")
+
+
+def test_folder_of_others_beside_releases_is_ignored(release, tmp_path, monkeypatch):
+    """Such as lost+found. The tests may run as a user who may look into every folder."""
+    (tmp_path / "release").symlink_to(release)
+    (tmp_path / "lost+found").mkdir()
+    exists = Path.exists
+
+    def refuse(path):
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+
+    assert load_assembly(NAME, "test", region="V4", source=tmp_path).sizes["time_bin"] == 1
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "artifacts.json"])
+def test_huge_file_is_refused_and_never_read(release_copy, name):
+    path = release_copy / name
+    path.touch()
+    os.truncate(path, 5 * 2**40)
+
+    with pytest.raises(ValueError, match=rf"^{path} has 5,497,558,138,880 bytes, expected at most 1,073,741,824\. "):
+        load_assembly(NAME, "test", source=release_copy if name == MANIFEST else path)
+
+
+def test_folder_whose_name_is_not_text_is_named(release, tmp_path):
+    """The library for NetCDF needs a name in UTF-8."""
+    path = tmp_path / os.fsdecode(b"x\xffy")
+    path.symlink_to(release)
+
+    with pytest.raises(ValueError, match="cannot be read as an assembly .* surrogates not allowed") as error:
+        load_assembly(NAME, "test", region="V4", source=path)
+    assert str(error.value).startswith(str(path / ASSEMBLY))
 
 
 def test_release_loads_without_a_place_for_stamps(release, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -137,7 +138,7 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
     write_stimuli(plan, folder)
     # In the cache, which every worker sees, and named after the release, so that two builds do not share it.
-    name = f"values-{hashlib.sha1(str(folder.path).encode()).hexdigest()[:12]}"
+    name = f"values-{hashlib.sha1(os.fsencode(folder.path)).hexdigest()[:12]}"
     with scratch_folder(cache.path, name) as scratch:
         subjects = workers.run(compute_subject, _plan_subjects(plan, cache, scratch))
         assemblies = write_assemblies(plan, subjects, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -233,7 +234,7 @@ def _key(session: Session) -> str:
         file = session.betas[hemisphere]
         if not file.exists():
             raise PackagingError(f"{file} is missing. Download it.")
-        key.update(file.stamp().encode())
+        key.update(os.fsencode(file.stamp()))
     return f"{subject_name(session.subject)}_session{session.number:02d}_{key.hexdigest()[:20]}"
 
 
