@@ -432,3 +432,9 @@ def test_any_part_that_is_missing_or_unknown_is_a_fault(recipe, data):
 
     assert sum(f"mine.toml: {key} is missing, expected" in fault for fault in faults) == 1
     assert sum("is unknown, expected only name, description" in fault for fault in faults) == (unknown != key)
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/recipe.toml", "~/missing.toml"])
+def test_recipe_in_a_home_folder_that_is_not_there_is_named(name):
+    with pytest.raises(PackagingError, match=f"^{name} is neither a recipe file nor the name of a recipe that ships"):
+        read_recipe(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +36,9 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
     if name_or_path in list_recipes():
         file_name = f"{name_or_path}{SUFFIX}"
         return file_name, (SHIPPED / file_name).read_text(encoding="utf-8")
-    path = Path(name_or_path).expanduser()
+    path = Path(name_or_path)
+    with suppress(RuntimeError):  # of a user who does not exist, so that there is no such file
+        path = path.expanduser()
     if not path.is_file():
         raise PackagingError(
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."

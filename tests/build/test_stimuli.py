@@ -143,12 +143,20 @@ def test_no_origin_is_needed(plan, image_file, tmp_path):
     assert list(pd.read_csv(folder.stimulus_table_path("test"))) == ["stimulus_id", "nsd_id", "image_file_name"]
 
 
+def encode_image(suffix, colour=0, mode="RGB"):
+    """Return the content of a small image file."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (colour, 128, 255)).convert(mode).save(buffer, {"png": "PNG", "jpg": "JPEG"}[suffix])
+    return buffer.getvalue()
+
+
 @pytest.fixture
 def extracted_plan(plan):
     """A plan whose images an earlier packaging extracted; some are JPEG, and imgBrick is missing."""
     suffixes = dict(zip(ALL_IDS, ("png", "jpg", "png", "jpg", "png"), strict=True))
     contents = {
-        f"brainscore/stimuli_train/stimulus_{i}.{suffix}": f"image {i}".encode() for i, suffix in suffixes.items()
+        f"brainscore/stimuli_train/stimulus_{i}.{suffix}": encode_image(suffix, colour=i)
+        for i, suffix in suffixes.items()
     }
     tree = NSDTree(Memory(contents), OFFICIAL)
     files = {i: tree.storage.file(path) for i, path in zip(ALL_IDS, contents, strict=True)}
@@ -160,8 +168,8 @@ def test_extracted_images_are_copied_under_the_name_of_the_stimulus(extracted_pl
         folder = write(extracted_plan, tmp_path)
 
     assert {path.name: path.read_bytes() for path in folder.stimuli_path("test").iterdir()} == {
-        "nsd_00000.png": b"image 0",
-        "nsd_00007.jpg": b"image 7",
+        "nsd_00000.png": encode_image("png", 0),
+        "nsd_00007.jpg": encode_image("jpg", 7),
     }
     names = pd.read_csv(folder.stimulus_table_path("train")).image_file_name.tolist()
     assert names == ["nsd_00002.jpg", "nsd_00005.png", "nsd_00009.png"]
@@ -169,6 +177,33 @@ def test_extracted_images_are_copied_under_the_name_of_the_stimulus(extracted_pl
         "stimuli_train: 3 images copied",
         "stimuli_test: 2 images copied",
     ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "message"),
+    [
+        ("png", b"", "cannot be read"),
+        ("jpg", b"\xff\xd8 no image", "cannot be read"),
+        ("png", encode_image("png")[:-30], "cannot be read"),
+        ("jpg", encode_image("jpg")[:-100], "cannot be read"),
+        ("png", encode_image("jpg"), "is a file of JPEG with RGB pixels"),
+        ("jpg", encode_image("png"), "is a file of PNG with RGB pixels"),
+        ("png", encode_image("png", mode="L"), "is a file of PNG with L pixels"),
+        ("png", encode_image("png", mode="RGBA"), "is a file of PNG with RGBA pixels"),
+        ("png", encode_image("png", mode="P"), "is a file of PNG with P pixels"),
+        ("jpg", encode_image("jpg", mode="CMYK"), "is a file of JPEG with CMYK pixels"),
+    ],
+)
+def test_damaged_extracted_image_is_refused(plan, tmp_path, suffix, content, message):
+    tree = NSDTree(Memory({f"stimulus.{suffix}": content}), OFFICIAL)
+    files = dict.fromkeys(ALL_IDS, tree.storage.file(f"stimulus.{suffix}"))
+
+    kind = {"png": "PNG", "jpg": "JPEG"}[suffix]
+    with pytest.raises(
+        PackagingError,
+        match=rf"stimulus\.{suffix} {message}.*, expected an image of {kind} with RGB pixels\. Extract it",
+    ):
+        write(replace(plan, tree=tree, extracted_images=files), tmp_path)
 
 
 def test_extracted_images_are_counted_in_the_log(plan, tmp_path, caplog):
@@ -192,9 +227,9 @@ def test_tables_of_any_split_agree_with_plain_lists(whole_plan, tmp_path_factory
     coco_ids = {i: data.draw(st.integers(1, 10**6)) for i in nsd_ids}
     boxes = {i: data.draw(st.tuples(*[st.sampled_from([0.0, 0.125, 0.5])] * 4)) for i in nsd_ids}
     rows = {i: f'{i},{coco_ids[i]},val2017,"{boxes[i]}"' for i in data.draw(st.permutations(nsd_ids))}
-    files = {str(i): b"" for i in nsd_ids} | {ORIGINS_PATH: make_origins(rows)}
+    files = {f"{i}.png": encode_image("png") for i in nsd_ids} | {ORIGINS_PATH: make_origins(rows)}
     tree = NSDTree(Memory(files), OFFICIAL)
-    extracted = {i: replace(tree.storage.file(str(i)), official_path=f"{i}.png") for i in nsd_ids}
+    extracted = {i: tree.storage.file(f"{i}.png") for i in nsd_ids}
     plan = replace(
         whole_plan,
         tree=tree,
@@ -208,7 +243,7 @@ def test_tables_of_any_split_agree_with_plain_lists(whole_plan, tmp_path_factory
 
     for split, ids in splits.items():
         assert read(folder.stimulus_table_path(split)) == [
-            (f"nsd_{i:05d}", i, f"nsd_{i:05d}", coco_ids[i]) for i in ids
+            (f"nsd_{i:05d}", i, f"nsd_{i:05d}.png", coco_ids[i]) for i in ids
         ]
     assert read(folder.split_path) == [
         (i, f"nsd_{i:05d}", "train" if i in splits["train"] else "test") for i in sorted(nsd_ids)

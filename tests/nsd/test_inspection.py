@@ -125,7 +125,7 @@ def extract_images(tree_path, nsd_ids, name="{}.jpg", folder="train"):
     for nsd_id in nsd_ids:
         path = tree_path / f"brainscore/stimuli_{folder}" / name.format(f"nsd_{nsd_id:05d}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.write_bytes(b"an image")
 
 
 @pytest.mark.parametrize("name", ["{}.jpg", "stimulus_{}.jpg", "{}.png", "stimulus_{}.png"])
@@ -138,6 +138,14 @@ def test_extracted_images_are_used_when_all_are_there(tree_path, plan, name):
     assert found.image_format == name[-3:]
     first = f"nsd_{plan.images[0]:05d}"
     assert found.extracted_images[plan.images[0]].path == f"brainscore/stimuli_train/{name.format(first)}"
+
+
+def test_empty_extracted_image_is_a_problem(tree_path, plan):
+    extract_images(tree_path, plan.images)
+    path = tree_path / f"brainscore/stimuli_train/nsd_{plan.images[1]:05d}.jpg"
+    path.write_bytes(b"")
+
+    assert inspect(tree_path).problems == [f"{path} is empty, expected an image. Extract it again."]
 
 
 def test_extracted_images_of_another_format_are_not_used(tree_path, plan):

@@ -13,9 +13,12 @@ from PIL import Image
 
 from ..arrays import IntArray
 from ..atomic import naming
+from ..errors import PackagingError, one_line
+from ..images import load_image
 from ..nsd.facts import stimulus_name
 from ..nsd.files import ImageOrigin, read_images, read_origins
 from ..nsd.plan import Plan
+from ..nsd.storage import RawFile
 from ..release import ORIGIN_COLUMNS, ReleaseFolder
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
     Raises
     ------
     PackagingError
-        If an image is outside `imgBrick`, or `imgBrick` is missing or damaged.
+        If an image is outside `imgBrick`, `imgBrick` is missing or damaged, or an extracted image is damaged.
     """
     origins = _read_origins(plan)
     for split, nsd_ids in plan.splits.items():
@@ -88,7 +91,23 @@ def _copy_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
         path = folder_path / names[-1]
         with naming(path), file.open() as source, path.open("wb") as target:
             shutil.copyfileobj(source, target)
+        _require_image(file, path)
     return names
+
+
+def _require_image(file: RawFile, copy: Path) -> None:
+    """Raise a `PackagingError` unless the copy of an extracted image is what loaders and models expect."""
+    try:
+        image = load_image(copy)
+        found = f"is a file of {image.format} with {image.mode} pixels"
+        is_sound = (image.format, image.mode) == (FORMATS[copy.suffix[1:]], "RGB")
+    except ValueError as error:
+        found, is_sound = f"cannot be read ({one_line(error.__cause__ or error)})", False
+    if not is_sound:
+        raise PackagingError(
+            f"{file} {found}, expected an image of {FORMATS[copy.suffix[1:]]} with RGB pixels. Extract it again, or remove all "
+            "extracted images to build from NSD's own."
+        )
 
 
 def _write_split(plan: Plan, path: Path) -> None:

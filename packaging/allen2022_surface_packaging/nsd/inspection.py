@@ -106,6 +106,9 @@ def inspect_tree(
     extracted = {} if images is None else find_extracted_images(tree, images, image_format)
     if images is not None and not extracted:
         problems.attempt(check_images, tree.images, images.tolist())
+    problems.lines += [
+        f"{file} is empty, expected an image. Extract it again." for file in extracted.values() if not file.size()
+    ]
     plan = None
     if splits is not None and images is not None and not problems.lines:
         needed = splits["test"] if from_region_assemblies else images
