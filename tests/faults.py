@@ -4,7 +4,7 @@ One process runs all cases. It is started with the shim `faults.c` loaded, impor
 
 The suite runs a sample (`test_faults.py`). This runs more, and prints every case that breaks a promise, and a summary::
 
-    python tests/faults.py                      # every call once, with an error chosen at random: an hour
+    python tests/faults.py                      # every call once, with an error chosen at random: two hours
     python tests/faults.py --scene pack         # of one command; several may run at the same time
     python tests/faults.py --cases 300 --seed 1
 """

@@ -46,7 +46,8 @@ def check_soundness(release_path: Path) -> Soundness:
 
     If a file is not the one that was written, nothing else is compared. What only the raw files tell is not compared: values,
     pixels, noise ceilings, COCO ids, which images and vertices were chosen, the sizes of the inputs. Nothing tells which
-    versions of other packages were installed.
+    versions of other packages were installed. How a file is written is not compared where no reader can see it, such as the
+    metadata of an image.
 
     Raises
     ------
