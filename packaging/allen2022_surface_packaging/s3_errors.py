@@ -14,7 +14,8 @@ from .errors import PackagingError, one_line
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-AGAIN = "What has been sent is kept: run the same command again"
+AGAIN = "Run the same command again"
+SENT_AGAIN = "What has been sent is kept: run the same command again"
 REFUSED_CREDENTIALS = {
     "AuthFailure",
     "ExpiredToken",
@@ -66,7 +67,9 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
         _strip(error)
         message = error.response["Error"]["Message"]
         reason = f"{error_code(error)}: {message}"
-        raise PackagingError(f"{location}: failed {action} ({reason}). {_advise(error, permissions)}") from error
+        raise PackagingError(
+            f"{location}: failed {action} ({reason}). {_advise(error, action, permissions)}"
+        ) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise PackagingError(
             f"{location}: failed {action}, because the AWS credentials are missing or incomplete. Set AWS_PROFILE, or "
@@ -141,8 +144,9 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _advise(error: ClientError, permissions: str) -> str:
+def _advise(error: ClientError, action: str, permissions: str) -> str:
     """Return what to do about an error that S3 answered."""
+    again = SENT_AGAIN if action.startswith("to put") else AGAIN
     code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in REFUSED_CREDENTIALS:
@@ -160,5 +164,5 @@ def _advise(error: ClientError, permissions: str) -> str:
     if status == 403:
         return f"Your credentials do not allow it. It needs {permissions}: ask the owner of the bucket, or try without credentials."
     if status >= 500 or code in ("SlowDown", "RequestTimeout"):
-        return f"S3 keeps failing. {AGAIN} later."
-    return f"{AGAIN} when the cause is removed."
+        return f"S3 keeps failing. {again} later."
+    return f"{again} when the cause is removed."
