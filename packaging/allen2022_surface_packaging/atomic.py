@@ -334,7 +334,8 @@ def _lock(partial: Path, path: Path) -> int:
 def _is_open_as(descriptor: int, folder: Path) -> bool:
     """Return whether a descriptor is that of the folder which has this name now."""
     try:
-        return os.path.samestat(os.fstat(descriptor), folder.stat())
+        with naming(folder):
+            return os.path.samestat(os.fstat(descriptor), folder.stat())
     except FileNotFoundError:
         return False
 

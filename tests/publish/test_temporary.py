@@ -106,3 +106,47 @@ def test_links_and_files_of_that_name_stay(temporary_path, tmp_path):
 
     assert (tmp_path / "elsewhere" / "file").exists()
     assert len(list_left(temporary_path)) == 2
+
+
+SIGNALS = """
+import os, signal, sys, tempfile
+from pathlib import Path
+from allen2022_surface_packaging.atomic import scratch_folder
+from allen2022_surface_packaging.publish.temporary import temporary_folder
+from allen2022_surface_packaging.signals import ending_signals
+
+place, make = Path(sys.argv[1]), {"temporary": temporary_folder, "scratch": lambda: scratch_folder(place, "x")}[sys.argv[2]]
+tempfile.gettempdir()  # which tries to write there, the first time
+for number in range(30):
+    child = os.fork()
+    if not child:
+        seen = []
+
+        def interrupt(event, _):
+            if event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir"):
+                seen.append(event)
+                if len(seen) == number + 1:
+                    signal.raise_signal(signal.SIGTERM)
+
+        sys.addaudithook(interrupt)
+        with ending_signals():
+            with make() as folder:
+                for name in ("one", "two", "three"):
+                    (folder / name).mkdir()
+                    (folder / name / "photograph").touch()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(number, status, sorted(str(path) for path in place.rglob("*")))
+"""
+
+
+@pytest.mark.parametrize("kind", ["temporary", "scratch"])
+def test_signal_at_any_step_leaves_nothing(temporary_path, kind):
+    run = subprocess.run([sys.executable, "-c", SIGNALS, temporary_path, kind], capture_output=True, text=True)
+
+    rows = [line.split(maxsplit=2) for line in run.stdout.splitlines()]
+    assert len(rows) == 30, run.stderr
+    assert {left for _, _, left in rows} == {"[]"}
+    statuses = [int(status) for _, status, _ in rows]
+    assert set(statuses) == {143, 0}
+    assert statuses == sorted(statuses, reverse=True)  # the last ones come after the end

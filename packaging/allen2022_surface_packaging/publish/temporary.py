@@ -22,17 +22,14 @@ def temporary_folder() -> Iterator[Path]:
     """
     _remove_abandoned()
     unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+    path = unlocked_path.with_name(unlocked_path.name.removeprefix("."))
     try:
         with locked(unlocked_path):
-            # Only now it gets the name by which another process looks for abandoned folders.
-            path = unlocked_path.rename(unlocked_path.with_name(unlocked_path.name.removeprefix(".")))
-            try:
-                yield path
-            finally:
-                remove_folder(path)
-    except BaseException:
-        remove_folder(unlocked_path)  # if it has not got its name
-        raise
+            unlocked_path.rename(path)  # only now it has the name by which another process looks for abandoned folders
+            yield path
+    finally:
+        for folder in (path, unlocked_path):  # whichever name it has
+            remove_folder(folder)
 
 
 def _remove_abandoned() -> None:
