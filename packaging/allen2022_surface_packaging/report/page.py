@@ -76,8 +76,9 @@ def write_report(release_path: Path, other_path: Path | None = None) -> Path:
     with _readable(folder):
         page = render_page(release, pair)
     path = folder.report_path
-    write_whole(path, [page.encode()])
-    logger.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+    content = page.encode()
+    write_whole(path, [content])
+    logger.info("%s: %.1f MB", path, len(content) / 1e6)
     return path
 
 
