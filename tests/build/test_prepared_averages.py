@@ -125,6 +125,10 @@ FAULTS = {
     ),
     "hemispheres": (swap_hemispheres, "hemisphere number 0 is rh, expected lh as in the labels"),
     "images": (lambda a: a.assign_coords(nsd_id=a.nsd_id + 1), "nsd_id number 0 is .* as in the design"),
+    "names of images": (
+        lambda a: a.assign_coords(stimulus_id=("presentation", a.stimulus_id.values[::-1])),
+        "stimulus_id number 0 is nsd_.* as in the design",
+    ),
     "number of images": (
         lambda a: a.isel(presentation=slice(1, None)),
         r"values of nsd_id, expected \d+ as in the design",

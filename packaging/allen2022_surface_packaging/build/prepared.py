@@ -10,9 +10,9 @@ import numpy as np
 
 from ..apart import read_apart
 from ..arrays import AnyArray, FloatArray, IntArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..nsd.bucket import Bucket
-from ..nsd.facts import DEFAULT_BETAS, HEMISPHERES, subject_name
+from ..nsd.facts import DEFAULT_BETAS, HEMISPHERES, stimulus_name, subject_name
 from ..nsd.plan import Plan
 from ..nsd.regions import RegionMap
 from ..nsd.storage import RawFile
@@ -20,7 +20,8 @@ from ..nsd.storage import RawFile
 if TYPE_CHECKING:
     import xarray
 
-COORDINATES = ("nsd_id", "min_reps_across_subjects", "vertex_index", "hemisphere", "subject")  # that are compared
+# Those that are compared
+COORDINATES = ("nsd_id", "stimulus_id", "min_reps_across_subjects", "vertex_index", "hemisphere", "subject")
 
 Result = TypeVar("Result")
 
@@ -77,6 +78,7 @@ def _read_apart(file: RawFile, read: Callable[[xarray.DataArray], Result]) -> Re
     try:
         return read_apart(file.size(), open_and_read)
     except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
+        raise_if_of_machine(error, file)
         raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
 
 
@@ -135,6 +137,10 @@ def read_prepared_averages(plan: Plan) -> PreparedAverages:
         file = plan.tree.prepared_assembly(region.name)
         assembly = assemblies[region.name] = _open_prepared(file)
         _compare(file, "nsd_id", assembly, fewest.index.to_numpy(), "as in the design")
+        if "stimulus_id" in assembly.coordinates:
+            _compare(
+                file, "stimulus_id", assembly, np.array(list(map(stimulus_name, fewest.index))), "as in the design"
+            )
         _compare(file, "min_reps_across_subjects", assembly, fewest.to_numpy(), "as counted in the design")
         vertices = np.concatenate([region.vertices[hemisphere] for hemisphere in HEMISPHERES])
         hemispheres = np.repeat(HEMISPHERES, [len(region.vertices[hemisphere]) for hemisphere in HEMISPHERES])
