@@ -521,7 +521,8 @@ def appear_as_file(path):
     # Two folders that exchange their names are looked at just before, and not in the same step.
     [("nothing", False), ("nothing", True), ("an empty folder", False), ("an empty folder", True), ("a folder", False)],
 )
-def test_whatever_appears_meanwhile_stays(tmp_path, monkeypatch, appear, before, is_late):
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_whatever_appears_meanwhile_stays(tmp_path, monkeypatch, appear, before, is_late, is_kept):
     """Also if it appears after the last look, which only the system call can notice."""
     path, aside = tmp_path / "parent" / "folder", tmp_path / "aside"
     if before != "nothing":
@@ -530,11 +531,13 @@ def test_whatever_appears_meanwhile_stays(tmp_path, monkeypatch, appear, before,
         (path / "old").touch()
 
     def change():
-        if before != "nothing":
+        if before != "nothing" and is_kept:
             path.rename(aside)
+        elif before != "nothing":
+            remove_folder(path)  # so that the file system gives its number to the next folder
         appear(path)
 
-    with pytest.raises((PackagingError, NotADirectoryError)), new_folder(path) as partial:
+    with pytest.raises(PackagingError, match="folder was made, replaced or removed"), new_folder(path) as partial:
         (partial / "new").touch()
         if is_late:
             require_same = atomic._require_same
@@ -584,45 +587,61 @@ def test_only_the_link_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
-@pytest.mark.parametrize("event", ["os.remove", "os.rmdir", "os.rename"])
-@pytest.mark.parametrize("number", range(3))
-def test_old_folder_is_removed_whole_when_a_signal_comes(tmp_path, can_exchange, event, number):
-    """The command ends after that; the new folder is in its place."""
-    fill(tmp_path / "folder" / "inner", "old")
-    (tmp_path / "folder" / "release.json").touch()
-
+def test_old_folder_is_removed_whole_when_a_signal_comes(tmp_path, can_exchange):
+    """At whatever step of the removal. The command ends after that; the new folder is in its place."""
     run = subprocess.run(
-        [sys.executable, "-c", REPLACE, str(tmp_path / "folder"), str(can_exchange), event, str(number)],
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", REPLACE, str(tmp_path), str(can_exchange)], capture_output=True, text=True, check=True
     )
 
-    assert (run.returncode, run.stderr) in [(0, ""), (130, "allen2022-surface: Interrupted.\n")]
-    assert_only_folder(tmp_path, "new")
+    statuses = [int(line) for line in run.stdout.split()]
+    assert statuses[-1] == 0  # after the last step, no signal came
+    assert set(statuses[:-1]) == {130}
+    assert len(statuses) > 3
+    assert run.stderr == "allen2022-surface: Interrupted.\n" * (len(statuses) - 1)
+    for number in range(len(statuses)):
+        assert_only_folder(tmp_path / str(number), "new")
 
 
 REPLACE = """
-import signal, sys
+import itertools, os, signal, sys
 from pathlib import Path
 from allen2022_surface_packaging import atomic
 from allen2022_surface_packaging.signals import ending_signals
 
-path, can_exchange, event, number = Path(sys.argv[1]), sys.argv[2] == "True", sys.argv[3], int(sys.argv[4])
-if not can_exchange:
+if sys.argv[2] == "False":
     atomic._rename = lambda *_: False
-seen = []
 
-def interrupt(name, _):
-    if name == event and is_armed:
-        seen.append(name)
-        if len(seen) == number + 1:
-            signal.raise_signal(signal.SIGINT)
+def replace(path, step):
+    seen = []
 
-is_armed = False
-sys.addaudithook(interrupt)
-with ending_signals(), atomic.new_folder(path) as partial:
-    (partial / "new").touch()
-    is_armed = True
+    def interrupt(event, _):
+        if event in ("os.remove", "os.rmdir", "os.rename") and is_armed:
+            seen.append(event)
+            if len(seen) == step + 1:
+                signal.raise_signal(signal.SIGINT)
+
+    is_armed = False
+    sys.addaudithook(interrupt)
+    with ending_signals(), atomic.new_folder(path) as partial:
+        (partial / "new").touch()
+        is_armed = True
+
+for step in itertools.count():
+    path = Path(sys.argv[1], str(step), "folder")
+    (path / "inner").mkdir(parents=True)
+    for name in ("inner/old", "release.json"):
+        (path / name).touch()
+    child = os.fork()
+    if not child:
+        try:
+            replace(path, step)
+        except SystemExit as ended:
+            os._exit(ended.code)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status, flush=True)
+    if not status:
+        break
 """
 
 
@@ -742,9 +761,10 @@ def test_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     def fail(_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    (tmp_path / "file").touch()
 
-    with pytest.raises(OSError, match=r"Input/output error: '.*/file'"):
+    with pytest.raises(OSError, match=r"Input/output error: '.*/file'"), monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
         read_file(tmp_path / "file")
 
 

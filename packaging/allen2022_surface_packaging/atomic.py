@@ -23,7 +23,9 @@ LARGEST_FILE_BYTES = 2**30  # of those that are read as a whole; in NSD and its 
 PARTIAL_SUFFIX = ".partial"
 OLD_SECONDS = 24 * 60 * 60
 RENAME_NOREPLACE, RENAME_EXCHANGE, WORKING_FOLDER = 1, 2, -100  # of Linux's renameat2
-CANNOT_RENAME_SO = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network disks, and old kernels
+RENAME_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # some network disks, and old kernels
+# Without reading, and without waiting for the writer of a named pipe. Only Linux has O_PATH, which needs no permission to read.
+OPEN_ONLY_TO_COMPARE = os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY | os.O_NONBLOCK)
 REMOVAL_ATTEMPTS = 3  # an interrupted or failed system call may succeed when it is made again
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -45,11 +47,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         something else has appeared at `path` since the block began.
     """
     path = path.resolve()
-    before = _identity(path)
-    is_free = before is None or (path.is_dir() and not any(path.iterdir()))
     replaced = _replaced_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _writing(path) as partial:
+    with _held_open(path) as before, _writing(path) as partial:
         if _restore(path):
             raise PackagingError(
                 f"{path} has its name back: a process was killed while it replaced the folder. Start again, or remove it."
@@ -57,6 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         remove_folder(replaced)  # a killed process left it after its new folder was at `path`
         if replaced.exists():
             raise PackagingError(f"{replaced} is left of an earlier run and cannot be removed. Remove it.")
+        is_free = before is None or (path.is_dir() and not any(path.iterdir()))
         _empty(partial)  # a killed process may have left files
         _require_same(path, before)  # another process may have finished before this one held the lock
         yield partial
@@ -174,10 +175,13 @@ def read_file(path: Path) -> bytes:
     PackagingError
         If the file is far too large to be what is read as a whole: a table, an image, a text.
     """
-    with naming(path):
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise PackagingError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_FILE_BYTES:,}.")
-        return path.read_bytes()
+    with naming(path), path.open("rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if n_bytes > LARGEST_FILE_BYTES:
+            raise PackagingError(
+                f"{path} has {n_bytes:,} bytes, expected at most {LARGEST_FILE_BYTES:,}. Is it the right file?"
+            )
+        return file.read()
 
 
 def sha1_of(path: Path) -> str:
@@ -201,17 +205,32 @@ def _sync(folder: Path) -> None:
                     os.close(descriptor)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a folder, a file or a link from any other that may get its path, or None if there is nothing."""
+@contextmanager
+def _held_open(path: Path) -> Iterator[int | None]:
+    """Yield a descriptor of whatever is at `path`, or None if nothing is.
+
+    It stays open, because the file system gives the number of a folder that was removed to the next one.
+    """
     try:
-        status = path.lstat()
+        descriptor = os.open(path, OPEN_ONLY_TO_COMPARE)
     except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        _close(descriptor)
 
 
-def _require_same(path: Path, before: tuple[int, int] | None) -> None:
-    if _identity(path) != before:
+def _require_same(path: Path, before: int | None) -> None:
+    """Raise a `PackagingError` unless `path` is still what a descriptor was opened for; nothing if it is None."""
+    try:
+        now = path.lstat()
+    except FileNotFoundError:
+        is_same = before is None
+    else:
+        is_same = before is not None and os.path.samestat(os.fstat(before), now)
+    if not is_same:
         raise _changed(path)
 
 
@@ -228,7 +247,7 @@ def _rename_to_free(new: Path, path: Path) -> None:
         if path.exists() or not _rename(new, path, RENAME_NOREPLACE):
             new.rename(path)  # takes the place of an empty folder only
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
             raise _changed(path) from error
         raise
 
@@ -250,7 +269,7 @@ def _rename(first: Path, second: Path, flag: int) -> bool:
     if not function(WORKING_FOLDER, os.fsencode(first), WORKING_FOLDER, os.fsencode(second), flag):
         return True
     number = ctypes.get_errno()
-    if number in CANNOT_RENAME_SO:
+    if number in RENAME_UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number), str(first), None, str(second))
 
@@ -360,7 +379,7 @@ def _empty(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Remove a folder as far as the file system allows. An entry that fails, or a signal, does not keep the others.
 
-    Of a link, only the link itself is removed.
+    If it is a link, only the link is removed.
     """
     with postponed_signals():
         for _ in range(REMOVAL_ATTEMPTS):
