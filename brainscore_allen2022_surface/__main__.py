@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -25,31 +26,45 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for letters in paths that its encoding lacks
-    options = _parse(command_line)
     warnings.simplefilter("ignore", SimulatedDataWarning)  # `list` and `doctor` say it themselves
+    status: str | int | None
     try:
+        options = _parse(command_line)
         status = COMMANDS[options.command](options)
+    except SystemExit as error:  # of the parser
+        status = error.code
     except BrokenPipeError:  # as in `list | head`
         status = 1
-    except (OSError, ValueError, MemoryError) as error:
-        print(f"brainscore_allen2022_surface: {_printable(str(error))}", file=sys.stderr)
-        status = 1
+    except MemoryError:
+        status = _fail("The memory of this machine is too small. Close other programs.")
+    except (OSError, ValueError) as error:
+        status = _fail(str(error))
     except KeyboardInterrupt:
-        print("brainscore_allen2022_surface: Interrupted.", file=sys.stderr)
+        _fail("Interrupted.")
         status = INTERRUPTED
     sys.exit(_flush_output(status))
 
 
-def _flush_output(status: int) -> int:
+def _fail(message: str) -> int:
+    """Print an error as one line, if there is a place for it, and return the exit status."""
+    if sys.stderr is not None:  # else `print` would write to stdout
+        with contextlib.suppress(OSError):
+            print(f"brainscore_allen2022_surface: {_printable(message)}", file=sys.stderr)
+    return 1
+
+
+def _flush_output(status: str | int | None) -> str | int | None:
     """Write what is left of the output, and return the exit status. Python itself would complain in words of its own."""
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            print(f"brainscore_allen2022_surface: The output cannot be written ({error.strerror}).", file=sys.stderr)
-        return status or 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout:
+                status = status or 1
+                if not isinstance(error, BrokenPipeError):
+                    _fail(f"The output cannot be written ({error.strerror}).")
     return status
 
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from . import arguments
 from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
 from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
-from .progress import escape_what_cannot_be_written, flush, shown_log
+from .output import OutputError, escape_unknown_letters, flush, print_error, tell
+from .progress import shown_log
 from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe
 from .recipe_file import list_recipes, parse_recipe, read_recipe, recipe_text
 from .signals import ending_signals
@@ -32,7 +32,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
-    escape_what_cannot_be_written(sys.stdout)
+    escape_unknown_letters(sys.stdout)
     try:
         options = arguments.parse(command_line)
         with shown_log(options.log_level), ending_signals():
@@ -40,8 +40,6 @@ def main(command_line: Sequence[str] | None = None) -> None:
         status: str | int | None = 0
     except SystemExit as error:
         status = error.code
-    except BrokenPipeError:  # as in `check | head`
-        status = 1
     except PackagingError as error:
         status = _fail(str(error))
     except ModuleNotFoundError as error:
@@ -52,6 +50,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
         status = _fail(
             f"The memory of this machine is too small ({one_line(error)}). Close other programs, or ask for less."
         )
+    except OutputError as error:
+        status = _fail_to_write(error.error)
     except OSError as error:
         status = _fail(describe_os_error(error))
     sys.exit(_flush_output(status))
@@ -59,20 +59,22 @@ def main(command_line: Sequence[str] | None = None) -> None:
 
 def _fail(message: str) -> int:
     """Print an error as one line, and return the exit status."""
-    with suppress(OSError):  # of a stderr that is full or closed
-        print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
+    print_error(f"allen2022-surface: {printable(' '.join(message.split()))}")
     return 1
+
+
+def _fail_to_write(error: OSError) -> int:
+    """Say that the output cannot be written, unless its reader has left, as in `check | head`."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    return _fail(f"The output cannot be written: {describe_os_error(error)}")
 
 
 def _flush_output(status: str | int | None) -> str | int | None:
     """Write what is left of the output, and return the exit status. Python itself would complain in words of its own."""
     error = flush(sys.stdout)
-    if error is not None:
-        status = status or 1
-        if not isinstance(error, BrokenPipeError):
-            status = _fail(f"The output cannot be written: {describe_os_error(error)}")
     flush(sys.stderr)
-    return status
+    return status if error is None else status or _fail_to_write(error)
 
 
 # Each command imports what it needs: all together take half a second, which nobody waits for to read a help text.
@@ -93,7 +95,7 @@ def _simulate(options: argparse.Namespace) -> None:
         betas=options.betas,
     )
     simulate_tree(options.nsd_root, size, expdesign_path=options.expdesign)
-    print(f"A synthetic NSD tree is in {options.nsd_root}")
+    tell(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -102,7 +104,7 @@ def _check(options: argparse.Namespace) -> None:
     recipes = [read_recipe(name) for name in options.recipe or [PUBLISHED_DATASETS[0].name]]
     recipes = [replace(recipe, subjects=options.subjects or recipe.subjects) for recipe in recipes]
     for number, paragraph in enumerate(check_tree(options.nsd_root, recipes)):
-        print("\n" * (number > 0) + paragraph, flush=True)
+        tell("\n" * (number > 0) + paragraph)
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -124,7 +126,7 @@ def _build(options: argparse.Namespace) -> None:
         n_workers=options.workers,
         scheduler=options.scheduler,
     )
-    print(describe_build(manifests, time.monotonic() - start))
+    tell(describe_build(manifests, time.monotonic() - start))
 
 
 def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
@@ -152,18 +154,18 @@ def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
 
 def _recipes(options: argparse.Namespace) -> None:
     if options.action == "show":
-        print(recipe_text(options.recipe)[1], end="")
+        tell(recipe_text(options.recipe)[1], end="")
     elif options.action == "check":
         _, faults = parse_recipe(*recipe_text(options.recipe))
         for fault in faults:
-            print(f"problem: {printable(str(fault))}")
+            tell(f"problem: {printable(str(fault))}")
         if faults:
             raise PackagingError(f"{_count(faults)} in {options.recipe}, listed above.")
-        print("no problems found")
+        tell("no problems found")
     else:
         names = list_recipes()
         for name in names:
-            print(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
+            tell(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -179,7 +181,7 @@ def _verify(options: argparse.Namespace) -> None:
         against=options.against,
     )
     for line in verification.lines(width=shutil.get_terminal_size().columns):
-        print(line)
+        tell(line)
     verification.write()
     verification.require_no_problems()
 
@@ -193,7 +195,7 @@ def _report(options: argparse.Namespace) -> None:
         raise PackagingError(
             f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
         ) from error
-    print(f"The report is in {write_report(options.release, options.other)}")
+    tell(f"The report is in {write_report(options.release, options.other)}")
 
 
 def _upload(options: argparse.Namespace) -> None:
@@ -209,7 +211,7 @@ def _upload(options: argparse.Namespace) -> None:
         artifacts_path=options.artifacts,
         overwrite=options.overwrite,
         dry_run=options.dry_run,
-        tell=print,
+        tell=tell,
     )
 
 
@@ -217,13 +219,13 @@ def _pack(options: argparse.Namespace) -> None:
     from .publish.website import PAGE_NAME, pack_release
 
     pack_release(options.release, options.folder)
-    print(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
+    tell(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
 
 
 def _record(options: argparse.Namespace) -> None:
     from .publish.website import record_versions
 
-    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=print)
+    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=tell)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -235,7 +237,7 @@ def _export(options: argparse.Namespace) -> None:
         release_paths=options.release,
         overwrite=options.overwrite,
     )
-    print(text)
+    tell(text)
 
 
 def _demo(options: argparse.Namespace) -> None:

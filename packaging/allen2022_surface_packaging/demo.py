@@ -21,6 +21,7 @@ import pandas as pd
 from .build.pipeline import build_release
 from .errors import PackagingError
 from .nsd.simulation import simulate_tree
+from .output import tell
 from .plugin import import_plugin
 from .progress import format_bytes
 from .publish.artifacts import Artifacts
@@ -155,13 +156,13 @@ def measure_ceilings(assembly: NeuroidAssembly) -> pd.DataFrame:
 
 def check_ceilings(ceilings: pd.DataFrame) -> None:
     """Print the ceilings, and raise a `PackagingError` if one is far from the simulated one."""
-    print(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
+    tell(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
     distances = (ceilings["split-half ceiling"] - ceilings["simulated"]).abs()
     if not (distances < TOLERANCE).all():
         raise PackagingError(
             f"A measured ceiling differs by {TOLERANCE} or more from the simulated one. Please report this."
         )
-    print(f"Every ceiling is within {TOLERANCE} of the simulated one.")
+    tell(f"Every ceiling is within {TOLERANCE} of the simulated one.")
 
 
 @contextmanager
@@ -317,7 +318,7 @@ class _Steps:
 
     def tell(self, text: str) -> None:
         if self.is_shown:
-            print(text, flush=True)
+            tell(text)
 
     @contextmanager
     def __call__(self, name: str, description: str) -> Iterator[_Step]:
@@ -325,9 +326,7 @@ class _Steps:
         self.n_steps += 1
         title = f"{self.n_steps}  {name:9} {description}"
         if self.is_shown:
-            print(
-                title if self.is_interrupted else f"{title:{TITLE_WIDTH}}", end="\n" * self.is_interrupted, flush=True
-            )
+            tell(title if self.is_interrupted else f"{title:{TITLE_WIDTH}}", end="\n" * self.is_interrupted)
         try:
             yield step
         except BaseException:

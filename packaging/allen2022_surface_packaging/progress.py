@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
+
+from .output import flush
 
 logger = logging.getLogger(__name__)
 
@@ -75,29 +75,6 @@ def shown_log(level: int) -> Iterator[None]:
     finally:
         package_logger.removeHandler(handler)
         package_logger.setLevel(previous_level)
-
-
-def escape_what_cannot_be_written(stream: object) -> None:
-    """Let a stream escape letters that its encoding lacks, as Python does on stderr, in place of raising an exception."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
-
-
-def flush(stream: TextIO | None) -> OSError | None:
-    """Write what a stream still holds, if it is open. If that fails, give it up, as well as all that follows.
-
-    Otherwise Python would try again whenever a process is started and at the end, and fail.
-    """
-    if stream is None:
-        return None
-    try:
-        stream.flush()
-    except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-        return error
-    return None
 
 
 def format_seconds(seconds: float) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from .output import print_error
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE_SECONDS = 10.0
 REMINDER_SECONDS = 0.2
@@ -48,7 +50,7 @@ def ending_signals() -> Iterator[None]:
         finally:
             handler.stop()
     if handler.ended is not None:
-        print(f"allen2022-surface: {handler.ended}", file=sys.stderr)
+        print_error(f"allen2022-surface: {handler.ended}")
         sys.exit(128 + handler.ended.signal)
 
 

@@ -116,21 +116,33 @@ def test_output_that_nobody_reads_is_no_error():
     assert "Exception" not in result.stderr
 
 
+FULL = "brainscore_allen2022_surface: The output cannot be written (No space left on device).\n"
+
+
 @pytest.mark.needs("bash")
 @pytest.mark.parametrize(
-    ("redirection", "status", "line"),
-    [
-        (">/dev/full", 1, "brainscore_allen2022_surface: The output cannot be written (No space left on device).\n"),
-        (">&-", 0, ""),
-    ],
+    ("command", "redirection", "status", "line"),
+    [("list", ">/dev/full", 1, FULL), ("--help", ">/dev/full", 1, FULL), ("list", ">&-", 0, "")],
 )
-def test_output_that_cannot_be_written_is_one_line(redirection, status, line):
+def test_output_that_cannot_be_written_is_one_line(command, redirection, status, line):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    command = f"{sys.executable} -m brainscore_allen2022_surface list {redirection}"
+    command = f"{sys.executable} -m brainscore_allen2022_surface {command} {redirection}"
 
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
 
     assert (result.returncode, result.stderr) == (status, line)
+
+
+@pytest.mark.needs("bash")
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_error_that_cannot_be_written_leaves_output_and_status_alone(redirection):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment[RELEASE_VARIABLE] = "/nowhere"
+    command = f"{sys.executable} -m brainscore_allen2022_surface list {redirection}"
+
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+
+    assert (result.returncode, result.stdout) == (1, "")
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------------
