@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SECRETS = (
-    # User and password in the address of a server, also of one without a scheme, or with a space in it.
-    (re.compile(r"//\S*@"), "//"),
-    (re.compile(r"//[^\s/]*:[^@]*@"), "//"),
-    (re.compile(r"[^\s:/]+:\S+@"), ""),
+    # User and password in the address of a server. They may hold what an address may not, such as a space, a slash or an @.
+    (re.compile(r"//[^\s/:@]*:[^\"'`]*@(?=[\w.\[-])"), "//"),
+    (re.compile(r"//[^\s/:@]+@(?=[\w.\[-])"), "//"),
+    (re.compile(r"(?<![\w:/.-])(?!arn:)[\w.+-]+:[^\s/]+@(?=[\w.-]+:[0-9])"), ""),  # without a scheme
     (re.compile(r"\?[^\s=?]+=\S+"), "?..."),  # tokens and signatures in an address
     (
         re.compile(r"\b(X-Amz-[\w-]+|AWSAccessKeyId|Signature|Credential)\s*[=:]\s*[^&\s,\"']+", re.IGNORECASE),

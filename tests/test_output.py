@@ -246,10 +246,22 @@ def test_huge_raw_file_is_named(tree_copy, path):
 
 
 def test_name_that_is_not_text_is_refused(tmp_path):
-    result = run_cli("simulate", tmp_path / os.fsdecode(b"x\xffy"), *SIZE)
+    folder = tmp_path / os.fsdecode(b"x\xffy")
+    folder.mkdir()
 
+    result = run_cli("verify", folder)
     assert result.returncode == 2
-    assert f"error: the name '{tmp_path}/x\\udcffy' is not text in UTF-8" in result.stderr
+    assert f"'{tmp_path}/x\\udcffy' is not text in UTF-8, as the NetCDF library needs it" in result.stderr
+
+
+def test_name_of_a_tree_need_not_be_text(small_tree, small_release, tmp_path):
+    root = tmp_path / os.fsdecode(b"x\xffy")
+    root.symlink_to(small_tree)
+
+    result = run_cli("build", root, tmp_path / "release", "--subjects", 1, "--name", "one")
+
+    assert result.returncode == 0, result.stderr
+    assert hashes(tmp_path / "release") == hashes(small_release)
 
 
 @pytest.mark.needs("bash")

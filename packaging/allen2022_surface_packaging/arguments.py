@@ -59,12 +59,10 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     command_line = sys.argv[1:] if command_line is None else command_line
     for argument in command_line:
-        if any("\ud800" <= letter <= "\udfff" for letter in argument):  # as Python keeps bytes that are not text
-            parser.error(f"the name {ascii(argument)} is not text in UTF-8, which the NetCDF library needs. Rename it")
         if "://" in argument and without_secrets(argument) != argument:  # before it stands in a message
             parser.error(
-                f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: credentials come "
-                "from the configuration of AWS"
+                f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: AWS credentials "
+                "come from its configuration"
             )
     return parser.parse_args(command_line)
 
@@ -130,7 +128,7 @@ def _add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "release",
         metavar="RELEASE",
-        type=_path,
+        type=_netcdf_path,
         help="the folder of the release; with several recipes a folder of releases, each with the name of its recipe",
     )
     _add_recipe(command)
@@ -224,7 +222,7 @@ def _add_upload(command: argparse.ArgumentParser) -> None:
 
 def _add_pack(command: argparse.ArgumentParser) -> None:
     _add_release(command)
-    command.add_argument("folder", metavar="FOLDER", type=_path, help="the folder to write")
+    command.add_argument("folder", metavar="FOLDER", type=_netcdf_path, help="the folder to write")
 
 
 def _add_record(command: argparse.ArgumentParser) -> None:
@@ -263,7 +261,7 @@ def _add_artifacts(command: argparse.ArgumentParser, help: str) -> None:
 
 
 def _add_release(command: argparse.ArgumentParser) -> None:
-    command.add_argument("release", metavar="RELEASE", type=_path, help="the folder of the release")
+    command.add_argument("release", metavar="RELEASE", type=_netcdf_path, help="the folder of the release")
 
 
 def _add_number(
@@ -345,6 +343,14 @@ def _subjects(text: str) -> list[int]:
 
 def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
+
+
+def _netcdf_path(text: str) -> Path:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # as Python keeps bytes that are not text
+        raise argparse.ArgumentTypeError(
+            f"{ascii(text)} is not text in UTF-8, as the NetCDF library needs it. Rename it"
+        )
+    return _path(text)
 
 
 def _complete(action: argparse.Action, choices: Callable[..., list[str]]) -> None:

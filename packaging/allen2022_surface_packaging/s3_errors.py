@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
 AGAIN = "Run the same command again"
-SENT_AGAIN = "What has been sent is kept: run the same command again"
 REFUSED_CREDENTIALS = {
     "AuthFailure",
     "ExpiredToken",
@@ -29,10 +28,10 @@ REFUSED_CREDENTIALS = {
 WRONG_CLOCK = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
 OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301"}
 SECRETS = (
-    # User and password in the address of a server, also of one without a scheme, or with a space in it.
-    (re.compile(r"//\S*@"), "//"),
-    (re.compile(r"//[^\s/]*:[^@]*@"), "//"),
-    (re.compile(r"[^\s:/]+:\S+@"), ""),
+    # User and password in the address of a server. They may hold what an address may not, such as a space, a slash or an @.
+    (re.compile(r"//[^\s/:@]*:[^\"'`]*@(?=[\w.\[-])"), "//"),
+    (re.compile(r"//[^\s/:@]+@(?=[\w.\[-])"), "//"),
+    (re.compile(r"(?<![\w:/.-])(?!arn:)[\w.+-]+:[^\s/]+@(?=[\w.-]+:[0-9])"), ""),  # without a scheme
     (re.compile(r"\?[^\s=?]+=\S+"), "?..."),  # tokens and signatures in an address
     (
         re.compile(r"\b(X-Amz-[\w-]+|AWSAccessKeyId|Signature|Credential)\s*[=:]\s*[^&\s,\"']+", re.IGNORECASE),
@@ -48,7 +47,7 @@ _levels: list[list[int]] = []  # of these loggers before each request that is un
 
 
 @contextmanager
-def explained(location: str, action: str, permissions: str) -> Iterator[None]:
+def explained(location: str, action: str, permissions: str, *, again: str = AGAIN) -> Iterator[None]:
     """Turn the errors of boto3 into a `PackagingError` of one line. Neither it nor its causes show a credential.
 
     Parameters
@@ -56,6 +55,7 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
     location : the address of the bucket or object
     action : what was tried, such as "to read the object"
     permissions : the permissions that the action needs, such as "s3:GetObject"
+    again : the advice to try it again
     """
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
     from botocore.parsers import ResponseParserError
@@ -67,9 +67,7 @@ def explained(location: str, action: str, permissions: str) -> Iterator[None]:
         _strip(error)
         message = error.response["Error"]["Message"]
         reason = f"{error_code(error)}: {message}"
-        raise PackagingError(
-            f"{location}: failed {action} ({reason}). {_advise(error, action, permissions)}"
-        ) from error
+        raise PackagingError(f"{location}: failed {action} ({reason}). {_advise(error, permissions, again)}") from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise PackagingError(
             f"{location}: failed {action}, because the AWS credentials are missing or incomplete. Set AWS_PROFILE, or "
@@ -144,9 +142,8 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _advise(error: ClientError, action: str, permissions: str) -> str:
+def _advise(error: ClientError, permissions: str, again: str) -> str:
     """Return what to do about an error that S3 answered."""
-    again = SENT_AGAIN if action.startswith("to put") else AGAIN
     code = error_code(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in REFUSED_CREDENTIALS:

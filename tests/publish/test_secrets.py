@@ -280,4 +280,18 @@ def test_text_loses_its_secrets_and_keeps_the_rest(without_secrets, text):
     assert_no_marker(without_secrets(f"before\n{text} after"))
     assert without_secrets(f"before\n{text} after").startswith("before ")
     assert without_secrets(f"before\n{text} after").endswith(" after")
-    assert without_secrets("plain s3://brain/key (version 1)") == "plain s3://brain/key (version 1)"
+
+
+@pytest.mark.parametrize("without_secrets", [packaging_without_secrets, plugin_without_secrets])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain s3://brain/key (version 1)",
+        "s3://brain/nsd@v1",
+        "User: arn:aws:sts::123456789012:assumed-role/X/jane@lab.edu is not authorized to perform: s3:PutObject",
+        'Could not connect to the endpoint URL: "http://localhost:9000/brain" after 3 tries of jane@lab.edu',
+        "Is it right? Yes: 3 = 3",
+    ],
+)
+def test_text_without_secrets_stays(without_secrets, text):
+    assert without_secrets(text) == text

@@ -179,7 +179,7 @@ def open_storage(root: str | Path) -> Storage:
         If there is no folder at `root`, or the address does not name a bucket.
     """
     address = re.fullmatch(r"s3:/+([^/]+)/*(.*)", str(root))  # a Path has lost one of the two slashes
-    if address and re.fullmatch(r"[\w.-]+", address[1]):
+    if address and re.fullmatch(r"[\w.-]+|arn:[\w.:-]+", address[1]):
         return Bucket(address[1], address[2].strip("/"))
     if re.match(r"[a-z0-9]+:/", str(root)):
         raise PackagingError(

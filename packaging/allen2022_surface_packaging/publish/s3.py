@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SENT_AGAIN = "What has been sent is kept: run the same command again"
+
 LARGEST_OBJECT_BYTES = 5 * 2**30  # of one PutObject: Amazon S3 User Guide, "Uploading objects"
 READ_SECONDS = 60.0  # without a byte; then the request is repeated. S3 may need a while to check an object of 5 GB
 N_ATTEMPTS = 6  # with the pauses between them, S3 may fail for half a minute
@@ -141,7 +143,7 @@ def look_up(target: UploadTarget, key: str, version_id: str | None = None) -> Ob
     version: dict[str, Any] = {"VersionId": version_id} if version_id else {}
     permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
     try:
-        with explained(target.url(key), "to look at the object", permissions):
+        with explained(target.url(key), "to look at the object", permissions, again=SENT_AGAIN):
             head = target.client.head_object(Bucket=target.bucket, Key=key, ChecksumMode="ENABLED", **version)
             return ObjectVersion(
                 size=head["ContentLength"],
@@ -169,7 +171,7 @@ def holds(target: UploadTarget, key: str, version: ObjectVersion, file: LocalFil
     if version.checksum == file.checksum:
         return True
     digest = hashlib.sha1()
-    with explained(target.url(key), "to read the object", "s3:GetObjectVersion"):
+    with explained(target.url(key), "to read the object", "s3:GetObjectVersion", again=SENT_AGAIN):
         body = target.client.get_object(Bucket=target.bucket, Key=key, VersionId=version.version_id)["Body"]
         for block in body.iter_chunks(2**20):
             digest.update(block)
@@ -199,7 +201,7 @@ def put(
     _refuse_changed(file)  # later changes are refused by S3, which compares the content with the checksum
     version_id, is_overtaken = None, False
     try:
-        with explained(target.url(key), "to put the object", "s3:PutObject and s3:PutObjectTagging"):
+        with explained(target.url(key), "to put the object", "s3:PutObject and s3:PutObjectTagging", again=SENT_AGAIN):
             version_id = _send(target, key, file, replaces)
     except PackagingError as error:
         # S3 gives the same answer if this very request wrote the object and its first answer was lost.
