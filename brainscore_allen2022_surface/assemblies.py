@@ -15,6 +15,8 @@ import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS
 from numpy.typing import NDArray
 
+from .files import SYSTEM_ERRORS, naming
+
 StringArray: TypeAlias = NDArray[Any]  # of str, as objects or of a fixed width
 
 COORDINATES = {
@@ -58,10 +60,21 @@ def read_responses(path: Path, split: str, region: str | None) -> xr.DataArray:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged assembly file raises into a ValueError of one line that names the file."""
+    """Turn whatever a damaged assembly file raises into a ValueError of one line that names the file.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    OSError
+        If the system cannot read the file now.
+    """
     try:
-        yield
+        with naming(path):
+            yield
     except READ_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} cannot be read as an assembly ({reason}). {ADVICE}") from error
 

@@ -207,8 +207,10 @@ def _restore(archive: ZipFile, entry: ZipInfo, folder: Path) -> None:
 
 def _extract(archive: ZipFile, entry: ZipInfo, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), archive.open(entry) as source, path.open("wb") as target:
-        shutil.copyfileobj(source, target)
+    with naming(Path(str(archive.filename))), archive.open(entry) as source:
+        content = source.read()
+    with naming(path):
+        path.write_bytes(content)
 
 
 def _is_extracted(folder: Path, entry: ZipInfo) -> bool:

@@ -29,11 +29,8 @@ from .secrecy import quiet_requests, without_secrets
 CONNECT_SECONDS = 10
 READ_SECONDS = 20  # without a byte; then the request is repeated
 N_ATTEMPTS = 6  # with the pauses between them, S3 may fail for half a minute
-# The last four are for answers that are not those of S3.
-FAILURES = (
-    *(BotoCoreError, ClientError, Boto3Error, ValueError),
-    *(KeyError, ResponseParserError, S3DownloadFailedError, S3ValidationError),
-)
+FOREIGN_ANSWERS = (KeyError, ResponseParserError, S3DownloadFailedError, S3ValidationError)  # not those of S3
+FAILURES = (BotoCoreError, ClientError, Boto3Error, ValueError, *FOREIGN_ANSWERS)
 
 
 def download(stored: StoredObject, path: Path) -> None:
@@ -75,8 +72,8 @@ def _download(stored: StoredObject, path: Path, signature: dict[str, Any]) -> No
     )
     try:
         client = boto3.client("s3", config=config)
-    except OSError as error:  # a program for credentials that is not there
-        raise ValueError(f"the AWS configuration cannot be used: {error.strerror}") from None
+    except OSError as error:  # The program that the configuration names for credentials is not there, for instance.
+        raise ValueError(f"the AWS configuration cannot be used: {error.filename}: {error.strerror}") from None
     title = PurePosixPath(stored.key).name
     with tqdm(total=stored.size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
         version = {"VersionId": stored.version_id}
@@ -100,6 +97,8 @@ def _reason(error: Exception) -> str:
         return "the credentials hold a character that is not allowed in credentials, such as a line end"
     if isinstance(error, CredentialRetrievalError):  # it quotes whatever that program printed
         return "the program or service that the AWS configuration names gave no credentials"
+    if isinstance(error, FOREIGN_ANSWERS):
+        return f"the answer is not that of S3 ({type(error).__name__}: {without_secrets(str(error))})"
     return without_secrets(str(error))
 
 

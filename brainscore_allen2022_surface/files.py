@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -11,6 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+# They say nothing about the file. HDF5's own errors have negative numbers.
+SYSTEM_ERRORS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.ESTALE,
+)
 BLOCK_BYTES = 2**20
 LARGEST_SMALL_FILE_BYTES = 2**30  # those of the published data have less than a megabyte
 STAMP_BYTES = 40  # a SHA-1 in hexadecimal

@@ -51,10 +51,10 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
         files = find_files(name, split, default_source() if source is None else source)
         stimulus_set = read_stimulus_set(files, f"{name}.{split}")
         path = local_file(assembly_file(files, region))
-    responses = read_responses(path, split, region)
-    _require_stimuli(path, responses, stimulus_set)
-    with explained(path):
-        assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
+        responses = read_responses(path, split, region)
+        _require_stimuli(path, responses, stimulus_set)
+        with explained(path):
+            assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
     assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
     assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
     assembly.attrs["stimulus_set"] = stimulus_set

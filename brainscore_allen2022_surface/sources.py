@@ -197,10 +197,10 @@ def list_releases(folder: Path) -> list[Path]:
 
 
 def _holds_manifest(path: Path) -> bool:
-    """Return whether a path is that of a release. Folders of others, such as lost+found, may not be looked into."""
+    """Return whether a path is that of a release. Some folders, such as lost+found, may not be looked into."""
     try:
         return path.is_dir() and (path / MANIFEST_NAME).exists()
-    except OSError:
+    except PermissionError:
         return False
 
 
