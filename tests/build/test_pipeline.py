@@ -310,20 +310,32 @@ def test_release_that_exists_is_refused_before_anything_is_read(tmp_path):
 
 
 def test_first_release_stays_when_the_second_one_fails(tiny_tree, tmp_path, monkeypatch):
-    write = pipeline.write_stimuli
+    write = pipeline.write_assemblies
 
-    def fail_for_the_second(plan, folder):
+    def fail_for_the_second(plan, subjects, folder):
         if plan.recipe.name == "second":
-            raise PackagingError("no picture")
-        write(plan, folder)
+            raise PackagingError("no space")
+        return write(plan, subjects, folder)
 
-    monkeypatch.setattr(pipeline, "write_stimuli", fail_for_the_second)
+    monkeypatch.setattr(pipeline, "write_assemblies", fail_for_the_second)
     recipes = {tmp_path / name: replace(RECIPE, name=name) for name in ("first", "second")}
-    with pytest.raises(PackagingError, match="no picture"):
+    with pytest.raises(PackagingError, match="no space"):
         build_releases(tiny_tree, recipes)
 
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
     assert json.loads((tmp_path / "first" / "release.json").read_text())["name"] == "first"
+
+
+def test_images_are_written_before_any_session_is_read(tiny_tree, tmp_path, monkeypatch):
+    """A damaged one ends the build at once, and not after hours."""
+
+    def fail(plan, folder):
+        raise PackagingError("no picture")
+
+    monkeypatch.setattr(pipeline, "write_stimuli", fail)
+    monkeypatch.setattr(pipeline.SessionCache, "prepare", lambda *_: pytest.fail("sessions were read"))
+    with pytest.raises(PackagingError, match="no picture"):
+        build_release(tiny_tree, tmp_path / "release", RECIPE)
 
 
 def test_choices_of_a_build_reach_the_inspection(tiny_tree, tmp_path, monkeypatch):

@@ -142,10 +142,11 @@ def test_extracted_images_are_used_when_all_are_there(tree_path, plan, name):
 
 def test_empty_extracted_image_is_a_problem(tree_path, plan):
     extract_images(tree_path, plan.images)
-    path = tree_path / f"brainscore/stimuli_train/nsd_{plan.images[1]:05d}.jpg"
-    path.write_bytes(b"")
+    paths = [tree_path / f"brainscore/stimuli_train/nsd_{nsd_id:05d}.jpg" for nsd_id in plan.images[1:3]]
+    for path, more in zip(paths, ("", " (and 1 more)"), strict=True):
+        path.write_bytes(b"")
 
-    assert inspect(tree_path).problems == [f"{path} is empty, expected an image. Extract it again."]
+        assert inspect(tree_path).problems == [f"{paths[0]} is empty{more}, expected an image. Extract it again."]
 
 
 def test_extracted_images_of_another_format_are_not_used(tree_path, plan):

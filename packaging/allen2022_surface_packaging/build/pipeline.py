@@ -124,6 +124,8 @@ def build_releases(
             cache_path = exits.enter_context(scratch_folder(first_path.parent, f"{first_path.name}.cache"))
         cache = SessionCache(list(plans.values()), cache_path)
         workers = exits.enter_context(Workers(n_workers, scheduler))
+        for path, plan in plans.items():  # first, because it takes seconds, and a damaged image ends the build
+            write_stimuli(plan, ReleaseFolder(partial_paths[path]))
         cache.prepare(workers)
         for path, plan in plans.items():
             manifests[path] = _write_release(plan, ReleaseFolder(partial_paths[path]), cache, workers)
@@ -133,10 +135,9 @@ def build_releases(
 
 
 def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, workers: Workers) -> Manifest:
-    """Write one release from the cached sessions, and return its manifest."""
+    """Write the rest of one release from the cached sessions, and return its manifest."""
     n_images = [len(plan.splits[split]) for split in SPLITS]
     logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
-    write_stimuli(plan, folder)
     # In the cache, which every worker sees, and named after the release, so that two builds do not share it.
     name = f"values-{hashlib.sha1(os.fsencode(folder.path)).hexdigest()[:12]}"
     with scratch_folder(cache.path, name) as scratch:

@@ -19,11 +19,10 @@ from ..nsd.facts import stimulus_name
 from ..nsd.files import ImageOrigin, read_images, read_origins
 from ..nsd.plan import Plan
 from ..nsd.storage import RawFile
-from ..release import ORIGIN_COLUMNS, ReleaseFolder
+from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, ReleaseFolder
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"png": "PNG", "jpg": "JPEG"}
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95}}
 
 
@@ -77,7 +76,7 @@ def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[st
     names = [f"{stimulus_name(nsd_id)}.{plan.image_format}" for nsd_id in nsd_ids]
     for name, pixels in zip(names, read_images(plan.tree.images, nsd_ids.tolist()), strict=True):
         image = io.BytesIO()  # Pillow does not check whether a disk takes all bytes at once
-        Image.fromarray(pixels).save(image, FORMATS[plan.image_format], **SAVE_OPTIONS[plan.image_format])
+        Image.fromarray(pixels).save(image, FORMAT_NAMES[plan.image_format], **SAVE_OPTIONS[plan.image_format])
         with naming(folder_path / name):
             (folder_path / name).write_bytes(image.getbuffer())
     return names
@@ -99,13 +98,13 @@ def _require_image(file: RawFile, copy: Path) -> None:
     """Raise a `PackagingError` unless the copy of an extracted image is what loaders and models expect."""
     try:
         image = load_image(copy)
-        found = f"is a file of {image.format} with {image.mode} pixels"
-        is_sound = (image.format, image.mode) == (FORMATS[copy.suffix[1:]], "RGB")
+        description = f"is a file of {image.format} with {image.mode} pixels"
+        is_sound = (image.format, image.mode) == (FORMAT_NAMES[copy.suffix[1:]], "RGB")
     except ValueError as error:
-        found, is_sound = f"cannot be read ({one_line(error.__cause__ or error)})", False
+        description, is_sound = f"cannot be read ({one_line(error.__cause__ or error)})", False
     if not is_sound:
         raise PackagingError(
-            f"{file} {found}, expected an image of {FORMATS[copy.suffix[1:]]} with RGB pixels. Extract it again, or remove all "
+            f"{file} {description}, expected an image of {FORMAT_NAMES[copy.suffix[1:]]} with RGB pixels. Extract it again, or remove all "
             "extracted images to build from NSD's own."
         )
 

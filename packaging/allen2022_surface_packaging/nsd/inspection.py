@@ -106,9 +106,7 @@ def inspect_tree(
     extracted = {} if images is None else find_extracted_images(tree, images, image_format)
     if images is not None and not extracted:
         problems.attempt(check_images, tree.images, images.tolist())
-    problems.lines += [
-        f"{file} is empty, expected an image. Extract it again." for file in extracted.values() if not file.size()
-    ]
+    problems.attempt(_require_content, list(extracted.values()))
     plan = None
     if splits is not None and images is not None and not problems.lines:
         needed = splits["test"] if from_region_assemblies else images
@@ -136,6 +134,14 @@ def inspect_tree(
         len(complete_images(fewest_repetitions(headers.design, headers.trials))),
         {split: len(nsd_ids) for split, nsd_ids in (splits or {}).items()},
     )
+
+
+def _require_content(images: list[RawFile]) -> None:
+    """Raise a `PackagingError` if a file of an extracted image is empty. The build looks at their pixels."""
+    empty = [file for file in images if not file.size()]
+    if empty:
+        more = f" (and {len(empty) - 1:,} more)" if len(empty) > 1 else ""
+        raise PackagingError(f"{empty[0]} is empty{more}, expected an image. Extract it again.")
 
 
 def find_extracted_images(tree: NSDTree, nsd_ids: IntArray, image_format: str | None = None) -> dict[int, RawFile]:
