@@ -21,7 +21,7 @@ from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from support import hashes, run_cli
 
-HUGE_BYTES = 5 * 2**40
+HUGE_BYTES = 2**31
 SIZE = ("--subjects", "1", "--sessions", "2", "--trials", "30", "--vertices", "162", "--image-size", "8")
 
 
@@ -200,7 +200,7 @@ def test_numbers_that_no_machine_has_the_memory_for_are_refused(tmp_path, option
 
 
 def make_huge(path: Path) -> None:
-    """Make a file of some terabytes, of which the disk holds nothing."""
+    """Make a file of two gigabytes, of which the disk holds nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     os.truncate(path, HUGE_BYTES)
@@ -215,7 +215,7 @@ def test_huge_file_of_a_release_is_named(release_copy, name, command):
 
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
-    assert line.startswith(f"allen2022-surface: {release_copy / name} has 5,497,558,138,880 bytes, expected at most")
+    assert line.startswith(f"allen2022-surface: {release_copy / name} has 2,147,483,648 bytes, expected at most")
 
 
 def test_huge_recipe_is_named(tmp_path):
@@ -224,7 +224,7 @@ def test_huge_recipe_is_named(tmp_path):
     result = run_cli("recipes", "check", tmp_path / "recipe.toml")
 
     assert result.returncode == 1
-    assert result.stderr.startswith(f"allen2022-surface: {tmp_path / 'recipe.toml'} has 5,497,558,138,880 bytes")
+    assert result.stderr.startswith(f"allen2022-surface: {tmp_path / 'recipe.toml'} has 2,147,483,648 bytes")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_huge_raw_file_is_named(tree_copy, path):
     result = run_cli("check", tree_copy)
 
     assert result.returncode == 1
-    assert f"{tree_copy / path} has 5,497,558,138,880 bytes" in result.stdout + result.stderr
+    assert f"{tree_copy / path} has 2,147,483,648 bytes" in result.stdout + result.stderr
 
 
 def test_name_that_is_not_text_is_refused(tmp_path):

@@ -79,10 +79,13 @@ def test_second_signal_inside_the_handler_of_the_first_changes_nothing(number):
 import threading
 
 class Late(threading.Thread):
-    def __init__(self, **options):
-        signal.raise_signal(signal.SIGINT)
-        super().__init__(**options)
+    def start(self):
+        if not Late.is_interrupted:
+            Late.is_interrupted = True
+            signal.raise_signal(signal.SIGINT)
+        super().start()
 
+Late.is_interrupted = False
 threading.Thread = Late
 signal.raise_signal(number)
 """

@@ -229,7 +229,9 @@ class BucketFile(io.RawIOBase):
 
     def _require_range(self, response: Mapping[str, Any], first: int, last: int) -> None:
         """Refuse the answer of a server or a proxy that ignores which bytes of which object it was asked for."""
-        asked, answered = f"bytes {first}-{last}/{self._listed.size}", response.get("ContentRange", "no range")
+        size = self._listed.size
+        whole = f"bytes 0-{size - 1}/{size}" if response.get("ContentLength") == size else "no range"
+        asked, answered = f"bytes {first}-{last}/{size}", response.get("ContentRange", whole)
         if answered != asked or response.get("ETag", self._listed.etag) != self._listed.etag:
             raise PackagingError(
                 f"{self._bucket.locate(self._path)}: the server was asked for {asked} of {self._listed.etag}, but answered with "

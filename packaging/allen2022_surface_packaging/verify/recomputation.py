@@ -95,6 +95,8 @@ def recompute_release(
         problems += [problem for result in results for problem in result.problems(manifest)]
         problems += [*find_input_problems(expected), *find_stimulus_problems(folder, expected)]
         return Recomputation(pd.DataFrame([result.row() for result in results]), problems)
+    except MemoryError:
+        raise
     except DAMAGES as error:
         raise_if_of_machine(error, release_path)
         raise PackagingError(
