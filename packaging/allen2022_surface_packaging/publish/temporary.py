@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..atomic import locked, remove_folder
+from ..signals import postponed_signals
 
 PREFIX = "allen2022_surface_objects_"
 
@@ -21,14 +22,17 @@ def temporary_folder() -> Iterator[Path]:
     however the process ends.
     """
     _remove_abandoned()
-    unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
-    path = unlocked_path.with_name(unlocked_path.name.removeprefix("."))
+    folders: list[Path] = []
     try:
+        with postponed_signals():  # so that the folder is known when it is there
+            unlocked_path = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+            path = unlocked_path.with_name(unlocked_path.name.removeprefix("."))
+            folders += [path, unlocked_path]
         with locked(unlocked_path):
             unlocked_path.rename(path)  # only now it has the name by which another process looks for abandoned folders
             yield path
     finally:
-        for folder in (path, unlocked_path):  # whichever name it has
+        for folder in folders:  # whichever name it has
             remove_folder(folder)
 
 
