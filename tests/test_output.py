@@ -168,6 +168,40 @@ def test_release_is_not_blamed_for_a_lack_of_descriptors(release_copy):
     assert failures > 0
 
 
+class Unreadable:
+    """Fails as a library does that opens a file when the system gives no descriptor."""
+
+    def __init__(self, *_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [
+        ("verify.assembly_soundness.netCDF4", "Dataset", ["verify", "RELEASE"]),
+        ("verify.assemblies.xarray", "open_dataarray", ["verify", "RELEASE", "--nsd-root", "TREE"]),
+        ("verify.raw.MGHImage", "from_filename", ["verify", "RELEASE", "--nsd-root", "TREE"]),
+        ("verify.stimuli.h5py", "File", ["verify", "RELEASE", "--nsd-root", "TREE"]),
+        ("images.Image", "open", ["verify", "RELEASE"]),
+        ("report.statistics.xr", "open_dataset", ["report", "RELEASE"]),
+        ("report.summaries", "read_file", ["report", "RELEASE"]),
+    ],
+)
+def test_error_of_the_system_is_not_blamed_on_the_release(
+    release_copy, small_tree, monkeypatch, module, name, arguments
+):
+    files = hashes(release_copy)
+    monkeypatch.setattr(f"allen2022_surface_packaging.{module}.{name}", Unreadable)
+
+    result = run_cli(*({"RELEASE": release_copy, "TREE": small_tree}.get(argument, argument) for argument in arguments))
+
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("allen2022-surface: /")
+    assert line.endswith(": Too many open files. Allow more open files (`ulimit -n`) and start again.")
+    assert hashes(release_copy) == files
+
+
 def test_lack_of_memory_is_one_line(monkeypatch):
     def allocate(options):
         np.empty(2**55)

@@ -26,7 +26,13 @@ class PackagingError(Exception):
 
 
 def raise_if_of_machine(error: BaseException, path: object) -> None:
-    """Raise an error again if the system cannot read the file at `path` now. Otherwise the file itself is at fault."""
+    """Raise `error` again if its number is one of the system's, such as too many open files, which says nothing about the file.
+
+    Raises
+    ------
+    OSError
+        The error. It names `path` unless it names a file already.
+    """
     if isinstance(error, OSError) and error.errno in ADVICE:
         error.filename = error.filename or str(path)
         raise error

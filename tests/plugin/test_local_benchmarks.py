@@ -265,7 +265,7 @@ def test_identifier_of_benchmark_changes_with_responses(release, other_responses
 
 
 def test_identifier_of_benchmark_changes_with_the_smallest_change_of_a_noise_ceiling(release, release_copy):
-    """By the noise ceiling, benchmarks choose their neuroids."""
+    """Benchmarks choose their neuroids by it."""
     with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
         column = int(np.flatnonzero(file["region"][:] == "V4")[0])
         file["nc_testset"][column] = np.nextafter(file["nc_testset"][column], 100)

@@ -133,7 +133,7 @@ def _connect_to(scheduler: str) -> distributed.Client:
 
     if re.search(r"[\s@]", scheduler):  # dask would try for a minute
         raise PackagingError(
-            f"{without_secrets(scheduler)} is no address of a scheduler, expected one like tcp://host:8786."
+            f"{without_secrets(scheduler)} is not the address of a scheduler, expected one like tcp://host:8786."
         )
     _hide_errors()
     try:

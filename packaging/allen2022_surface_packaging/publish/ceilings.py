@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import Manifest, ReleaseFolder
 from .objects import read_manifest
@@ -61,7 +61,6 @@ def measure_ceilings(release_path: Path) -> ReleaseCeilings:
         regions = [_measure_region(release, manifest, region.name) for region in slices]
         return ReleaseCeilings(manifest.name, manifest.shapes["test"], manifest.files[file_name].sha1, regions)
     except (KeyError, OSError, ValueError) as error:
-        raise_if_of_machine(error, release)
         raise PackagingError(f"{release} has no ceilings ({one_line(error)}). Verify it: verify {release}.") from error
 
 

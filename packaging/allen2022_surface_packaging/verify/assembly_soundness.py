@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
 IMAGES_AT_A_TIME = 256
-LEAST_SQUARE_OF_AN_IMAGE = 0.5  # by which the sum of squares lacks an image; the rest is rounding
+LEAST_SQUARE_OF_AN_IMAGE = (
+    0.5  # An image that is missing lowers the sum of squares by 1. A smaller difference is rounding.
+)
 VARIABLE_NAME = "data"
 NUMBER_KINDS = {VARIABLE_NAME: "float32", "nc_testset": "float64"}  # all other numbers are int64
 TEXT_COORDINATES = ("stimulus_id", "neuroid_id", "subject", "hemisphere", "region")
@@ -351,7 +353,8 @@ def _find_filled_problems(
     A value that was filled is zero. A vertex that is constant is zero as well, but in every presentation. So the number of zeros
     is an upper bound, and the number of zeros beside other values is a lower bound. A vertex that is constant but for a few
     presentations is zero in most others, because they equal the mean; it is filled only if its squares say that images are
-    missing: their sum is the number of images over which it was standardised.
+    missing: their sum is the number of images over which it was standardised. That sum is exact where three repetitions make an
+    average, as in NSD's own sessions. With `standardize_on` = "train", it tells of the train images only.
     """
     _, squares, n_images = _sum_images(manifest, moments)
     lacks_images = n_images - squares > LEAST_SQUARE_OF_AN_IMAGE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import xarray
 
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .assemblies import open_assembly
@@ -103,7 +103,6 @@ def load_object(identifier: str) -> dict[str, Side]:
     try:
         assembly = loaders.load_assembly(name, split, region=region, source=sources.default_artifacts_path())
     except (OSError, ValueError, KeyError) as error:
-        raise_if_of_machine(error, identifier)
         raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
     stimulus_set = assembly.attrs["stimulus_set"]
     stimuli = pd.DataFrame(stimulus_set)
