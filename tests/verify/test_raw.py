@@ -149,3 +149,10 @@ def test_missing_table_of_images_is_none():
 def test_damaged_table_of_images_is_named(content):
     with pytest.raises(PackagingError, match=r"memory/x\.csv cannot be read as NSD's table of images \(.+\)"):
         read_stimulus_info(stored("x.csv", content.encode()))
+
+
+def test_file_of_zeros_is_named():
+    """As a download that was cut may leave it, of the right length."""
+    for read in (read_surface, lambda file: read_trials(file, np.array([0]))):
+        with pytest.raises(PackagingError, match=r"x\.mgh cannot be read as MGH \(.*\)\. Download it again"):
+            read(stored("x.mgh", bytes(1000)))

@@ -317,7 +317,7 @@ def read_label_names(file: RawFile) -> dict[int, str]:
         fields = line.split()
         if not fields or fields[0].startswith("#"):
             continue
-        if len(fields) < 2 or not fields[0].lstrip("-").isdecimal():
+        if len(fields) < 2 or not re.fullmatch("-?[0-9]{1,10}", fields[0]):
             raise PackagingError(
                 f"{file} holds the line {line[:60]!r}, expected a number and a name. Download it again."
             )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHImage
+from nibabel.freesurfer.mghformat import MGHError, MGHImage
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
@@ -26,7 +26,7 @@ COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
 # The exceptions of numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 for a damaged file
 DAMAGES = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError, RuntimeError),
-    *(TypeError, ValueError, ImageFileError, struct.error, zlib.error),
+    *(TypeError, ValueError, ImageFileError, MGHError, struct.error, zlib.error),
 )
 
 
