@@ -174,3 +174,13 @@ def test_names_of_regions_are_letters_digits_underscores_and_hyphens(name):
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
     assert is_region_name(name) is (bool(name) and set(name) <= allowed)
+
+
+@pytest.mark.parametrize("n_letters", [80, 81])
+def test_names_are_short_enough_for_the_names_of_files(n_letters):
+    region = Region("b" * n_letters, "streams", (5,))
+    recipe = replace(make_recipe((1,), name="a"), name="a" * n_letters, regions=(region,))
+
+    faults = [key for key, _, _ in recipe_faults(recipe)]
+
+    assert faults == (["name", "region 1, name"] if n_letters > 80 else [])

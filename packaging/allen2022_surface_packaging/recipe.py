@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from .nsd.facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS, subject_name
 
+LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
 STATISTICS = ("all", "train")
@@ -187,6 +188,8 @@ def recipe_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     """Yield the key, what was found and what was expected for every fault that a recipe shows without an NSD tree."""
     if not re.fullmatch(r"[A-Za-z0-9_]+", recipe.name):
         yield "name", repr(recipe.name), "letters, digits and underscores"
+    elif len(recipe.name) > LONGEST_NAME:
+        yield "name", f"of {len(recipe.name)} letters", f"at most {LONGEST_NAME}, because names of files hold it"
     elif published_dataset(recipe.name) and recipe.name != published_name(recipe):
         yield (
             "name",
@@ -235,7 +238,7 @@ def _region_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
             found = f"{region.name!r} with each = {str(region.each).lower()}"
             yield f"{key}, name", found, "a name, or each = true, which takes the names of the labels"
         elif region.name and not is_region_name(region.name):
-            yield f"{key}, name", repr(region.name), "letters, digits, underscores and hyphens"
+            yield f"{key}, name", repr(region.name), f"letters, digits, underscores and hyphens, at most {LONGEST_NAME}"
         if region.name and region.name in seen:
             yield f"{key}, name", f"{region.name!r} again", "every region once"
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", region.atlas):
@@ -249,4 +252,4 @@ def _region_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 def is_region_name(name: str) -> bool:
     """Return whether a name can stand in identifiers of neuroids and objects."""
-    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and len(name) <= LONGEST_NAME

@@ -219,6 +219,14 @@ def test_labels_that_would_be_one_region_are_refused(small_tree, names, labels, 
         read(small_tree, Region("", "streams", labels, each=True))
 
 
+def test_label_whose_name_is_too_long_for_a_region_is_refused(small_tree):
+    (small_tree / LABELS / "streams.mgz.ctab").write_text(f"4 {'a' * 80}\n5 {'b' * 81}\n")
+
+    with pytest.raises(PackagingError, match="region 1, each is true, but the name of the label 5 has 81 letters"):
+        read(small_tree, Region("", "streams", each=True))
+    assert list(vertices_of(read(small_tree, Region("", "streams", (4,), each=True)), "lh")) == ["a" * 80]
+
+
 @pytest.mark.parametrize("each", [True, False])
 def test_label_is_refused_when_it_is_listed_by_name_and_by_number(small_tree, each):
     with pytest.raises(PackagingError, match=r"labels is \['ventral', 5\], but two of them are one label"):
@@ -330,7 +338,10 @@ def test_regions_of_any_atlases_agree_with_plain_selection(data):
         assert result.labels == (tuple(sorted(region.labels)) or tuple(sorted(present[region.atlas])))
 
 
-@pytest.mark.parametrize("line", ["ventral 5", "5", "5 ventral\n5 other", "5 ventral\n6 ventral"])
+@pytest.mark.parametrize(
+    "line",
+    ["ventral 5", "5", "5 ventral\n5 other", "5 ventral\n6 ventral", "--5 ventral", "-", f"{'5' * 5000} ventral"],
+)
 def test_damaged_colour_table_is_refused(small_tree, line):
     (small_tree / LABELS / "streams.mgz.ctab").write_text(f"0 Unknown\n\n# comment\n{line}\n")
 

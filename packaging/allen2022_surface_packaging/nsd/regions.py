@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from ..recipe import CORTEX, Recipe, Region
+from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region, is_region_name
 from .facts import HEMISPHERES
 from .files import read_label_names, read_vertices
 from .storage import RawFile
@@ -218,6 +218,11 @@ def _name_each(key: str, region: Region, atlas: _Atlas, labels: tuple[int, ...])
     regions: dict[str, tuple[int]] = {}
     for label in labels:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", atlas.names.get(label, f"{region.atlas}_{label}"))
+        if not is_region_name(name):
+            raise PackagingError(
+                f"{key}, each is true, but the name of the label {label} has {len(name)} letters, expected at most {LONGEST_NAME}. "
+                "Write an entry for it, with a name."
+            )
         if name in regions:
             raise PackagingError(
                 f"{key}, each is true, but the labels {regions[name][0]} and {label} would both be the region {name}. Write "
