@@ -36,6 +36,11 @@ def small_tree(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.parametrize("address", ["s3://nsd/x  y", "s3://nsd/x\ty@z"])
+def test_address_without_credentials_is_not_refused_for_its_spaces(address):
+    assert arguments.parse(["check", address]).nsd_root == address
+
+
 def run_on_terminal(*arguments: object, interrupt_after: str | None = None) -> tuple[int, str]:
     """Run the command line on a terminal, press Ctrl-C once it has written some text, and return its status and output."""
     process_id, terminal = pty.fork()

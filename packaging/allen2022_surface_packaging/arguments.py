@@ -59,7 +59,9 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     command_line = sys.argv[1:] if command_line is None else command_line
     for argument in command_line:
-        if "://" in argument and without_secrets(argument) != argument:  # before it stands in a message
+        if "://" in argument and without_secrets(argument) != " ".join(
+            argument.split()
+        ):  # before it stands in a message
             parser.error(
                 f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: AWS credentials "
                 "come from its configuration"
