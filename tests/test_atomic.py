@@ -23,6 +23,7 @@ from allen2022_surface_packaging.atomic import (
     restore_folder,
     scratch_folder,
     sha1_of,
+    unreplaced,
     write_whole,
 )
 from allen2022_surface_packaging.errors import PackagingError, describe_os_error
@@ -554,6 +555,47 @@ def test_whatever_appears_meanwhile_stays(tmp_path, monkeypatch, appear, before,
     else:
         assert names(path) == ["precious"]
     assert path.is_symlink() == (appear in (appear_as_link, appear_as_dangling_link))
+
+
+def replace_folder(path):
+    """Replace a folder as `build --overwrite` does."""
+    with new_folder(path) as partial:
+        (partial / "new").touch()
+
+
+def test_folder_that_stays_is_read_to_the_end(tmp_path):
+    path = fill(tmp_path / "folder", "old")
+    (tmp_path / "link").symlink_to(path)
+
+    for place in (path, tmp_path / "link"):
+        with unreplaced(place) as require:
+            (path / "more").touch()
+            require()
+        with pytest.raises(ValueError, match="damaged"), unreplaced(place):
+            raise ValueError("damaged")
+
+
+@pytest.mark.parametrize("error", [None, PackagingError("it does not fit"), FileNotFoundError("gone")])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_folder_that_is_replaced_while_it_is_read_is_named(tmp_path, error, is_link):
+    path = fill(tmp_path / "folder", "old")
+    (tmp_path / "link").symlink_to(path)
+    place = tmp_path / "link" if is_link else path
+
+    with (
+        pytest.raises(PackagingError, match=f"^{place} was replaced while it was read. Start again"),
+        unreplaced(place),
+    ):
+        replace_folder(path)
+        if error:
+            raise error
+    with (
+        pytest.raises(PackagingError, match="was replaced while it was read"),
+        unreplaced(place) as require,
+    ):
+        replace_folder(path)
+        require()
+        raise AssertionError("something would be kept")
 
 
 def test_files_that_appear_in_an_empty_folder_stay(tmp_path):

@@ -1,6 +1,7 @@
 """What a machine may lack while a command runs: a place for output, memory, file descriptors. One line, and no false blame."""
 
 import errno
+import importlib
 import json
 import os
 import resource
@@ -166,6 +167,39 @@ def test_release_is_not_blamed_for_a_lack_of_descriptors(release_copy):
 
     assert result.returncode == 0
     assert failures > 0
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments"),
+    [
+        ("publish.website._write_table", ["pack", "RELEASE", "PACKED"]),
+        ("report.page.render_page", ["report", "RELEASE"]),
+        ("verify.verdicts.check_soundness", ["verify", "RELEASE"]),
+        ("publish.upload.make_objects", ["upload", "RELEASE", "--bucket", "brain/nsd", "--dry-run"]),
+    ],
+)
+def test_release_that_is_replaced_while_it_is_read_is_named(small_release, tmp_path, monkeypatch, place, arguments):
+    """As by `build --overwrite`: what is packed, sent, or said of it would be of two releases."""
+    release = Path(shutil.copytree(small_release, tmp_path / "release"))
+    manifest = json.loads((release / "release.json").read_text())
+    (release / "release.json").write_text(json.dumps(manifest | {"simulated": False}))
+    module, name = f"allen2022_surface_packaging.{place}".rsplit(".", 1)
+    original = getattr(importlib.import_module(module), name)
+
+    def replace_before(*given, **options):
+        with atomic.new_folder(release) as partial:
+            shutil.copytree(small_release, partial, dirs_exist_ok=True)
+        return original(*given, **options)
+
+    monkeypatch.setattr(f"{module}.{name}", replace_before)
+
+    result = run_cli(*({"RELEASE": release, "PACKED": tmp_path / "packed"}.get(a, a) for a in arguments))
+
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert line == f"allen2022-surface: {release} was replaced while it was read. Start again."
+    assert [path.name for path in tmp_path.iterdir()] == ["release"]
+    assert not (release / "report.html").exists()
 
 
 class Unreadable:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -69,6 +69,34 @@ def new_folder(path: Path) -> Iterator[Path]:
                 _rename_to_free(partial, path)
             elif not _exchange_and_remove(partial, path):
                 _replace(partial, path)
+
+
+@contextmanager
+def unreplaced(path: Path) -> Iterator[Callable[[], None]]:
+    """Refuse what a block has read from a folder if another folder has taken its place meanwhile.
+
+    Yields a function that looks, for use before something is kept. At the end of the block, one more look is taken. If the block
+    fails because the files of two folders do not fit, the message says why.
+
+    Raises
+    ------
+    PackagingError
+        If the folder was replaced.
+    """
+    real_path = path.resolve()
+    with _held_open(real_path) as before:
+
+        def require() -> None:
+            if not _is_same(real_path, before):
+                raise PackagingError(f"{path} was replaced while it was read. Start again.")
+
+        try:
+            yield require
+        except Exception as error:
+            if not _is_same(real_path, before):
+                raise PackagingError(f"{path} was replaced while it was read. Start again.") from error
+            raise
+        require()
 
 
 def restore_folder(path: Path) -> None:
@@ -222,15 +250,17 @@ def _held_open(path: Path) -> Iterator[int | None]:
         _close(descriptor)
 
 
-def _require_same(path: Path, before: int | None) -> None:
-    """Raise a `PackagingError` unless `path` is still what a descriptor was opened for; nothing if it is None."""
+def _is_same(path: Path, before: int | None) -> bool:
+    """Return whether `path` is still what a descriptor was opened for; nothing if it is None."""
     try:
         now = path.lstat()
     except FileNotFoundError:
-        is_same = before is None
-    else:
-        is_same = before is not None and os.path.samestat(os.fstat(before), now)
-    if not is_same:
+        return before is None
+    return before is not None and os.path.samestat(os.fstat(before), now)
+
+
+def _require_same(path: Path, before: int | None) -> None:
+    if not _is_same(path, before):
         raise _changed(path)
 
 

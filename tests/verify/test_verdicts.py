@@ -3,11 +3,11 @@
 import errno
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from allen2022_surface_packaging.verify import verdicts
 from allen2022_surface_packaging.verify.verdicts import verify
 from support import accept
 from verify.damages import change_values, read_coordinates
@@ -142,20 +142,18 @@ def test_question_that_cannot_be_answered_keeps_its_earlier_answer(tiny_copy, ti
 def test_answers_are_kept_when_they_cannot_be_read_now(tiny_copy, tiny_tree, run_verify, monkeypatch):
     """Such as while a network disk is away for a moment."""
     run_verify(tiny_copy, "--nsd-root", tiny_tree)
-    path, read_bytes = tiny_copy / "verify.json", Path.read_bytes
-    before = read_bytes(path)
+    path = tiny_copy / "verify.json"
+    before = path.read_bytes()
 
-    def fail(self):
-        if self == path:
-            raise OSError(errno.EIO, "Input/output error")
-        return read_bytes(self)
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(verdicts, "read_file", fail)
     result = run_verify(tiny_copy, "--against", tiny_copy)
 
     assert result.status == 1
     assert result.err.startswith(f"allen2022-surface: {path}: Input/output error.")
-    assert read_bytes(path) == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

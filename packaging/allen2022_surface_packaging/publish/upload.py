@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic import unreplaced
 from ..errors import PackagingError
 from ..progress import follow_bytes
 from ..release import Manifest, ReleaseFolder
@@ -82,20 +83,21 @@ def publish_release(
         If the release is simulated or not sound, S3 holds an object with other content, anybody can read an object, or S3
         fails. Objects that were uploaded before the failure stay, and the next call does not send them again.
     """
-    release = ReleaseFolder(release_path)
-    manifest = read_manifest(release, allow_simulated=allow_simulated)
-    artifacts_path = announce_artifacts(artifacts_path, tell)
-    require_sound(release)
-    with temporary_folder() as folder:
-        objects = make_objects(release, manifest, folder)
-        refuse_large(objects)
-        target = open_target(destination)
-        plan = plan_upload(target, objects)
-        tell(describe_plan(target, plan))
-        if dry_run:
-            return
-        refuse_different(target, plan, overwrite=overwrite)
-        datasets = record_published(target, manifest, upload_planned(target, plan))
+    with unreplaced(release_path):
+        release = ReleaseFolder(release_path)
+        manifest = read_manifest(release, allow_simulated=allow_simulated)
+        artifacts_path = announce_artifacts(artifacts_path, tell)
+        require_sound(release)
+        with temporary_folder() as folder:
+            objects = make_objects(release, manifest, folder)
+            refuse_large(objects)
+            target = open_target(destination)
+            plan = plan_upload(target, objects)
+            tell(describe_plan(target, plan))
+            if dry_run:
+                return
+            refuse_different(target, plan, overwrite=overwrite)
+            datasets = record_published(target, manifest, upload_planned(target, plan))
     record_release(artifacts_path, manifest.name, datasets)
     tell(f"{artifacts_path} now lists {', '.join(datasets)}")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..atomic import naming, new_folder, read_file
+from ..atomic import naming, new_folder, read_file, unreplaced
 from ..errors import PackagingError, one_line
 from ..nsd.facts import TERMS_URL
 from ..release import Manifest, ReleaseFolder
@@ -50,22 +50,24 @@ def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = Fa
     Raises
     ------
     PackagingError
-        If the folder exists already, or the release is simulated or not sound.
+        If the folder exists already, or the release is simulated, not sound, or replaced meanwhile.
     """
-    release = ReleaseFolder(release_path)
-    manifest = read_manifest(release, allow_simulated=allow_simulated)
-    if folder.exists():
-        raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
-    require_sound(release)
-    with new_folder(folder) as partial:
-        objects = make_objects(release, manifest, partial)
-        for item in objects:
-            if item.path.parent != partial:  # a file of the release
-                with naming(partial / item.name):
-                    shutil.copyfile(item.path, partial / item.name)
-        _write_table(partial / TABLE_NAME, objects)
-        with naming(partial / PAGE_NAME):
-            (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
+    with unreplaced(release_path) as require_unreplaced:
+        release = ReleaseFolder(release_path)
+        manifest = read_manifest(release, allow_simulated=allow_simulated)
+        if folder.exists():
+            raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
+        require_sound(release)
+        with new_folder(folder) as partial:
+            objects = make_objects(release, manifest, partial)
+            for item in objects:
+                if item.path.parent != partial:  # a file of the release
+                    with naming(partial / item.name):
+                        shutil.copyfile(item.path, partial / item.name)
+            _write_table(partial / TABLE_NAME, objects)
+            with naming(partial / PAGE_NAME):
+                (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
+            require_unreplaced()
 
 
 def record_versions(

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..atomic import write_whole
+from ..atomic import unreplaced, write_whole
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import SPLITS, UNREADABLE, Manifest, ReleaseFolder
 from .colours import ink_on, scale_colours
@@ -67,17 +67,20 @@ def write_report(release_path: Path, other_path: Path | None = None) -> Path:
     Raises
     ------
     PackagingError
-        If a folder is not a release, if a file of a release is missing or damaged, or if the plugin is not installed.
+        If a folder is not a release, if a file of a release is missing or damaged, if the release was replaced meanwhile, or if
+        the plugin is not installed.
     """
-    folder, manifest = _open_release(release_path)
-    with _readable(folder):
-        release = read_content(folder, manifest)
-    pair = None if other_path is None else _read_pair(release, other_path)
-    with _readable(folder):
-        page = render_page(release, pair)
-    path = folder.report_path
-    content = page.encode()
-    write_whole(path, [content])
+    with unreplaced(release_path) as require_unreplaced:
+        folder, manifest = _open_release(release_path)
+        with _readable(folder):
+            release = read_content(folder, manifest)
+        pair = None if other_path is None else _read_pair(release, other_path)
+        with _readable(folder):
+            page = render_page(release, pair)
+        path = folder.report_path
+        content = page.encode()
+        require_unreplaced()
+        write_whole(path, [content])
     logger.info("%s: %.1f MB", path, len(content) / 1e6)
     return path
 
