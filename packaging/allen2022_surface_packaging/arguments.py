@@ -59,12 +59,11 @@ def parse(command_line: Sequence[str] | None = None) -> argparse.Namespace:
         argcomplete.autocomplete(parser)
     command_line = sys.argv[1:] if command_line is None else command_line
     for argument in command_line:
-        if "://" in argument and without_secrets(argument) != " ".join(
-            argument.split()
-        ):  # before it stands in a message
+        shown = without_secrets(argument)
+        if "://" in argument and shown != " ".join(argument.split()):  # before any message can hold it
             parser.error(
-                f"the address {without_secrets(argument)} held a password, a signature or a token. Leave it out: AWS credentials "
-                "come from its configuration"
+                f"the address {shown} held a password, a signature or a token. Leave it out: AWS credentials come from its "
+                "configuration"
             )
     return parser.parse_args(command_line)
 

@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
 IMAGES_AT_A_TIME = 256
-LEAST_SQUARE_OF_AN_IMAGE = (
-    0.5  # An image that is missing lowers the sum of squares by 1. A smaller difference is rounding.
-)
+# An image that is missing lowers the sum of squares by 1. A smaller difference is rounding.
+LEAST_SQUARE_OF_AN_IMAGE = 0.5
 VARIABLE_NAME = "data"
 NUMBER_KINDS = {VARIABLE_NAME: "float32", "nc_testset": "float64"}  # all other numbers are int64
 TEXT_COORDINATES = ("stimulus_id", "neuroid_id", "subject", "hemisphere", "region")
