@@ -764,6 +764,48 @@ def test_scratch_folder_is_empty_at_the_start_and_gone_at_the_end(tmp_path):
     assert not names(tmp_path)
 
 
+def test_half_written_file_of_a_killed_process_is_removed_by_the_next_one(tmp_path):
+    path, other = tmp_path / "file", tmp_path / f".other.{'0' * 32}.partial"
+    other.touch()
+
+    def contents():
+        yield b"half"
+        assert len(names(tmp_path)) == 2
+        write_whole(path, [b"second"])  # while the first one still writes
+        assert len(names(tmp_path)) == 3
+        yield b" and half"
+
+    write_whole(path, contents())
+    assert path.read_bytes() == b"half and half"
+
+    child = os.fork()
+    if not child:
+        write_whole(path, iter(lambda: os.kill(os.getpid(), 9) or b"never", b""))
+    assert os.waitpid(child, 0)[1] == 9
+    assert len(names(tmp_path)) == 3
+    write_whole(path, [b"whole"])
+
+    assert names(tmp_path) == [other.name, "file"]
+    assert path.read_bytes() == b"whole"
+
+
+def test_file_is_created_again_when_it_is_taken_for_abandoned(tmp_path, monkeypatch):
+    """In the moment between its creation and its lock."""
+    flock, removed = fcntl.flock, []
+
+    def remove_first(file, operation):
+        if not removed:
+            (partial,) = tmp_path.iterdir()
+            removed.append(partial.unlink())
+        return flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    write_whole(tmp_path / "file", [b"whole"])
+
+    assert removed
+    assert names(tmp_path) == ["file"]
+
+
 def test_old_partial_files_are_removed_and_young_ones_kept(tmp_path):
     for name, minutes in (("old", 1), ("young", -1)):
         path = tmp_path / f".{name}.partial"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from .errors import PackagingError, one_line
 from .signals import postponed_signals
@@ -135,9 +137,11 @@ def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> 
         Wait until the disk holds the contents, so that they survive a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+    _remove_abandoned(path)
+    with naming(path):
+        partial, file = _create_locked(path)
     try:
-        with naming(path), partial.open("xb") as file:
+        with naming(path), file:
             for content in contents:
                 file.write(content)
             if sync:
@@ -149,6 +153,33 @@ def write_whole(path: Path, contents: Iterable[Bytes], *, sync: bool = True) -> 
     except BaseException:
         _unlink(partial)
         raise
+
+
+def is_partial_of(path: Path, name: str) -> bool:
+    """Return whether a path is that of a file of this name which is half-written, by this process or by a killed one."""
+    return re.fullmatch(rf"\.{re.escape(name)}\.[0-9a-f]{{32}}{re.escape(PARTIAL_SUFFIX)}", path.name) is not None
+
+
+def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
+    """Create a hidden file that is to become `path`, locked, so that no other process takes it for abandoned."""
+    while True:
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+        file = partial.open("xb")
+        with suppress(OSError):  # where there are no locks, no file is taken for abandoned
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if partial.exists():  # another process may have removed it just before it was locked
+            return partial, file
+        file.close()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left half-written of a file. A process that still writes holds a lock."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL_SUFFIX}"):
+        with suppress(OSError):
+            if is_partial_of(partial, path.name):
+                with partial.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    partial.unlink()
 
 
 def remove_old_partials(folder: Path) -> None:

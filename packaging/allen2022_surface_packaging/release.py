@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import __version__
 from .arrays import IntArray
-from .atomic import read_file, restore_folder, sha1_of
+from .atomic import is_partial_of, read_file, restore_folder, sha1_of
 from .errors import PackagingError, one_line
 from .nsd.facts import N_REPETITIONS, stimulus_name, subject_name
 from .recipe import Recipe, Region, is_region_name, recipe_faults
@@ -89,9 +89,16 @@ class ReleaseFolder:
         return self.path / f"stimuli_{split}"
 
     def files(self) -> list[Path]:
-        """Return the files that belong to the release, sorted, without the manifest."""
+        """Return the files that belong to the release, sorted, without the manifest.
+
+        What is written beside a release does not belong to it, half-written or not.
+        """
         others = {self.manifest_path, self.verification_path, self.report_path}
-        return sorted(path for path in self.path.rglob("*") if path.is_file() and path not in others)
+        return sorted(
+            path
+            for path in self.path.rglob("*")
+            if path.is_file() and path not in others and not any(is_partial_of(path, other.name) for other in others)
+        )
 
     def file_name(self, path: Path) -> str:
         """Return the name by which the manifest lists a file."""

@@ -282,3 +282,13 @@ def test_same_answers_are_not_written_again(tiny_copy, tiny_release, run_verify)
     after = (tiny_copy / "verify.json").stat()
 
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("name", ["report.html", "verify.json"])
+def test_half_written_page_of_a_killed_command_does_not_belong_to_the_release(tiny_copy, run_verify, name):
+    (tiny_copy / f".{name}.{'0' * 32}.partial").touch()
+
+    assert run_verify(tiny_copy).status == 0
+
+    (tiny_copy / f".{name}.other.partial").touch()
+    assert len(run_verify(tiny_copy).problems) == 1
