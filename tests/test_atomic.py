@@ -852,6 +852,16 @@ def test_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         read_file(tmp_path / "file")
 
 
+def test_largest_file_that_is_read_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "LARGEST_FILE_BYTES", 3)
+    (tmp_path / "three").write_bytes(b"123")
+    (tmp_path / "four").write_bytes(b"1234")
+
+    assert read_file(tmp_path / "three") == b"123"
+    with pytest.raises(PackagingError, match="four has 4 bytes, expected at most 3"):
+        read_file(tmp_path / "four")
+
+
 @pytest.mark.parametrize(
     "told", [OSError(errno.EDQUOT, "Disk quota exceeded"), PermissionError(errno.EACCES, "no", "x")]
 )

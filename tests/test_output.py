@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 from allen2022_surface_packaging import atomic, cli
-from allen2022_surface_packaging.atomic import read_file
 from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
@@ -342,13 +340,3 @@ def test_output_in_an_encoding_without_the_letters_of_a_name(tmp_path, encoding,
         result = run(arguments)
         assert (result.returncode, result.stderr) == (0, "")
     assert run(["check", folder]).stderr.startswith("allen2022-surface: ")  # other subjects are missing
-
-
-def test_largest_file_that_is_read_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "LARGEST_FILE_BYTES", 3)
-    (tmp_path / "three").write_bytes(b"123")
-    (tmp_path / "four").write_bytes(b"1234")
-
-    assert read_file(tmp_path / "three") == b"123"
-    with pytest.raises(PackagingError, match="four has 4 bytes, expected at most 3"):
-        read_file(tmp_path / "four")
