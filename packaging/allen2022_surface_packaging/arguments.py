@@ -14,10 +14,8 @@ from . import __version__
 from .nsd.facts import BETAS_VERSIONS, SUBJECTS, TERMS_URL, subject_name
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
-from .recipe import NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS
+from .recipe import LARGEST_SEED, NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS
 from .s3_errors import without_secrets
-
-LARGEST_SEED = 2**32 - 1
 
 USUAL_ORDER = """\
 the usual order:
