@@ -94,9 +94,8 @@ def unreplaced(path: Path) -> Iterator[Callable[[], None]]:
 
         try:
             yield require
-        except Exception as error:
-            if not _is_same(real_path, before):
-                raise PackagingError(f"{path} was replaced while it was read. Start again.") from error
+        except Exception:
+            require()  # its error says why this one came
             raise
         require()
 
@@ -283,11 +282,9 @@ def _held_open(path: Path) -> Iterator[int | None]:
 
 def _is_same(path: Path, before: int | None) -> bool:
     """Return whether `path` is still what a descriptor was opened for; nothing if it is None."""
-    try:
-        now = path.lstat()
-    except FileNotFoundError:
-        return before is None
-    return before is not None and os.path.samestat(os.fstat(before), now)
+    if before is None:
+        return not (path.exists() or path.is_symlink())
+    return _is_open_as(before, path, follow_links=False)
 
 
 def _require_same(path: Path, before: int | None) -> None:
@@ -411,11 +408,11 @@ def _lock(partial: Path, path: Path) -> int:
             raise
 
 
-def _is_open_as(descriptor: int, folder: Path) -> bool:
-    """Return whether a descriptor is that of the folder which has this name now."""
+def _is_open_as(descriptor: int, path: Path, *, follow_links: bool = True) -> bool:
+    """Return whether a descriptor is that of what has this name now."""
     try:
-        with naming(folder):
-            return os.path.samestat(os.fstat(descriptor), folder.stat())
+        with naming(path):
+            return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=follow_links))
     except FileNotFoundError:
         return False
 
