@@ -32,7 +32,7 @@ docs: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/bench.py $(BENCH)
 
-# Such as: make mutants MODULE=build/responses SAMPLE=50 SEED=1; a sample of every module without MODULE.
+# Such as: make mutants MODULE=assemble/responses SAMPLE=50 SEED=1; a sample of every module without MODULE.
 SAMPLE ?= 20
 SEED ?= 0
 mutants: $(INSTALLED)

@@ -46,7 +46,7 @@ setup(
         "brainscore_allen2022_surface",
         "allen2022_surface_packaging",
         "allen2022_surface_packaging.nsd",
-        "allen2022_surface_packaging.build",
+        "allen2022_surface_packaging.assemble",
         "allen2022_surface_packaging.verify",
         "allen2022_surface_packaging.publish",
         "allen2022_surface_packaging.report",

@@ -14,9 +14,9 @@ import sys
 import boto3
 import numpy as np
 
-from allen2022_surface_packaging.build.responses import standardise_session
+from allen2022_surface_packaging.assemble.responses import standardise_session
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.facts import HEMISPHERES, SUBJECTS, subject_name
+from allen2022_surface_packaging.facts import HEMISPHERES, SUBJECTS, subject_name
 from allen2022_surface_packaging.nsd.files import read_betas, read_betas_shape, read_design
 from allen2022_surface_packaging.nsd.regions import read_regions
 from allen2022_surface_packaging.nsd.tree import open_tree

@@ -41,8 +41,8 @@ def plain_read(*paths: str) -> Reading:
 
 def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
     """Read and standardise every session of a subject, and keep the results in a cache."""
-    from allen2022_surface_packaging.build.cluster import Workers
-    from allen2022_surface_packaging.build.sessions import SessionCache
+    from allen2022_surface_packaging.assemble.cluster import Workers
+    from allen2022_surface_packaging.assemble.sessions import SessionCache
     from allen2022_surface_packaging.nsd.inspection import inspect_tree
     from allen2022_surface_packaging.nsd.tree import open_tree
     from allen2022_surface_packaging.recipe import make_recipe
@@ -56,10 +56,10 @@ def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
 
 def assemble(nsd_root: str, subject: str, folder_path: str) -> Reading:
     """Average, standardise and write the assemblies of a subject whose sessions are in a cache."""
-    from allen2022_surface_packaging.build.cluster import Workers
-    from allen2022_surface_packaging.build.pipeline import write_assemblies
-    from allen2022_surface_packaging.build.sessions import SessionCache
-    from allen2022_surface_packaging.build.subjects import compute_subject, plan_subject
+    from allen2022_surface_packaging.assemble.cluster import Workers
+    from allen2022_surface_packaging.assemble.pipeline import write_assemblies
+    from allen2022_surface_packaging.assemble.sessions import SessionCache
+    from allen2022_surface_packaging.assemble.subjects import compute_subject, plan_subject
     from allen2022_surface_packaging.nsd.inspection import inspect_tree
     from allen2022_surface_packaging.nsd.tree import open_tree
     from allen2022_surface_packaging.recipe import make_recipe
@@ -85,7 +85,7 @@ def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Comp
     os.sched_setaffinity(0, {int(core)})
     import numpy as np
 
-    from allen2022_surface_packaging.build.responses import standardise_session
+    from allen2022_surface_packaging.assemble.responses import standardise_session
     from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, read_betas_shape
     from allen2022_surface_packaging.nsd.regions import read_regions
     from allen2022_surface_packaging.nsd.tree import open_tree
@@ -166,7 +166,7 @@ def make_tree(
 
 def make_labels(nsd_root: str) -> None:
     """Make a tree of NSD's number of vertices, whose labels are all that is used."""
-    from allen2022_surface_packaging.nsd.facts import N_VERTICES_OF_FSAVERAGE
+    from allen2022_surface_packaging.facts import N_VERTICES_OF_FSAVERAGE
     from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 
     size = TreeSize(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=N_VERTICES_OF_FSAVERAGE, image_size=8)
@@ -177,7 +177,7 @@ def write_train(nsd_root: str, path: str) -> Writing:
     """Write the train assembly of eight subjects with this package, and hash it."""
     import trees
 
-    from allen2022_surface_packaging.atomic import sha1_of
+    from allen2022_surface_packaging.files import sha1_of
     from allen2022_surface_packaging.nsd.tree import open_tree
 
     table = trees.list_all_neuroids(open_tree(nsd_root))

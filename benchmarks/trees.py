@@ -14,9 +14,9 @@ import scipy.io
 from PIL import Image
 
 from allen2022_surface_packaging.arrays import FloatArray, IntArray
-from allen2022_surface_packaging.build.assembly import create_assembly
-from allen2022_surface_packaging.build.neuroids import NeuroidTable, order_neuroids
-from allen2022_surface_packaging.nsd.facts import (
+from allen2022_surface_packaging.assemble.assembly import create_assembly
+from allen2022_surface_packaging.assemble.neuroids import NeuroidTable, order_neuroids
+from allen2022_surface_packaging.facts import (
     DEFAULT_BETAS,
     HEMISPHERES,
     N_IMAGES,

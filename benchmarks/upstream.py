@@ -180,7 +180,7 @@ def quiet() -> Iterator[None]:
 
 def write_release(path: Path) -> None:
     """Write a release of the size of NSD, with random values."""
-    from allen2022_surface_packaging.build.assembly import create_assembly
+    from allen2022_surface_packaging.assemble.assembly import create_assembly
 
     path.mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -36,8 +36,8 @@ from hypothesis import settings
 from moto.server import ThreadedMotoServer
 from tools import describe_skipped, describe_tools, require_tool
 
-from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from libraries import use_own_library

@@ -1,6 +1,6 @@
 """Mutation testing: put small mistakes into a module, one at a time, and see whether its own tests notice.
 
-    python tests/mutants.py build/responses --sample 50 --seed 1
+    python tests/mutants.py assemble/responses --sample 50 --seed 1
 
 `make mutants` installs cosmic-ray, whose operators make most of the mistakes, and runs this. `mutants.toml` lists the modules
 and their tests. Without a module, a sample of each module is tried. The work is done on a copy of the repository in a
@@ -325,7 +325,7 @@ def _describe(source: str, mutated: str) -> str:
 def main() -> None:
     """Try the mutants that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as build/responses; every module if none")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as assemble/responses; every module if none")
     parser.add_argument("--sample", type=int, default=sys.maxsize, help="mutants of each module; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--lines", type=int, nargs=2, metavar=("FIRST", "LAST"), help="only mutants of these lines")

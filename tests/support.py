@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from allen2022_surface_packaging.atomic import sha1_of
 from allen2022_surface_packaging.cli import main
+from allen2022_surface_packaging.files import sha1_of
 from allen2022_surface_packaging.nsd.storage import RawFile
 from allen2022_surface_packaging.recipe import Region
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.build import estimates
-from allen2022_surface_packaging.build.estimates import PIECE_BYTES, estimate_build, measure_reading
-from allen2022_surface_packaging.build.pipeline import build_releases
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.assemble import estimates
+from allen2022_surface_packaging.assemble.estimates import PIECE_BYTES, estimate_build, measure_reading
+from allen2022_surface_packaging.assemble.pipeline import build_releases
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import Folder, RawFile

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allen2022_surface_packaging import atomic, cli
-from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging import cli, files
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from support import hashes, run_cli
@@ -185,7 +185,7 @@ def test_release_that_is_replaced_while_it_is_read_is_named(small_release, tmp_p
     original = getattr(importlib.import_module(module), name)
 
     def replace_before(*given, **options):
-        with atomic.new_folder(release) as partial:
+        with files.new_folder(release) as partial:
             shutil.copytree(small_release, partial, dirs_exist_ok=True)
         return original(*given, **options)
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from brainscore_allen2022_surface.links import is_linked, link, unlink

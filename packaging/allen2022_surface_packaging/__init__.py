@@ -2,9 +2,9 @@
 
 A folder per stage, in the order in which data passes through them::
 
-    nsd -> build -> verify -> publish, with report beside them
+    nsd -> assemble -> verify -> publish, with report beside them
 
-`nsd` reads the raw files, and plans a release without reading responses. `build` computes and writes the release.
+`nsd` reads the raw files, and plans a release without reading responses. `assemble` computes and writes the release.
 `verify` checks a release against its manifest, against the raw files, and against other releases. `publish` uploads it.
 `report` shows it. Each stage is a few modules with nouns for names.
 

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
 
-from .atomic import naming
 from .errors import ADVICE, PackagingError, one_line
+from .files import naming
 from .signals import postponed_signals
 
 READ_SECONDS = 30  # to read a small file, and more for a larger one on a slow disk

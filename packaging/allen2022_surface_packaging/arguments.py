@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .nsd.facts import BETAS_VERSIONS, SUBJECTS, TERMS_URL, subject_name
+from .facts import BETAS_VERSIONS, SUBJECTS, TERMS_URL, subject_name
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .recipe import LARGEST_SEED, NAN_POLICIES, PUBLISHED_DATASETS, STATISTICS

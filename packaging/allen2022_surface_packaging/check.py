@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .build.estimates import estimate_build
+from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
-from .nsd.facts import N_REPETITIONS, TERMS_URL
+from .facts import N_REPETITIONS, TERMS_URL
 from .nsd.fetching import BUCKET_URL, count_bytes, list_sync_commands
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.needs import NeededFile, describe_missing, join_needed

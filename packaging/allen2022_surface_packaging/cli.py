@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import arguments
 from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
-from .nsd.facts import N_TRIALS_PER_SESSION, TERMS_URL
+from .facts import N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
 from .output import OutputError, escape_unknown_letters, flush, print_error, tell
 from .progress import shown_log
@@ -108,8 +108,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _build(options: argparse.Namespace) -> None:
-    from .build.pipeline import build_releases
-    from .build.summary import describe_build
+    from .assemble.pipeline import build_releases
+    from .assemble.summary import describe_build
 
     start = time.monotonic()
     recipes = _choose_recipes(options)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .build.pipeline import build_release
+from .assemble.pipeline import build_release
 from .errors import PackagingError
 from .nsd.simulation import simulate_tree
 from .output import tell

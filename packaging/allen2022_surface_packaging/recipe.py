@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .nsd.facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS, subject_name
+from .facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS, subject_name
 
 LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex

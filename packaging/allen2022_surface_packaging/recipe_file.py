@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
-from .atomic import read_file
 from .errors import PackagingError, one_line
+from .files import read_file
 from .recipe import Recipe, Region, published_dataset, recipe_faults
 
 SHIPPED = files(__package__) / "recipes"

@@ -15,9 +15,9 @@ import pandas as pd
 
 from . import __version__
 from .arrays import IntArray
-from .atomic import is_partial_of, read_file, restore_folder, sha1_of
 from .errors import PackagingError, one_line
-from .nsd.facts import N_REPETITIONS, stimulus_name, subject_name
+from .facts import N_REPETITIONS, stimulus_name, subject_name
+from .files import is_partial_of, read_file, restore_folder, sha1_of
 from .recipe import Recipe, Region, is_region_name, recipe_faults
 
 SPLITS = ("train", "test")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from allen2022_surface_packaging.atomic import sha1_of
-from allen2022_surface_packaging.build.pipeline import build_release
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.files import sha1_of
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.website import pack_release, record_versions
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS

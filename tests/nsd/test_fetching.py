@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.nsd.facts import BETAS_VERSIONS, N_SESSIONS, SUBJECTS
+from allen2022_surface_packaging.facts import BETAS_VERSIONS, N_SESSIONS, SUBJECTS
 from allen2022_surface_packaging.nsd.fetching import list_sync_commands, shorten_names
 from allen2022_surface_packaging.nsd.needs import describe_missing, join_needed, list_needed, number_ranges
 from allen2022_surface_packaging.nsd.storage import Folder

@@ -11,9 +11,9 @@ import xarray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS, noise_ceiling
+from allen2022_surface_packaging.facts import DEFAULT_BETAS, noise_ceiling
 from allen2022_surface_packaging.nsd.files import read_vertices
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.regions import find_regions, read_ncsnr, read_regions

@@ -6,7 +6,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from PIL import Image
 from scipy.spatial import KDTree
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.atlases import make_labels

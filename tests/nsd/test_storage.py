@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 import pytest
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd import bucket, storage
 from allen2022_surface_packaging.nsd.bucket import Bucket
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.files import BetasShape, read_betas, read_design, read_images
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import simulate_tree

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import reference
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.facts import N_SESSIONS, SUBJECTS, stimulus_name
+from allen2022_surface_packaging.facts import N_SESSIONS, SUBJECTS, stimulus_name
 from allen2022_surface_packaging.nsd.files import Design, read_design
 from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 from allen2022_surface_packaging.nsd.trials import (

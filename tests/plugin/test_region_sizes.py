@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allen2022_surface_packaging.build.assembly import create_assembly, encode_columns
+from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
 from allen2022_surface_packaging.release import list_presentations
 from brainscore_allen2022_surface.artifacts import StoredObject

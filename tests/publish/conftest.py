@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
 from allen2022_surface_packaging.recipe import make_recipe

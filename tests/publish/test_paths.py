@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.publish.export import PACKAGING_NAME, export_plugin
 from allen2022_surface_packaging.recipe_file import read_recipe
 from publish.uploads import PREFIX, RECIPE, build_small_release, publish

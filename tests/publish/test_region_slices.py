@@ -7,7 +7,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allen2022_surface_packaging.build.assembly import create_assembly
+from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.publish import regions
 from allen2022_surface_packaging.publish.regions import list_regions, write_region

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from allen2022_surface_packaging.atomic import sha1_of
-from allen2022_surface_packaging.build.assembly import create_assembly, encode_columns
+from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.files import sha1_of
 from allen2022_surface_packaging.publish.objects import make_objects, read_manifest
 from allen2022_surface_packaging.publish.regions import list_regions, write_region
 from allen2022_surface_packaging.publish.website import pack_release

@@ -111,7 +111,7 @@ def test_links_and_files_of_that_name_stay(temporary_path, tmp_path):
 SIGNALS = """
 import itertools, os, signal, sys, tempfile
 from pathlib import Path
-from allen2022_surface_packaging.atomic import scratch_folder
+from allen2022_surface_packaging.files import scratch_folder
 from allen2022_surface_packaging.publish.temporary import temporary_folder
 from allen2022_surface_packaging.signals import ending_signals
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.upload import publish_release
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Recipe

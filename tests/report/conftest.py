@@ -10,7 +10,7 @@ import pytest
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_mesh
 
-from allen2022_surface_packaging.build.assembly import create_assembly
+from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.recipe import Recipe, Region
 from allen2022_surface_packaging.release import (
     NEUROID_COORDINATES,

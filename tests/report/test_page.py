@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 
 from allen2022_surface_packaging import release
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import change_recipe, make_recipe

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import FilledCounts, Manifest, ReleaseFolder
 from allen2022_surface_packaging.report.page import write_report

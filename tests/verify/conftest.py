@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.cli import main
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import simulate_tree
 from allen2022_surface_packaging.nsd.size import TreeSize
 from allen2022_surface_packaging.recipe import make_recipe

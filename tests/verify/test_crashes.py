@@ -10,7 +10,7 @@ import xarray
 
 import reference
 from allen2022_surface_packaging import apart
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import assembly_soundness
 from support import die

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.verify.raw import (
     local_copy,

@@ -17,11 +17,11 @@ import scipy.io
 import xarray
 
 import reference
-from allen2022_surface_packaging.build import neuroids, subjects
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble import neuroids, subjects
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.facts import SUBJECTS
 from allen2022_surface_packaging.nsd import trials
-from allen2022_surface_packaging.nsd.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import Region, make_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder

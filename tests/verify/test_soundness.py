@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from allen2022_surface_packaging.build.pipeline import build_release
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import assembly_soundness

@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from .facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE
+from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE
 from .sphere import sphere_vertices
 
 # Vertices of each region in lh and rh of fsaverage. Of IT only the sum, 19,065, is known.

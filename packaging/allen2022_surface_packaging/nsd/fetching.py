@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from .facts import (
+from ..facts import (
     HEMISPHERES,
     N_IMAGES,
     N_SESSIONS,

@@ -21,7 +21,7 @@ from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
 from ..arrays import AnyArray, FloatArray, IntArray, PixelArray
 from ..errors import PackagingError, one_line
-from .facts import N_IMAGES, N_TRIALS
+from ..facts import N_IMAGES, N_TRIALS
 from .storage import RawFile
 
 MGH_DATA_OFFSET = 284

@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError
+from ..facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from ..recipe import Recipe
-from .facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from .files import BetasShape, Design, check_images, read_betas_shape, read_design, read_vertices
 from .needs import NeededFile, list_needed
 from .plan import Plan, Session

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..facts import HEMISPHERES, subject_names
 from ..recipe import Recipe
-from .facts import HEMISPHERES, subject_names
 from .storage import RawFile
 from .tree import NSDTree
 

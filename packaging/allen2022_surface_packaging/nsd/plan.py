@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import DoubleArray, IntArray
+from ..facts import HEMISPHERES, subject_name
 from ..recipe import Recipe
-from .facts import HEMISPHERES, subject_name
 from .files import BetasShape
 from .regions import RegionMap
 from .storage import RawFile

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
+from ..facts import HEMISPHERES
 from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region, is_region_name
-from .facts import HEMISPHERES
 from .files import read_label_names, read_vertices
 from .storage import RawFile
 from .tree import NSDTree

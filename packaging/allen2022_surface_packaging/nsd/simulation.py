@@ -33,12 +33,8 @@ from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
 from ..apart import write_apart
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
-from ..atomic import naming, new_folder
 from ..errors import PackagingError
-from ..progress import follow
-from ..recipe import PUBLISHED_REGIONS
-from .atlases import CALCARINE, LABEL_NAMES, distances_to_path, make_labels, vertex_directions
-from .facts import (
+from ..facts import (
     BETAS_VERSIONS,
     DEFAULT_BETAS,
     HEMISPHERES,
@@ -47,6 +43,10 @@ from .facts import (
     N_TRIALS_PER_SESSION,
     SUBJECTS,
 )
+from ..files import naming, new_folder
+from ..progress import follow
+from ..recipe import PUBLISHED_REGIONS
+from .atlases import CALCARINE, LABEL_NAMES, distances_to_path, make_labels, vertex_directions
 from .files import MGH_DATA_OFFSET, Design, read_design
 from .size import DEFAULT_SIZE, TreeSize
 from .storage import Folder, RawFile

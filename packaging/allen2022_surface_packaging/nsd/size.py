@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .facts import BETAS_VERSIONS, SUBJECTS
+from ..facts import BETAS_VERSIONS, SUBJECTS
 
 SIMULATED_BETAS = BETAS_VERSIONS[:2]  # those that the recipes of this package use
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..atomic import LARGEST_FILE_BYTES, naming
 from ..errors import PackagingError
+from ..files import LARGEST_FILE_BYTES, naming
 from ..s3_errors import without_secrets
 from .bucket import Bucket, BucketFile
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PackagingError
-from .facts import DEFAULT_BETAS, SUBJECTS, subject_name
+from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
 from .storage import Folder, RawFile, Storage, open_storage
 
 DESIGN_NAME = "nsd_expdesign.mat"

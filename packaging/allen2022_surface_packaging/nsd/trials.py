@@ -9,8 +9,8 @@ import pandas as pd
 
 from ..arrays import IntArray
 from ..errors import PackagingError
+from ..facts import N_REPETITIONS, subject_name
 from ..recipe import SPLIT_SEED, TRAIN_FRACTION, Recipe
-from .facts import N_REPETITIONS, subject_name
 from .files import Design
 
 

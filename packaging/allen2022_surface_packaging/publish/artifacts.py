@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..atomic import locked, read_file, write_whole
 from ..errors import PackagingError, one_line
+from ..files import locked, read_file, write_whole
 from ..plugin import plugin_path
 from .objects import BrainioObject
 

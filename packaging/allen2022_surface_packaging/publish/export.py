@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
-from ..atomic import new_folder, read_file
 from ..errors import PackagingError
-from ..nsd.facts import TERMS_URL
+from ..facts import TERMS_URL
+from ..files import new_folder, read_file
 from ..plugin import PLUGIN, plugin_path
 from .artifacts import Artifacts
 from .ceilings import measure_ceilings

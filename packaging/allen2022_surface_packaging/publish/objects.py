@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..atomic import naming, read_file, sha1_of
 from ..errors import PackagingError, one_line
+from ..files import naming, read_file, sha1_of
 from ..release import SPLITS, Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
 from .regions import RegionSlice, list_regions, write_region

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from ..errors import PackagingError
-from ..nsd.facts import N_REPETITIONS, TERMS_URL
+from ..facts import N_REPETITIONS, TERMS_URL
 from ..recipe import PUBLISHED_DATASETS
 from ..release import SPLITS
 from .artifacts import Artifacts, ObjectRecord

@@ -11,7 +11,7 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..build.assembly import VARIABLE_NAME, create_assembly, encode_columns
+from ..assemble.assembly import VARIABLE_NAME, create_assembly, encode_columns
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import DIMENSIONS, UNREADABLE
 

@@ -19,8 +19,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from ..atomic import sha1_of
 from ..errors import PackagingError
+from ..files import sha1_of
 from ..s3_errors import error_code, explained, quiet_requests, without_secrets
 
 if TYPE_CHECKING:

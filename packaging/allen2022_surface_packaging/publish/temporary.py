@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..atomic import locked, remove_folder
+from ..files import locked, remove_folder
 from ..signals import postponed_signals
 
 PREFIX = "allen2022_surface_objects_"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import unreplaced
 from ..errors import PackagingError
+from ..files import unreplaced
 from ..progress import follow_bytes
 from ..release import Manifest, ReleaseFolder
 from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..atomic import naming, new_folder, read_file, unreplaced
 from ..errors import PackagingError, one_line
-from ..nsd.facts import TERMS_URL
+from ..facts import TERMS_URL
+from ..files import naming, new_folder, read_file, unreplaced
 from ..release import Manifest, ReleaseFolder
 from .artifacts import ObjectRecord, announce_artifacts, describe_datasets, record_release
 from .objects import BrainioObject, make_objects, read_manifest, require_sound

@@ -12,7 +12,7 @@ import scipy.stats
 import xarray as xr
 
 from ..arrays import DoubleArray, FloatArray, IntArray
-from ..nsd.facts import N_REPETITIONS
+from ..facts import N_REPETITIONS
 from ..plugin import import_plugin
 from ..progress import follow
 from ..release import Manifest, ReleaseFolder

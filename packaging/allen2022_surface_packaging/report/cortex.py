@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
-from ..nsd.facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
+from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
 from ..release import Manifest
 from .colours import SHARED_COLOUR, region_colours, scale_colours
 from .measures import MEASURES, Measure, highest_on_scale

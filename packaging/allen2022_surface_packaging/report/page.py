@@ -13,8 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..atomic import unreplaced, write_whole
 from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..files import unreplaced, write_whole
 from ..release import SPLITS, UNREADABLE, Manifest, ReleaseFolder
 from .colours import ink_on, scale_colours
 from .cortex import cortex_content

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
-from ..nsd.facts import N_REPETITIONS
+from ..facts import N_REPETITIONS
 from ..plugin import import_plugin
 from ..progress import follow
 from ..release import DIMENSIONS, NEUROID_COORDINATES, Manifest, ReleaseFolder

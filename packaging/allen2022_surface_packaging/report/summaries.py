@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..atomic import read_file
-from ..nsd.facts import subject_name
+from ..facts import subject_name
+from ..files import read_file
 from ..release import SPLITS, Manifest, ReleaseFolder
 from .statistics import ALL, NeuroidStatistics, median, open_assembly
 

@@ -15,7 +15,7 @@ from nilearn.surface import load_surf_data, load_surf_mesh
 from scipy.spatial import KDTree
 
 from ..arrays import DoubleArray, IntArray
-from ..nsd.facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
+from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
 
 SIDES = dict(zip(HEMISPHERES, ("left", "right"), strict=True))
 SURFACE_SIZES = tuple(10 * 4**n_subdivisions + 2 for n_subdivisions in range(8))  # 12 to fsaverage's 163,842

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..atomic import sha1_of
+from ..files import sha1_of
 from ..release import SPLITS, FileRecord, Manifest, ReleaseFolder
 from .statistics import ALL, REPETITION_PAIRS
 from .summaries import (

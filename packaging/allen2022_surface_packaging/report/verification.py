@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import read_file, sha1_of
 from ..errors import one_line
+from ..files import read_file, sha1_of
 from ..release import ReleaseFolder
 from .tables import format_count
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ..apart import read_apart
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..nsd.facts import (
+from ..facts import (
     HEMISPHERES,
     N_REPETITIONS,
     N_SESSIONS,

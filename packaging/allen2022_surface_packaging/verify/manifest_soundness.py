@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ..atomic import read_file
-from ..nsd.facts import HEMISPHERES, subject_name
+from ..facts import HEMISPHERES, subject_name
+from ..files import read_file
 from ..nsd.storage import Folder
 from ..nsd.tree import EXTRACTED_FOLDERS, OFFICIAL, NSDTree
 from ..release import VERSIONED, FilledCounts, Manifest, ReleaseFolder

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import sha1_of
 from ..errors import PackagingError
+from ..files import sha1_of
 from ..release import SPLITS, FileRecord, Manifest, ReleaseFolder
 from .assembly_soundness import find_assembly_problems
 from .manifest_soundness import find_manifest_problems

@@ -16,8 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
-from ..atomic import read_file
 from ..errors import PackagingError
+from ..files import read_file
 from ..images import load_image
 from ..nsd.tree import NSDTree
 from ..release import ReleaseFolder, require_regular_file

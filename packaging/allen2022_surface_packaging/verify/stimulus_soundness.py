@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..facts import stimulus_name
 from ..images import load_image
-from ..nsd.facts import stimulus_name
 from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
 from .differences import first_difference
 from .manifest_soundness import list_extracted_images

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..atomic import read_file
 from ..errors import PackagingError, one_line
+from ..files import read_file
 from ..release import require_regular_file
 
 WHOLE_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")

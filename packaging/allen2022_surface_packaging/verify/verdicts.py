@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..atomic import read_file, unreplaced, write_whole
 from ..errors import PackagingError, printable
+from ..files import read_file, unreplaced, write_whole
 from ..release import ReleaseFolder
 from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
 from .soundness import Soundness, check_soundness

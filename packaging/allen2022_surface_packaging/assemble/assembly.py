@@ -1,0 +1,159 @@
+"""The assembly files of a release: brainio NetCDF, whose values are written without the library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import netCDF4
+import numpy as np
+import pandas as pd
+
+from ..apart import write_apart
+from ..arrays import AnyArray, FloatArray
+from ..files import naming
+from ..release import DIMENSIONS, TIME_BIN
+
+VARIABLE_NAME = "data"  # as in brainio's files
+
+
+def encode_columns(table: pd.DataFrame) -> Iterator[tuple[str, AnyArray]]:
+    """Yield name and values of every column; text as fixed-width bytes."""
+    for name in table:
+        values = table[name].to_numpy()
+        yield str(name), values.astype("S") if values.dtype.kind == "O" else values
+
+
+@dataclass(frozen=True)
+class AssemblyFile:
+    """An assembly file that is open for its values.
+
+    Attributes
+    ----------
+    offset : where the values begin, in bytes
+    n_neuroids : the number of values in a row
+    """
+
+    path: Path
+    descriptor: int
+    offset: int
+    n_neuroids: int
+
+    def write(self, first_row: int, first_neuroid: int, values: FloatArray) -> None:
+        """Write values of shape (n_rows, n_neuroids) to their place."""
+        with naming(self.path):
+            for row, row_values in enumerate(np.ascontiguousarray(values, dtype="<f4"), start=first_row):
+                buffer = row_values.data.cast("B")
+                position = self.offset + 4 * (row * self.n_neuroids + first_neuroid)
+                while buffer:
+                    n_written = os.pwrite(self.descriptor, buffer, position)
+                    buffer, position = buffer[n_written:], position + n_written
+
+
+@contextmanager
+def create_assembly(
+    path: Path,
+    *,
+    identifier: str,
+    stimulus_set_identifier: str | None = None,
+    presentations: pd.DataFrame,
+    neuroids: Iterable[tuple[str, AnyArray]],
+) -> Iterator[AssemblyFile]:
+    """Create an assembly file with all its coordinates, and yield it for the values.
+
+    The values, float32 of shape (n_presentations, n_neuroids, 1), are contiguous and not compressed: compression saves
+    one percent, but takes a minute to write and slows down each reading of a region. Strings have a fixed width, which
+    reads several times faster than strings of variable length.
+
+    Parameters
+    ----------
+    neuroids : names and values of the neuroid coordinates
+
+    Raises
+    ------
+    PackagingError
+        If the library cannot write the file, because the disk fails or is full.
+    OSError
+        If the disk has no space for the values.
+    """
+    create = partial(_create_file, path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
+    offset, n_presentations, n_neuroids = write_apart(path, create)
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        with naming(path):  # so that the disk cannot fill up later
+            os.posix_fallocate(descriptor, offset, 4 * n_presentations * n_neuroids)
+        yield AssemblyFile(path, descriptor, offset, n_neuroids)
+    except BaseException:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise
+    with naming(path):
+        os.close(descriptor)
+
+
+def _create_file(
+    path: Path,
+    identifier: str,
+    stimulus_set_identifier: str,
+    presentations: pd.DataFrame,
+    neuroids: Iterable[tuple[str, AnyArray]],
+) -> tuple[int, int, int]:
+    """Write everything but the values.
+
+    Returns
+    -------
+    where the values begin, in bytes, and the number of presentations and of neuroids
+    """
+    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
+        coordinates = [*_list_coordinates(presentations, neuroids)]
+        sizes = {dimension: len(values) for _, dimension, values in coordinates}
+        for dimension in DIMENSIONS:
+            file.createDimension(dimension, sizes[dimension])
+        for name, dimension, values in coordinates:
+            _write_coordinate(file, name, dimension, values)
+        # A fill value would make the library write the whole file twice.
+        variable = file.createVariable(VARIABLE_NAME, np.float32, DIMENSIONS, contiguous=True, fill_value=False)
+        variable.coordinates = " ".join(name for name, _, _ in coordinates)
+        variable.identifier = identifier
+        variable.stimulus_set_identifier = stimulus_set_identifier
+        variable[-1, -1, -1] = 0  # so that the library gives the values their place in the file
+    with h5py.File(path, "r") as created:
+        return created[VARIABLE_NAME].id.get_offset(), sizes["presentation"], sizes["neuroid"]
+
+
+def _list_coordinates(
+    presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
+) -> Iterator[tuple[str, str, AnyArray]]:
+    """Yield name, dimension and values of every coordinate; text as fixed-width bytes."""
+    for name, values in encode_columns(presentations):
+        yield name, "presentation", values
+    for name, values in neuroids:
+        yield name, "neuroid", values
+    for name, times in TIME_BIN.items():
+        yield name, "time_bin", np.array(times)
+
+
+def _write_coordinate(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
+    if values.dtype.kind == "S":
+        _write_strings(file, name, dimension, values)
+        return
+    dtype = np.float64 if values.dtype.kind == "f" else np.int64
+    variable = file.createVariable(name, dtype, (dimension,), compression="zlib", complevel=4, fill_value=False)
+    variable[:] = values
+
+
+def _write_strings(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
+    width = values.dtype.itemsize
+    length = f"string{width}"
+    if length not in file.dimensions:
+        file.createDimension(length, width)
+    variable = file.createVariable(name, "S1", (dimension, length), compression="zlib", complevel=4, fill_value=False)
+    variable.set_auto_chartostring(False)
+    variable[:] = values.view("S1").reshape(len(values), width)
+    # The last step: with this attribute netCDF4 would take the characters for strings, and xarray needs it to read them.
+    variable.setncattr("_Encoding", "utf-8")

@@ -1,0 +1,246 @@
+"""The arithmetic of responses, compared with plain loops over Python's own numbers."""
+
+import hashlib
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from allen2022_surface_packaging.assemble.responses import (
+    METHOD_VERSION,
+    GlobalStatistics,
+    average_repetitions,
+    find_valid_vertices,
+    standardise_images,
+    standardise_session,
+)
+
+ALL = slice(None)
+
+
+def floats(limit, **options):
+    return st.floats(-limit, limit, width=32, allow_subnormal=False, **options)
+
+
+BETAS = st.one_of(floats(2**14), st.sampled_from([np.nan, np.inf, -np.inf, 0.0]))
+RESPONSES = st.one_of(floats(16), st.just(np.nan))
+
+
+def standardise_blocks(betas, vertices=ALL, trials=ALL, n_block=7):
+    betas = np.asarray(betas)
+    blocks = [betas[start : start + n_block].astype(">f4") for start in range(0, len(betas), n_block)]
+    vertices, trials = np.arange(betas.shape[1])[vertices], np.arange(len(betas))[trials]
+    return standardise_session(iter(blocks), vertices=vertices, kept_trials=trials)
+
+
+def standardise_plainly(betas):
+    betas = betas.astype(np.float32).astype(np.float64)
+    deviation = betas.std(axis=0)
+    return (betas - betas.mean(axis=0)) / np.where(deviation == 0, 1, deviation)
+
+
+def test_session_has_mean_0_and_population_deviation_1(rng):
+    betas = rng.normal(3, 10, (60, 5))
+
+    np.testing.assert_allclose(standardise_blocks(betas), standardise_plainly(betas), rtol=0, atol=1e-6)
+
+
+def test_session_offsets_and_gains_are_removed(rng):
+    signal = rng.standard_normal((60, 5))
+
+    np.testing.assert_allclose(standardise_blocks(3 * signal + 10), standardise_blocks(signal), atol=1e-5)
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e4])
+def test_accuracy_is_kept_when_the_offset_is_large(rng, offset):
+    betas = (rng.standard_normal((750, 20)) + offset).astype(np.float32)
+
+    np.testing.assert_allclose(standardise_blocks(betas, n_block=64), standardise_plainly(betas), rtol=0, atol=1e-6)
+
+
+def test_mean_and_deviation_include_trials_that_are_not_kept(rng):
+    betas = rng.standard_normal((60, 5))
+
+    np.testing.assert_array_equal(standardise_blocks(betas, trials=[3, 17, 59]), standardise_blocks(betas)[[3, 17, 59]])
+
+
+def test_only_the_requested_vertices_are_returned(rng):
+    betas = rng.standard_normal((60, 5))
+
+    np.testing.assert_array_equal(standardise_blocks(betas, vertices=[1, 4]), standardise_blocks(betas)[:, [1, 4]])
+
+
+def test_bytes_are_the_same_for_any_block_size(rng):
+    betas = rng.standard_normal((60, 5))
+
+    results = [standardise_blocks(betas, n_block=n).tobytes() for n in (1, 7, 60)]
+    assert len(set(results)) == 1
+
+
+def test_bytes_are_the_same_for_either_byte_order(rng):
+    betas = rng.standard_normal((60, 5)).astype(np.float32)
+    native = standardise_session(iter([betas]), vertices=np.arange(5), kept_trials=np.arange(60))
+
+    assert native.tobytes() == standardise_blocks(betas).tobytes()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -273.15, 1e30])
+def test_constant_vertex_is_exactly_zero(rng, value):
+    betas = rng.standard_normal((750, 3))
+    betas[:, 1] = value
+
+    assert (standardise_blocks(betas)[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("trial", [0, 1, 59])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vertex_is_nan_when_one_trial_is_invalid(rng, trial, value):
+    betas = rng.standard_normal((60, 3))
+    betas[trial, 1] = value
+    result = standardise_blocks(betas)
+
+    assert np.isnan(result[:, 1]).all()
+    np.testing.assert_allclose(result[:, [0, 2]], standardise_plainly(betas[:, [0, 2]]), atol=1e-6)
+
+
+def test_averages_leave_out_nan_repetitions():
+    responses = np.array([[[1, np.nan, np.nan], [3, 5, np.nan], [5, 7, np.nan]]], dtype=np.float32)
+
+    np.testing.assert_array_equal(average_repetitions(responses), np.array([[3, 6, np.nan]], np.float32))
+
+
+def test_global_statistics_leave_out_nan_images(rng):
+    averages = rng.normal(2, 3, (50, 4)).astype(np.float32)
+    averages[:10, 1] = np.nan
+    averages[:, 2] = np.nan
+    averages[:, 3] = 7
+    statistics = GlobalStatistics.of(averages)
+    result = statistics.standardise(averages)
+
+    for column in (0, 1):
+        values = averages[:, column].astype(np.float64)
+        expected = (values - np.nanmean(values)) / np.nanstd(values)
+        np.testing.assert_allclose(result[:, column], expected, atol=1e-6)
+    assert np.isnan(result[:, 2]).all()
+    assert (result[:, 3] == 0).all()
+
+
+def test_arithmetic_is_the_one_of_its_method_version(rng):
+    """If the bytes change, raise METHOD_VERSION. Otherwise old cache entries would be mixed with new ones."""
+    betas = rng.integers(-1000, 1000, (30, 200)) / 64
+    digest = hashlib.sha1(standardise_blocks(betas).tobytes()).hexdigest()
+
+    assert (METHOD_VERSION, digest[:12]) == (1, "bdab69f17986")
+
+
+def plain_moments(values):
+    """Return mean and population standard deviation of some numbers; a deviation of 0 is replaced by 1."""
+    mean = math.fsum(values) / len(values)
+    if min(values) == max(values):
+        return values[0], 1.0
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+
+
+@pytest.mark.filterwarnings("error")
+@given(st.data())
+def test_any_session_agrees_with_plain_arithmetic(data):
+    betas = data.draw(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=BETAS))
+    kept = sorted(data.draw(st.sets(st.integers(0, len(betas) - 1), min_size=1)))
+    vertices = sorted(data.draw(st.sets(st.integers(0, betas.shape[1] - 1), min_size=1)))
+    result = standardise_blocks(betas, vertices, kept, n_block=data.draw(st.integers(1, 10)))
+
+    assert result.dtype == np.float32
+    assert result.shape == (len(kept), len(vertices))
+    for column, vertex in enumerate(vertices):
+        values = betas[:, vertex].tolist()
+        if not all(map(math.isfinite, values)):
+            assert np.isnan(result[:, column]).all()
+            continue
+        mean, deviation = plain_moments(values)
+        expected = [(values[trial] - mean) / deviation for trial in kept]
+        np.testing.assert_allclose(result[:, column], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_invalid", [0, 1, 2])
+def test_averages_are_accumulated_in_double_precision(n_invalid):
+    repetitions = [2**24, 1, 1, *[np.nan] * n_invalid]  # in single precision 2**24 + 1 is 2**24
+    responses = np.array(repetitions, np.float32).reshape(1, -1, 1)
+
+    assert average_repetitions(responses).tolist() == [[(2**24 + 2) / 3]]
+
+
+def test_averages_are_over_all_repetitions_when_there_are_more_than_three():
+    responses = np.array([[[1, 1], [2, np.nan], [3, 3], [4, 4], [15, 16]]], np.float32)
+
+    assert average_repetitions(responses).tolist() == [[5, 6]]
+
+
+@pytest.mark.filterwarnings("error")
+@given(arrays(np.float32, st.tuples(*[st.integers(1, 5)] * 3), elements=RESPONSES))
+def test_any_averages_agree_with_plain_arithmetic(responses):
+    averages = average_repetitions(responses)
+
+    assert averages.dtype == np.float32
+    assert averages.shape == (responses.shape[0], responses.shape[2])
+    for image, vertex in np.ndindex(averages.shape):
+        valid = [value for value in responses[image, :, vertex].tolist() if value == value]
+        expected = math.fsum(valid) / len(valid) if valid else np.nan
+        np.testing.assert_allclose(averages[image, vertex], np.float32(expected), rtol=2e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_invalid", [0, 3])
+def test_global_statistics_are_in_double_precision(rng, n_invalid):
+    averages = rng.normal(1000, 0.01, (515, 6)).astype(np.float32)
+    averages[:n_invalid] = np.nan
+    statistics = GlobalStatistics.of(averages)
+
+    for column in range(6):
+        mean, deviation = plain_moments(averages[n_invalid:, column].tolist())
+        assert statistics.mean[column] == pytest.approx(mean, rel=1e-14)
+        assert statistics.deviation[column] == pytest.approx(deviation, rel=1e-9)
+    expected = (averages.astype(np.float64) - statistics.mean) / statistics.deviation
+    np.testing.assert_array_equal(statistics.standardise(averages), expected.astype(np.float32))
+
+
+@pytest.mark.filterwarnings("error")
+@given(st.data())
+def test_any_standardised_images_agree_with_plain_arithmetic(data):
+    n_images, n_vertices = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 4))
+    averages = data.draw(arrays(np.float32, (n_images, n_vertices), elements=RESPONSES))
+    n_repetitions = data.draw(st.integers(3, 5))
+    tests = data.draw(arrays(np.float32, (data.draw(st.integers(1, 3)), n_repetitions, n_vertices), elements=RESPONSES))
+    rows = st.sets(st.integers(0, n_images - 1), min_size=1).map(sorted)
+    train, base = data.draw(rows), data.draw(st.one_of(rows, st.just(list(range(n_images)))))
+    values = standardise_images(averages, tests, train=np.array(train), statistics_over=np.array(base))
+
+    expected_train, expected_test = (
+        np.full((len(train), n_vertices), np.nan),
+        np.full((len(tests) * 3, n_vertices), np.nan),
+    )
+    for vertex in range(n_vertices):
+        valid = [averages[row, vertex].item() for row in base if averages[row, vertex] == averages[row, vertex]]
+        if not valid:
+            continue
+        mean, deviation = plain_moments(valid)
+        for i, row in enumerate(train):
+            expected_train[i, vertex] = (averages[row, vertex].item() - mean) / deviation
+        for image, repetition in np.ndindex(len(tests), 3):
+            expected_test[3 * image + repetition, vertex] = (tests[image, repetition, vertex].item() - mean) / deviation
+    assert values["train"].dtype == values["test"].dtype == np.float32
+    np.testing.assert_allclose(values["train"], expected_train, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(values["test"], expected_test, rtol=1e-6, atol=1e-6)
+
+
+@given(st.data())
+def test_any_vertex_is_valid_when_no_shown_trial_is_nan(data):
+    shape = data.draw(array_shapes(min_dims=3, max_dims=3, max_side=4))
+    responses = data.draw(arrays(np.float32, shape, elements=st.sampled_from([0.5, np.nan])))
+    shown = sorted(data.draw(st.sets(st.tuples(*(st.integers(0, n - 1) for n in shape[:2])), min_size=1)))
+    rows, repetitions = np.array(shown).T
+    valid = find_valid_vertices(responses, rows, repetitions)
+
+    expected = [all(responses[row, n, vertex] == 0.5 for row, n in shown) for vertex in range(shape[2])]
+    assert valid.tolist() == expected
