@@ -44,6 +44,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "brainscore_allen2022_surface",
+        "brainscore_allen2022_surface.analysis",
         "allen2022_surface_packaging",
         "allen2022_surface_packaging.nsd",
         "allen2022_surface_packaging.assemble",

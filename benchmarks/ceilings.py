@@ -20,7 +20,7 @@ from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidA
 from brainscore_vision import load_ceiling
 from results import Ceilings
 
-from brainscore_allen2022_surface.ceiling import internal_consistency
+from brainscore_allen2022_surface.analysis.ceiling import internal_consistency
 
 N_IMAGES, N_REPETITIONS, N_NEUROIDS = 103, 3, 221_168
 N_REPEATS = 5  # this package computes the ceilings in milliseconds, so a single time would vary

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from brainscore_allen2022_surface.correlations import repetition_correlations
-from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals
+from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
+from brainscore_allen2022_surface.analysis.noise_ceilings import ceiling_intervals
 
 N_REPETITIONS = 3
 DoubleArray = npt.NDArray[np.float64]

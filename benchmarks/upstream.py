@@ -56,7 +56,7 @@ def measure(release_path: Path, identifier: str, *, is_fast: bool) -> None:
     """Load a benchmark, compute its ceiling, score a model, and print how long each step took."""
     from brainscore_vision import load_benchmark
 
-    from brainscore_allen2022_surface.benchmarks import local_benchmarks
+    from brainscore_allen2022_surface.analysis.benchmarks import local_benchmarks
 
     seconds: Counter[str] = Counter(loading=0.0, ceiling=0.0, scoring=0.0)  # in this order
     with local_benchmarks(release_path, fast_ceilings=is_fast), timed(seconds, "loading"):
@@ -77,7 +77,7 @@ def compare_ceilings(release_path: Path, identifier: str, expected: Any) -> None
     """Compute a ceiling with this package, and print how much it differs from Brain-Score's."""
     from brainscore_vision import load_benchmark
 
-    from brainscore_allen2022_surface.benchmarks import local_benchmarks
+    from brainscore_allen2022_surface.analysis.benchmarks import local_benchmarks
 
     seconds: Counter[str] = Counter()
     with local_benchmarks(release_path, fast_ceilings=True):

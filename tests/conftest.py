@@ -27,6 +27,7 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -40,6 +41,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
+from brainscore_allen2022_surface.links import link, unlink
 from libraries import use_own_library
 
 use_own_library()  # before another conftest.py or a test imports brainscore_vision
@@ -117,6 +119,26 @@ def four_subject_release(nsd_tree, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("releases") / "four"
     build_release(nsd_tree, path, make_recipe((1, 2, 5, 7)))
     return path
+
+
+@pytest.fixture
+def releases_path(release, four_subject_release, tmp_path) -> Path:
+    """A folder of both releases."""
+    folder = tmp_path / "releases"
+    folder.mkdir()
+    (folder / "a").symlink_to(release)
+    (folder / "b").symlink_to(four_subject_release)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def brainscore() -> Iterator[Any]:
+    """brainscore_vision, with the plugin linked into it. It is a copy that only this process uses."""
+    import brainscore_vision
+
+    link()
+    yield brainscore_vision
+    unlink()
 
 
 @pytest.fixture

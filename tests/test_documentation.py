@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from brainscore_allen2022_surface.ceiling import expected_consistency
+from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 from brainscore_allen2022_surface.links import link, unlink
 from libraries import copy_library
 from report.browser import open_chromium
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 PAGE_NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
-TOUR = "docs/tour.md"  # tests/plugin/test_tour.py runs its Python blocks
+TOUR = "docs/tour.md"  # tests/analysis/test_tour.py runs its Python blocks
 BLOCK = re.compile(
     r"^(?:<!-- not run by the tests: (?P<reason>.+) -->\n)?```(?P<language>.*)\n(?P<text>[\s\S]*?)^```$", re.MULTILINE
 )
@@ -132,7 +132,7 @@ class Shell:
         self.folder = folder
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{ROOT / 'tests' / 'plugin'}:{os.environ['PYTHONPATH']}",  # for models.py
+            "PYTHONPATH": f"{ROOT / 'tests' / 'analysis'}:{os.environ['PYTHONPATH']}",  # for models.py
             "PYTHONWARNINGS": "ignore",
             "BRAINSCORE_ALLEN2022_SURFACE_DIR": str(folder / "RELEASE"),
         }
@@ -278,7 +278,14 @@ def test_site_builds_without_warnings_and_loads_nothing_from_elsewhere(site):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_site_shows_without_errors_or_sideways_scrolling(site, width, tmp_path):
     with open_chromium(tmp_path / "profile") as tab:
-        for name in ("index", "tour", "methods", "dataset", "api", "api/brainscore_allen2022_surface.noise_ceilings"):
+        for name in (
+            "index",
+            "tour",
+            "methods",
+            "dataset",
+            "api",
+            "api/brainscore_allen2022_surface.analysis.noise_ceilings",
+        ):
             for scheme in ("light", "dark"):
                 tab.open(site / f"{name}.html", width=width, scheme=scheme)
                 problems = [

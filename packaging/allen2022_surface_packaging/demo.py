@@ -138,7 +138,7 @@ def measure_ceilings(assembly: NeuroidAssembly) -> pd.DataFrame:
     """
     from brainscore_vision import load_ceiling
 
-    expected_consistency = import_plugin("ceiling").expected_consistency
+    expected_consistency = import_plugin("analysis.ceiling").expected_consistency
     raw = load_ceiling("internal_consistency")(assembly).raw
     rows = []
     for region in PUBLISHED_REGIONS:

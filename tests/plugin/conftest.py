@@ -10,7 +10,7 @@ A test that asks for `s3` loads from there, into an empty cache. Its results are
 
 import os
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,10 @@ from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 
 from allen2022_surface_packaging.publish.upload import publish_release
 from brainscore_allen2022_surface.artifacts import StoredDataset, read_artifacts
-from brainscore_allen2022_surface.links import link, unlink
 from brainscore_allen2022_surface.sources import ARTIFACTS_VARIABLE, RELEASE_VARIABLE
 
 BUCKET = "brain"
 PREFIX = "benchmarks/Allen2022/surface"
-
-
-@pytest.fixture
-def releases_path(release, four_subject_release, tmp_path) -> Path:
-    """A folder of both releases."""
-    folder = tmp_path / "releases"
-    folder.mkdir()
-    (folder / "a").symlink_to(release)
-    (folder / "b").symlink_to(four_subject_release)
-    return folder
 
 
 @pytest.fixture
@@ -50,16 +39,6 @@ def load_locally(releases_path, monkeypatch) -> Callable[..., Any]:
             return function(*arguments)
 
     return load
-
-
-@pytest.fixture(scope="module")
-def brainscore() -> Iterator[Any]:
-    """brainscore_vision, with the plugin linked into it. It is a copy that only this process uses."""
-    import brainscore_vision
-
-    link()
-    yield brainscore_vision
-    unlink()
 
 
 @dataclass

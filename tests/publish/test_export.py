@@ -28,7 +28,7 @@ def test_exported_plugin_is_unchanged(exported):
     names = sorted(path.name for path in source_path.iterdir() if path.is_file() and not path.name.startswith("."))
 
     assert sorted(path.name for path in (checkout / TARGET_PATH).iterdir()) == sorted(
-        [*names, "README.md", "data_packaging"]
+        [*names, "README.md", "analysis", "data_packaging"]
     )
     assert filecmp.cmpfiles(source_path, checkout / TARGET_PATH, names, shallow=False) == (names, [], [])
 

@@ -70,5 +70,5 @@ def _measure_region(release: ReleaseFolder, manifest: Manifest, region: str) -> 
         region=region,
         n_neuroids=assembly.sizes["neuroid"],
         noise_ceiling=float(np.nanmedian(assembly["nc_testset"].values)),
-        split_half=float(import_plugin("ceiling").internal_consistency(assembly)),
+        split_half=float(import_plugin("analysis.ceiling").internal_consistency(assembly)),
     )

@@ -66,8 +66,8 @@ class CeilingTables:
 
 def measure_ceilings(folder: ReleaseFolder, manifest: Manifest, neuroids: NeuroidStatistics) -> CeilingTables:
     """Estimate medians of noise ceilings with intervals, and compare the repetitions."""
-    ceiling_intervals = import_plugin("noise_ceilings").ceiling_intervals
-    repetition_correlations = import_plugin("correlations").repetition_correlations
+    ceiling_intervals = import_plugin("analysis.noise_ceilings").ceiling_intervals
+    repetition_correlations = import_plugin("analysis.correlations").repetition_correlations
     subjects = subject_names(manifest)
     confidence = 1 - ERROR_RATE / len(subjects)
     of_regions = [

@@ -112,7 +112,7 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> NeuroidStatistic
         for start in follow(starts, n_items=len(starts), title="ceilings", unit="block"):
             block = slice(start, min(start + NEUROIDS_IN_MEMORY, len(table)))
             responses = label_responses(assembly.variable[:, block, 0].values, assembly)
-            noise_ceilings[block] = import_plugin("noise_ceilings").repetition_noise_ceilings(responses)
+            noise_ceilings[block] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
             split_half[:, block] = measure_split_half(responses)
             correlations[:, block] = correlate_repetitions(responses)
     table["nc_repetitions"] = noise_ceilings
@@ -150,7 +150,7 @@ def measure_split_half(responses: xr.DataArray) -> FloatArray:
     array of shape (n_splits, n_neuroids)
         Unitless; NaN for neuroids that are constant over images.
     """
-    raw = import_plugin("ceiling").internal_consistency(responses).attrs["raw"]
+    raw = import_plugin("analysis.ceiling").internal_consistency(responses).attrs["raw"]
     ceilings: FloatArray = raw.transpose("split", "neuroid").values
     return ceilings
 
@@ -210,7 +210,7 @@ def compare_ceilings(noise_ceilings: DoubleArray, split_half: DoubleArray) -> Ce
 def expected_curve(highest: float) -> tuple[DoubleArray, DoubleArray]:
     """Return noise ceilings from 0 to `highest` percent, and the split-half ceilings to expect of such neuroids."""
     noise_ceilings = np.linspace(0, min(highest, 99.9), 200)
-    return noise_ceilings, import_plugin("ceiling").expected_consistency(noise_ceilings)
+    return noise_ceilings, import_plugin("analysis.ceiling").expected_consistency(noise_ceilings)
 
 
 def median(values: AnyArray) -> float:

@@ -9,10 +9,10 @@ import scipy.stats
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
+from analysis.repeated import make_assembly
+from brainscore_allen2022_surface.analysis.medians import ImageStatistics
+from brainscore_allen2022_surface.analysis.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
 from brainscore_allen2022_surface.loaders import load_assembly
-from brainscore_allen2022_surface.medians import ImageStatistics
-from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
-from plugin.repeated import make_assembly
 
 NAME = "Allen2022_fmri_surface"
 
@@ -160,7 +160,7 @@ def test_lazy_and_single_time_bin_assemblies_give_the_same_ceilings(test_assembl
 def test_small_blocks_and_shuffled_presentations_give_the_same_ceilings(rng, monkeypatch):
     assembly = make_assembly(draw_responses(rng, 20, np.full(25, 50.0)))
     expected = repetition_noise_ceilings(assembly)
-    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
+    monkeypatch.setattr("brainscore_allen2022_surface.analysis.repetitions.NEUROIDS_AT_A_TIME", 4)
 
     shuffled = assembly.isel(presentation=rng.permutation(60))
 
@@ -172,7 +172,7 @@ def test_small_blocks_give_the_same_intervals(rng, monkeypatch):
     values[4, 7] = np.nan
     assembly = make_assembly(values)
     expected = ceiling_intervals(assembly, n_bootstraps=50)
-    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
+    monkeypatch.setattr("brainscore_allen2022_surface.analysis.repetitions.NEUROIDS_AT_A_TIME", 4)
 
     table = ceiling_intervals(assembly, n_bootstraps=50)
 

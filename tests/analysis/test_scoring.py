@@ -20,8 +20,8 @@ from brainscore_vision.benchmark_helpers.neural_common import (
 )
 
 import brainscore_allen2022_surface  # noqa: F401  registers the datasets
-from brainscore_allen2022_surface.ceiling import expected_consistency, internal_consistency
-from plugin.models import VISUAL_DEGREES, random_model, signal_model
+from analysis.models import VISUAL_DEGREES, random_model, signal_model
+from brainscore_allen2022_surface.analysis.ceiling import expected_consistency, internal_consistency
 
 NAME = "Allen2022_fmri_surface"
 NOISE_CEILING_THRESHOLD = 30  # percent

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from brainscore_allen2022_surface.ceiling import internal_consistency
-from brainscore_allen2022_surface.correlations import repetition_correlations
-from brainscore_allen2022_surface.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
-from plugin.repeated import make_assembly
+from analysis.repeated import make_assembly
+from brainscore_allen2022_surface.analysis.ceiling import internal_consistency
+from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
+from brainscore_allen2022_surface.analysis.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
 
 ESTIMATES = [internal_consistency, repetition_noise_ceilings, repetition_correlations, ceiling_intervals]
 N_IMAGES, N_REPETITIONS, N_NEUROIDS = 10, 3, 4

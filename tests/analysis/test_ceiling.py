@@ -14,7 +14,7 @@ from brainscore_core.metrics import Score
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 from sklearn.model_selection import ShuffleSplit
 
-from brainscore_allen2022_surface.ceiling import expected_consistency, internal_consistency, repetition_halves
+from brainscore_allen2022_surface.analysis.ceiling import expected_consistency, internal_consistency, repetition_halves
 from brainscore_allen2022_surface.loaders import load_assembly
 
 NAME = "Allen2022_fmri_surface"
@@ -147,8 +147,8 @@ def test_lazy_assembly_gives_the_same_score(test_assembly, release, monkeypatch,
 @pytest.mark.parametrize("chunk", [1, 10, 900])
 def test_chunks_of_any_size_give_the_same_score(test_assembly, monkeypatch, chunk):
     expected = internal_consistency(test_assembly)
-    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 7)
-    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_IN_MEMORY", 200)
+    monkeypatch.setattr("brainscore_allen2022_surface.analysis.repetitions.NEUROIDS_AT_A_TIME", 7)
+    monkeypatch.setattr("brainscore_allen2022_surface.analysis.repetitions.NEUROIDS_IN_MEMORY", 200)
 
     score = internal_consistency(test_assembly.chunk({"neuroid": chunk}))
 
@@ -159,7 +159,7 @@ def test_many_small_blocks_of_neuroids_give_the_same_score(rng, monkeypatch):
     signal = np.repeat(rng.standard_normal((20, 25)), 3, axis=0)
     assembly = make_assembly(signal + rng.standard_normal(signal.shape))
     whole = internal_consistency(assembly)
-    monkeypatch.setattr("brainscore_allen2022_surface.repetitions.NEUROIDS_AT_A_TIME", 4)
+    monkeypatch.setattr("brainscore_allen2022_surface.analysis.repetitions.NEUROIDS_AT_A_TIME", 4)
 
     np.testing.assert_allclose(internal_consistency(assembly).raw.values, whole.raw.values, atol=1e-12)
 
@@ -253,7 +253,7 @@ class NotInstalled:
         if name.split(".")[0] in ("brainscore_vision", "sklearn", "torch"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 sys.meta_path.insert(0, NotInstalled())
-from brainscore_allen2022_surface.ceiling import expected_consistency
+from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 print(expected_consistency(0.0))
 """
 

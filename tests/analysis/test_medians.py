@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from brainscore_allen2022_surface import medians
-from brainscore_allen2022_surface.medians import LOG_LIMIT, N_QUANTILES, ImageStatistics, _Grid, median_interval
+from brainscore_allen2022_surface.analysis import medians
+from brainscore_allen2022_surface.analysis.medians import (
+    LOG_LIMIT,
+    N_QUANTILES,
+    ImageStatistics,
+    _Grid,
+    median_interval,
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from brainscore_allen2022_surface.correlations import repetition_correlations
+from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
 from brainscore_allen2022_surface.loaders import load_assembly
 
 NAME = "Allen2022_fmri_surface"

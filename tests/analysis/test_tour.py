@@ -21,7 +21,7 @@ assert dict(test.sizes) == {"presentation": 78, "neuroid": 920, "time_bin": 1}
 assert dict(train.sizes) == {"presentation": 102, "neuroid": 920, "time_bin": 1}
 assert subject_v1.shape == (78, 16) and set(subject_v1["region"].values) == {"V1"}
 
-from brainscore_allen2022_surface.ceiling import expected_consistency
+from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
 assert per_neuroid.shape == (920,)
 

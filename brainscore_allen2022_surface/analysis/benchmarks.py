@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
+from ..loaders import load_assembly
+from ..markers import N_DIGITS, SEPARATOR, marker_of
+from ..sources import Source
 from .ceiling import internal_consistency
-from .loaders import load_assembly
-from .markers import N_DIGITS, SEPARATOR, marker_of
-from .sources import Source
 
 PLUGIN = "allen2022_fmri_surface"  # of Brain-Score, in its folders `data` and `benchmarks`
 IDENTIFIER = re.compile(r"(?P<name>Allen2022_fmri_surface(_4subj)?)\.(?P<region>\w+)-\w+")

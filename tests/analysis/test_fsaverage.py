@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from brainscore_allen2022_surface.fsaverage import N_VERTICES, to_fsaverage
+from brainscore_allen2022_surface.analysis.fsaverage import N_VERTICES, to_fsaverage
 from brainscore_allen2022_surface.loaders import load_assembly
 
 NAME = "Allen2022_fmri_surface"

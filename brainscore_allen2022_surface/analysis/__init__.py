@@ -1,0 +1,4 @@
+"""What scientists do after loading: ceilings, noise ceilings, repetitions, fsaverage maps, and local benchmarks.
+
+A pull request to brain-score/vision leaves this folder out.
+"""
