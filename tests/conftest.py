@@ -41,7 +41,6 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
-from brainscore_allen2022_surface.links import link, unlink
 from libraries import use_own_library
 
 use_own_library()  # before another conftest.py or a test imports brainscore_vision
@@ -135,6 +134,8 @@ def releases_path(release, four_subject_release, tmp_path) -> Path:
 def brainscore() -> Iterator[Any]:
     """brainscore_vision, with the plugin linked into it. It is a copy that only this process uses."""
     import brainscore_vision
+
+    from brainscore_allen2022_surface.links import link, unlink
 
     link()
     yield brainscore_vision
