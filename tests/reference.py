@@ -1,15 +1,15 @@
-"""The published method, written plainly and slowly from its description. It shares no code with the package.
+"""Whole releases and parts of them, computed by `verify.reference`, which shares no code with the build."""
 
-It reads the raw files with nibabel and scipy, holds everything in memory, and loops over trials.
-"""
-
-import warnings
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import scipy.io
 import xarray
+
+from allen2022_surface_packaging.nsd.tree import open_tree
+from allen2022_surface_packaging.recipe import Recipe, Region
+from allen2022_surface_packaging.verify.reference import read_reference
 
 # Name, atlas and labels. The labels "all" are those above 0; the atlas None is the whole cortex.
 REGIONS = (
@@ -102,32 +102,6 @@ def masks_of_region(masks: dict[tuple[str, str], np.ndarray], region: str) -> di
     return {hemisphere: masks[region, hemisphere] for hemisphere in HEMISPHERES}
 
 
-def list_neuroids(
-    root: Path, subject: int, region: str, masks: dict[str, np.ndarray], version: str = DEFAULT_BETAS
-) -> list[tuple]:
-    """Return the coordinates of the neuroids of one subject and region."""
-    neuroids = []
-    for hemisphere, mask in masks.items():
-        ncsnr = read_mgh(Paths(root).betas(subject, version) / f"{hemisphere}.ncsnr.mgh").astype(np.float64)
-        for vertex in np.flatnonzero(mask):
-            ceiling = 100 * ncsnr[vertex] ** 2 / (ncsnr[vertex] ** 2 + 1 / 3)
-            name = f"subj{subject:02d}"
-            neuroid_id = f"{name}_{hemisphere}_{region}_v{len(neuroids):05d}"
-            neuroids.append((neuroid_id, name, hemisphere, vertex, region, ceiling))
-    return neuroids
-
-
-def standardise_over_images(repetitions: np.ndarray, train_rows: list[int], standardize_on: str) -> tuple:
-    """Standardise the averages and the repetitions, of shape (n_images, n_repetitions, n_vertices)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing but NaN is NaN, as intended
-        averages = np.nanmean(repetitions, axis=1).astype(np.float32).astype(np.float64)
-        base = averages[train_rows] if standardize_on == "train" else averages
-        mean, deviation = np.nanmean(base, axis=0), np.nanstd(base, axis=0)
-    deviation[deviation == 0] = 1
-    return (averages - mean) / deviation, (repetitions - mean) / deviation
-
-
 def split_complete_images(complete: list[int], fraction: float, seed: int) -> dict[str, list[int]]:
     order = np.random.RandomState(seed).permutation(len(complete))
     n_train = int(fraction * len(complete))
@@ -146,64 +120,45 @@ def find_trials(shown: list[int], images: list[int], n_repetitions: int) -> np.n
     return trials
 
 
-def reference_release(
-    root: Path,
-    subjects,
-    *,
-    standardize_on="all",
-    drop=False,
-    regions=REGIONS,
-    version=DEFAULT_BETAS,
-    own=False,
-    fraction=0.8,
-    seed=42,
-):
-    """Return the train averages, the test repetitions and the neuroid coordinates that the method gives.
-
-    With `own`, train are the images that only the one subject saw, and test all complete shared ones.
-    """
-    masks = region_masks(root, regions)
-    n_trials = {s: sum(nibabel.load(path).shape[3] for path in session_files(root, s, "lh", version)) for s in subjects}
-    shown = {s: shown_images(root, s, n_trials[s]) for s in subjects}
-    complete = [image for image in shared_images(root) if all(shown[s].count(image) >= 3 for s in subjects)]
-    splits = split_complete_images(complete, fraction, seed)
-    if own:
-        (subject,) = subjects
-        not_own = shared_with_others(root, subject) | set(shared_images(root))
-        splits = {"train": sorted(set(shown[subject]) - not_own), "test": complete}
-    images = sorted(splits["train"] + splits["test"])
-    train_rows, test_rows = ([images.index(image) for image in splits[split]] for split in ("train", "test"))
-
-    train, test, neuroids = [], [], []
-    for subject in subjects:
-        shown_trials = find_trials(shown[subject], images, 3)
-        every_vertex = {h: np.ones(len(masks[regions[0][0], h]), bool) for h in HEMISPHERES}
-        trials = standardised_trials(root, subject, every_vertex, version)
-        repetitions = np.where(shown_trials[:, :, None] < 0, np.nan, trials[shown_trials])
-        averages, test_repetitions = standardise_over_images(repetitions, train_rows, standardize_on)
-        is_invalid = (np.isnan(repetitions) & (shown_trials >= 0)[:, :, None]).any(axis=(0, 1))
-        for region, _, _ in regions:
-            region_masks_ = masks_of_region(masks, region)
-            columns = np.flatnonzero(np.concatenate([region_masks_[h] for h in HEMISPHERES]))
-            keep = ~is_invalid[columns] if drop else np.ones(len(columns), bool)
-            train.append((region, subject, averages[train_rows][:, columns[keep]]))
-            test.append((region, subject, test_repetitions[test_rows][:, :, columns[keep]].reshape(-1, keep.sum())))
-            region_neuroids = list_neuroids(root, subject, region, region_masks_, version)
-            neuroids.append((region, subject, [n for n, is_kept in zip(region_neuroids, keep, strict=True) if is_kept]))
-    order = [region for region, _, _ in regions]
-    train, test, neuroids = (
-        [part for _, _, part in sorted(parts, key=lambda item: (order.index(item[0]), item[1]))]
-        for parts in (train, test, neuroids)
-    )
-    values = {"train": np.concatenate(train, axis=1), "test": np.concatenate(test, axis=1)}
+def compute_release(root, recipe, *, from_region_assemblies=False) -> dict:
+    """Return the train averages, the test repetitions and the neuroid coordinates that the raw files give for a recipe."""
+    expected = read_reference(open_tree(root), recipe, from_region_assemblies=from_region_assemblies)
+    n_rows = {split: len(expected.presentations(split)) for split in ("train", "test")}
+    values = {split: np.full((n, len(expected.neuroids)), np.nan) for split, n in n_rows.items()}
+    is_kept = np.ones(len(expected.neuroids), bool)
+    for block in expected.blocks(expected.neuroids):
+        computed = expected.values(block)
+        values["train"][:, block.index], values["test"][:, block.index] = computed.train, computed.test
+        if recipe.nan_policy == "drop":
+            is_kept[block.index] = computed.is_valid
+    values = {split: split_values[:, is_kept] for split, split_values in values.items()}
     return {
         "train": np.nan_to_num(values["train"]),
         "test": np.nan_to_num(values["test"]),
         "n_nan": {split: int(np.isnan(split_values).sum()) for split, split_values in values.items()},
-        "train_ids": splits["train"],
-        "test_ids": splits["test"],
-        "neuroids": [neuroid for part in neuroids for neuroid in part],
+        "train_ids": expected.splits["train"].tolist(),
+        "test_ids": expected.splits["test"].tolist(),
+        "neuroids": list(expected.neuroids[is_kept].itertuples(index=False, name=None)),
     }
+
+
+def reference_release(
+    root, subjects, *, standardize_on="all", drop=False, regions=REGIONS, version=DEFAULT_BETAS, own=False, fraction=0.8, seed=42
+):  # fmt: skip
+    """Return what `compute_release` gives for a recipe in the words of this module."""
+    regions = [Region(n, a or "cortex", () if labels == "all" else tuple(labels)) for n, a, labels in regions]
+    recipe = Recipe(
+        "reference",
+        tuple(subjects),
+        tuple(regions),
+        standardize_on=standardize_on,
+        nan_policy="drop" if drop else "zero",
+        betas=version,
+        pool="own" if own else "shared",
+        train_fraction=fraction,
+        split_seed=seed,
+    )
+    return compute_release(root, recipe)
 
 
 def prepare_regions(root: Path, subjects) -> None:
