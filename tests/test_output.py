@@ -170,10 +170,8 @@ def test_release_is_not_blamed_for_a_lack_of_descriptors(release_copy):
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("publish.website._write_table", ["pack", "RELEASE", "PACKED"]),
         ("report.page.render_page", ["report", "RELEASE"]),
         ("verify.verdicts.check_soundness", ["verify", "RELEASE"]),
-        ("publish.upload.make_objects", ["upload", "RELEASE", "--bucket", "brain/nsd", "--dry-run"]),
     ],
 )
 def test_release_that_is_replaced_while_it_is_read_is_named(small_release, tmp_path, monkeypatch, place, arguments):

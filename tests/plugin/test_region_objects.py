@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from allen2022_surface_packaging.publish.regions import list_regions, write_region
+from allen2022_surface_packaging.publish.objects import find_regions, write_region
 from brainscore_allen2022_surface.artifacts import read_artifacts
 from brainscore_allen2022_surface.loaders import load_assembly
 from plugin.relay import CountingRelay
@@ -26,10 +26,10 @@ def region_files(release, tmp_path_factory) -> dict[tuple[str, str], Path]:
     folder = tmp_path_factory.mktemp("regions")
     paths = {}
     for split in SPLITS:
-        for region in list_regions(release / f"{NAME}_{split}.nc"):
-            path = paths[split, region.name] = folder / f"assy_{NAME}_{region.name}_{split}.nc"
-            identifier = f"{NAME}.{region.name}.{split}"
-            write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{NAME}.{split}")
+        whole_path = release / f"{NAME}_{split}.nc"
+        for region, neuroids in find_regions(whole_path).items():
+            path = paths[split, region] = folder / f"assy_{NAME}_{region}_{split}.nc"
+            write_region(whole_path, neuroids, path, f"{NAME}.{region}.{split}", f"{NAME}.{split}")
     return paths
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
-from allen2022_surface_packaging.publish.regions import list_regions, write_region
+from allen2022_surface_packaging.publish.objects import find_regions, write_region
 from allen2022_surface_packaging.release import list_presentations
 from brainscore_allen2022_surface.artifacts import StoredObject
 from brainscore_allen2022_surface.cache import fetch
@@ -59,8 +59,7 @@ def files(tmp_path_factory):
         whole, identifier=f"{NAME}.test", presentations=presentations, neuroids=encode_columns(list_neuroids())
     ):
         pass
-    (region,) = [region for region in list_regions(whole) if region.name == "V4"]
-    write_region(region, part, identifier=f"{NAME}.V4.test", stimulus_set_identifier=f"{NAME}.test")
+    write_region(whole, find_regions(whole)["V4"], part, f"{NAME}.V4.test", f"{NAME}.test")
     yield whole, part
     for path in (whole, part):
         path.unlink()

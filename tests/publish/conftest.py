@@ -1,29 +1,30 @@
 """A small release, an S3 server behind a proxy, a file to record objects in, and checkouts of brain-score/vision."""
 
-import http.client
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish.export import export_plugin
 from allen2022_surface_packaging.recipe import make_recipe
 from libraries import copy_library
 from publish.proxy import Proxy
-from publish.uploads import ACCESS_KEY, PREFIX, SECRET_KEY, build_small_release
+from publish.uploads import PREFIX, RECIPE
 from support import run_cli
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def release(tmp_path_factory):
-    """A release smaller than that of other tests, because it is uploaded more than a hundred times."""
-    return build_small_release(tmp_path_factory.mktemp("small"))
+    """A release smaller than that of other tests, because it is uploaded many times. It has no mark of simulation."""
+    folder = tmp_path_factory.mktemp("small")
+    simulate_tree(folder / "nsd", TreeSize(subjects=RECIPE.subjects, n_trials=60, n_vertices=160, image_size=24))
+    (folder / "nsd" / "SIMULATED.txt").unlink()
+    build_release(folder / "nsd", folder / "release", RECIPE)
+    return folder / "release"
 
 
 @pytest.fixture
@@ -40,19 +41,11 @@ def proxy(moto_port):
 
 
 @pytest.fixture
-def s3(proxy, moto_port, direct_client, monkeypatch):
+def s3(proxy, empty_s3, direct_client, monkeypatch):
     """The direct client, and a new versioned bucket `brain`. All other clients use the proxy."""
     proxy.clear()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    connection = http.client.HTTPConnection("127.0.0.1", moto_port)
-    connection.request("POST", "/moto-api/reset")
-    connection.getresponse().read()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     direct_client.create_bucket(Bucket="brain")
     direct_client.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
     return direct_client
@@ -64,18 +57,14 @@ def artifacts_path(tmp_path):
 
 
 @pytest.fixture
-def upload(release, s3, artifacts_path, monkeypatch):
+def upload(release, s3, artifacts_path):
     """Run the command `upload`, and return its output, or its one error line."""
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
 
-    def run(*options, bucket=f"brain/{PREFIX}", status=1):
-        result = run_cli("upload", release, "--bucket", bucket, "--artifacts", artifacts_path, *options)
+    def run(*options, bucket=f"brain/{PREFIX}", path=release, status=1):
+        result = run_cli("upload", path, "--bucket", bucket, "--artifacts", artifacts_path, *options)
         assert result.returncode == status, result.stderr
         assert "Traceback" not in result.stderr
-        assert ACCESS_KEY not in result.stderr + result.stdout
-        assert SECRET_KEY not in result.stderr + result.stdout
-        start = "allen2022-surface upload: error: " if status == 2 else "allen2022-surface: "
-        lines = [line for line in result.stderr.splitlines() if line.startswith(start)]
+        lines = [line for line in result.stderr.splitlines() if line.startswith("allen2022-surface")]
         assert len(lines) == (status > 0)
         return lines[0] if lines else result.stdout
 
@@ -127,51 +116,3 @@ def measured_copy(eight_subject_release, tmp_path):
     manifest = json.loads((copy / "release.json").read_text())
     (copy / "release.json").write_text(json.dumps(manifest | {"simulated": False}))
     return copy
-
-
-UPLOADS = """
-import json, os, signal, sys
-from pathlib import Path
-from allen2022_surface_packaging.publish.upload import publish_release
-
-for line in sys.stdin:
-    release, destination, artifacts, fatal = json.loads(line)
-    child = os.fork()
-    if not child:
-        def watch(event, arguments):
-            if fatal and event == fatal and any(str(value).endswith(".partial") for value in arguments):
-                os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(watch)
-        publish_release(Path(release), destination, artifacts_path=Path(artifacts))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-
-
-class Uploader:
-    """A process that uploads in child processes, so that each can be killed and none has to start Python."""
-
-    def __init__(self, release, proxy):
-        self.release, self.proxy = release, proxy
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", UPLOADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
-        )
-
-    def run(self, prefix, artifacts_path, fatal=None, on_pid=lambda pid: None):
-        """Upload the release, and return the status of the child; it kills itself at the audit event `fatal`."""
-        arguments = [str(self.release), f"brain/{prefix}", str(artifacts_path), fatal]
-        self.process.stdin.write(json.dumps(arguments) + "\n")
-        self.process.stdin.flush()
-        on_pid(int(self.process.stdout.readline()))
-        status = int(self.process.stdout.readline())
-        self.proxy.wait()  # a request may still arrive after its sender died
-        return status
-
-
-@pytest.fixture
-def uploader(release, s3, proxy):
-    uploader = Uploader(release, proxy)
-    yield uploader
-    uploader.process.stdin.close()
-    uploader.process.wait(10)

@@ -1,4 +1,4 @@
-"""The objects of a release: the same bytes from the same release."""
+"""The objects of a release: as brainio expects them, and the same bytes from the same release."""
 
 import os
 import shutil
@@ -7,32 +7,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import netCDF4
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.publish.objects import make_objects, read_manifest
-from allen2022_surface_packaging.release import ReleaseFolder
-from publish.uploads import NAME, OBJECTS
-
-
-def list_objects(path, folder):
-    """List the objects of the release in a folder."""
-    release = ReleaseFolder(path)
-    return make_objects(release, read_manifest(release), folder)
-
-
-def test_stimulus_zip_is_flat_ordered_and_without_times(release, tmp_path):
-    objects = {item.name: item for item in list_objects(release, tmp_path)}
-    table = pd.read_csv(objects[f"stimulus_{NAME}_test.csv"].path)
-    release_table = pd.read_csv(release / "stimulus_metadata_test.csv")
-
-    with zipfile.ZipFile(objects[f"stimulus_{NAME}_test.zip"].path) as archive:
-        assert archive.namelist() == table.filename.tolist()
-        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        assert all(archive.read(name) == (release / "stimuli_test" / name).read_bytes() for name in archive.namelist())
-    assert list(table) == ["stimulus_id", "filename", "nsd_id", "image_file_name", "coco_id"]
-    pd.testing.assert_frame_equal(table.drop(columns="filename"), release_table)
+from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
+from allen2022_surface_packaging.publish import objects
+from allen2022_surface_packaging.publish.objects import find_regions, open_release, write_objects, write_region
+from allen2022_surface_packaging.release import list_presentations
+from publish.uploads import NAME, OBJECTS, REGIONS
+from support import hashes, run_cli
 
 
 def test_objects_have_the_same_bytes_on_any_day_and_machine(release, tmp_path):
@@ -40,34 +28,75 @@ def test_objects_have_the_same_bytes_on_any_day_and_machine(release, tmp_path):
     for path in later.rglob("*"):
         path.chmod(0o700)
         os.utime(path, (1_900_000_000, 1_900_000_000))
-    script = (
-        "import os, sys, pathlib; from allen2022_surface_packaging.publish.objects import make_objects, read_manifest\n"
-        "from allen2022_surface_packaging.release import ReleaseFolder\n"
-        "os.umask(0o077); folder = pathlib.Path(sys.argv[2]); folder.mkdir()\n"
-        "release = ReleaseFolder(pathlib.Path(sys.argv[1]))\n"
-        "print([(item.name, item.sha1) for item in make_objects(release, read_manifest(release), folder)])"
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "pack", later, tmp_path / "later_objects"]
+    environment = os.environ | {"PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo"}
+    subprocess.run(command, env=environment, umask=0o077, check=True, capture_output=True)
+
+    run_cli("pack", release, tmp_path / "objects")
+
+    assert hashes(tmp_path / "objects") == hashes(tmp_path / "later_objects")
+    assert {*OBJECTS} < hashes(tmp_path / "objects").keys()
+
+
+def test_stimulus_zip_is_flat_and_in_the_order_of_the_table(release, tmp_path):
+    files = {file.item.name: file.path for file in write_objects(*open_release(release), tmp_path)}
+    table = pd.read_csv(files[f"stimulus_{NAME}_test.csv"])
+
+    with zipfile.ZipFile(files[f"stimulus_{NAME}_test.zip"]) as archive:
+        assert archive.namelist() == table.filename.tolist()
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert all(archive.read(name) == (release / "stimuli_test" / name).read_bytes() for name in archive.namelist())
+    assert list(table) == ["stimulus_id", "filename", "nsd_id", "image_file_name", "coco_id"]
+    pd.testing.assert_frame_equal(table.drop(columns="filename"), pd.read_csv(release / "stimulus_metadata_test.csv"))
+
+
+def test_region_object_equals_the_part_of_the_whole(release, tmp_path):
+    """In values, coordinates, attributes and layout."""
+    files = {file.item.name: file for file in write_objects(*open_release(release), tmp_path)}
+
+    for split in ("train", "test"):
+        whole_path = files[f"assy_{NAME}_{split}.nc"].path
+        assert whole_path == release / f"{NAME}_{split}.nc"
+        for name in REGIONS:
+            file = files[f"assy_{NAME}_{name}_{split}.nc"]
+            with xr.open_dataarray(whole_path) as whole, xr.open_dataarray(file.path) as part:
+                expected = whole.isel(neuroid=whole["region"].values == name).assign_attrs(
+                    identifier=f"{NAME}.{name}.{split}", stimulus_set_identifier=f"{NAME}.{split}"
+                )
+                assert part.identical(expected)
+                assert part.shape == file.item.shape
+                assert part.dtype == np.float32
+                assert all(part[coordinate].dtype == expected[coordinate].dtype for coordinate in expected.coords)
+            with netCDF4.Dataset(whole_path) as whole_file, netCDF4.Dataset(file.path) as part_file:
+                assert list(part_file.variables) == list(whole_file.variables)
+                assert part_file["data"].chunking() == "contiguous"
+
+
+@settings(max_examples=15)  # each writes several files
+@given(st.data())
+def test_regions_of_any_assembly_are_its_slices(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("slices")
+    sizes = data.draw(
+        st.dictionaries(st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True), st.integers(1, 4), min_size=1, max_size=4)
     )
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", script, str(source), str(tmp_path / seed)],
-            env=os.environ | {"PYTHONHASHSEED": seed, "TZ": zone},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for source, seed, zone in ((release, "1", "UTC"), (later, "77", "Asia/Tokyo"))
-    ]
+    names = [name for name, n in sizes.items() for _ in range(n)]
+    nsd_ids = np.arange(data.draw(st.integers(1, 5)))
+    neuroids = pd.DataFrame({"neuroid_id": [f"{name}_{i}" for i, name in enumerate(names)], "region": names})
+    values = np.arange(len(nsd_ids) * len(names), dtype=np.float32).reshape(len(nsd_ids), -1)
+    with create_assembly(
+        folder / "whole.nc",
+        identifier="a.train",
+        presentations=list_presentations("train", nsd_ids),
+        neuroids=encode_columns(neuroids),
+    ) as assembly:
+        assembly.write(0, 0, values)
+    regions = find_regions(folder / "whole.nc")
 
-    assert outputs[0] == outputs[1] != ""
-
-
-def test_objects_have_the_names_that_brainio_expects(release, tmp_path):
-    assert [item.name for item in list_objects(release, tmp_path)] == OBJECTS
-
-
-def test_release_is_refused_when_an_image_is_missing(release_copy, tmp_path):
-    next((release_copy / "stimuli_test").iterdir()).unlink()
-    (tmp_path / "made").mkdir()
-
-    with pytest.raises(PackagingError, match="release is incomplete: .*stimuli_test/nsd_.*missing"):
-        list_objects(release_copy, tmp_path / "made")
+    assert {name: rows.stop - rows.start for name, rows in regions.items()} == sizes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "VALUES_AT_A_TIME", data.draw(st.integers(1, 9)))  # so that several blocks are copied
+        for name, rows in regions.items():
+            write_region(folder / "whole.nc", rows, folder / "region.nc", "r", "s")
+            with xr.open_dataarray(folder / "region.nc") as part:
+                np.testing.assert_array_equal(part.values[..., 0], values[:, np.array(names) == name])
+                assert part["neuroid_id"].values.tolist() == neuroids["neuroid_id"][neuroids["region"] == name].tolist()

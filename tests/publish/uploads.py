@@ -1,14 +1,10 @@
 """Names and helpers of the upload tests."""
 
 import json
-from pathlib import Path
 
-from allen2022_surface_packaging.assemble.pipeline import build_release
-from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.upload import publish_release
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Recipe
 
-ACCESS_KEY, SECRET_KEY = "AKIAQUITESECRET00000", "wJalrXUtnFEMI/notToBeShown/bPxRfiCY"
 PREFIX = "some/where/deep"
 NAME = "Small"
 REGIONS = ("V1", "V4")
@@ -23,15 +19,6 @@ OBJECTS = [
     *(f"assy_{NAME}_{region}_{split}.nc" for split in ("train", "test") for region in REGIONS),
 ]
 ONE_VERSION_EACH = dict.fromkeys(OBJECTS, 1)
-
-
-def build_small_release(folder, **options) -> Path:
-    """Simulate a tree in a folder, without the mark of simulation, and build the release of `RECIPE` from it."""
-    size = TreeSize(subjects=RECIPE.subjects, n_trials=60, n_vertices=160, image_size=24)
-    simulate_tree(folder / "nsd", size)
-    (folder / "nsd" / "SIMULATED.txt").unlink()
-    build_release(folder / "nsd", folder / "release", RECIPE, **options)
-    return folder / "release"
 
 
 def publish(release, artifacts_path, prefix=PREFIX, **options):
@@ -54,8 +41,15 @@ def count_versions(s3, prefix=PREFIX):
     return {name: len(versions) for name, versions in list_versions(s3, prefix).items()}
 
 
-def list_recorded(artifacts_path, name=NAME):
-    """Return the objects of a release that an artifacts file records."""
+def list_recorded(artifacts_path):
+    """Return the objects of the small release that an artifacts file records."""
     artifacts = json.loads(artifacts_path.read_text())
-    entries = [entry for identifier, entry in artifacts.items() if identifier.startswith(f"{name}.")]
+    entries = [entry for identifier, entry in artifacts.items() if identifier.startswith(f"{NAME}.")]
     return [stored for entry in entries for stored in entry.values()]
+
+
+def mark_simulated(release, simulated=True):
+    """Set or remove the mark that `build` leaves in a release of a simulated tree."""
+    path = release / "release.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"simulated": simulated}))
+    return release

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from ..errors import PackagingError, one_line
-from ..files import locked, read_file, write_whole
+from ..files import read_file, write_whole
 from ..plugin import plugin_path
 from .objects import BrainioObject
 
@@ -59,20 +59,12 @@ class Artifacts:
 
     @classmethod
     def read(cls, path: Path) -> Artifacts:
-        """Read an artifacts file. A file that does not exist yet holds no dataset.
-
-        Raises
-        ------
-        PackagingError
-            If the file is damaged.
-        """
-        if path.exists() and not path.is_file():
-            raise PackagingError(f"{path} is not a regular file. Choose another file.")
+        """Read an artifacts file. A file that does not exist yet holds no dataset."""
         try:
             return cls(msgspec.json.decode(read_file(path), type=dict[str, DatasetRecord]))
         except FileNotFoundError:
             return cls({})
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise PackagingError(
                 f"{path} is damaged ({one_line(error)}). Repair it, or choose another file."
             ) from error
@@ -82,69 +74,31 @@ class Artifacts:
         text = json.dumps(msgspec.to_builtins(self.datasets), indent=2)
         write_whole(path, [f"{text}\n".encode()])
 
+    def replaced(self, name: str, records: Iterable[tuple[BrainioObject, ObjectRecord]]) -> Artifacts:
+        """Return a copy with other objects of the release `name`. Entries of other releases stay as they are.
 
-def default_artifacts_path() -> Path:
-    """Return the artifacts file that the plugin's loaders read.
+        An entry of a region that the release no longer has would mix two releases, so it is left out.
+        """
+        by_identifier: dict[str, dict[str, ObjectRecord]] = {}
+        for item, record in records:
+            by_identifier.setdefault(item.identifier, {})[item.kind] = record
+        datasets = {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
+        kept = {k: v for k, v in self.datasets.items() if k in datasets or not k.startswith(f"{name}.")}
+        return Artifacts(kept | datasets)
 
-    Raises
-    ------
-    PackagingError
-        If the plugin is not installed.
-    """
-    return plugin_path() / "artifacts.json"
 
-
-def announce_artifacts(path: Path | None, tell: Callable[[str], object]) -> Path:
-    """Say which artifacts file will be changed, and return it: `path`, or else that of the installed plugin.
+def choose_artifacts(path: Path | None) -> Path:
+    """Return the artifacts file that will be changed: `path`, or else that of the installed plugin.
 
     Raises
     ------
     PackagingError
         If the file cannot be read or could not be written.
     """
-    choice = "" if path else ", the file of the installed plugin (--artifacts FILE chooses another)"
-    path = path or default_artifacts_path()
-    require_writable(path)
-    tell(f"The objects will be recorded in {path}{choice}")
-    return path
-
-
-def require_writable(path: Path) -> None:
-    """Raise a `PackagingError` if an artifacts file cannot be read or could not be written."""
+    path = path or plugin_path() / "artifacts.json"
     if not os.access(path.parent, os.W_OK):
         raise PackagingError(
             f"{path} could not be written: its folder is missing or read-only. Choose another file with --artifacts FILE."
         )
     Artifacts.read(path)
-
-
-def record_release(path: Path, name: str, datasets: dict[str, DatasetRecord]) -> None:
-    """Replace all entries of a release in an artifacts file in one step. Other releases in the file stay as they are.
-
-    Parameters
-    ----------
-    name : of the release; an entry of a region that the release no longer has would mix two releases, so it is removed
-
-    Raises
-    ------
-    PackagingError
-        If the file is damaged.
-    """
-    with locked(path.parent):  # another upload may end at the same time
-        before = Artifacts.read(path).datasets
-        kept = {
-            identifier: record
-            for identifier, record in before.items()
-            if identifier in datasets or not identifier.startswith(f"{name}.")
-        }
-        Artifacts(kept | datasets).write(path)
-
-
-def describe_datasets(
-    records: Iterable[tuple[BrainioObject, ObjectRecord]],
-) -> dict[str, DatasetRecord]:
-    """Return the records of objects by the identifier of their dataset."""
-    by_identifier: dict[str, dict[str, ObjectRecord]] = {}
-    for item, record in records:
-        by_identifier.setdefault(item.identifier, {})[item.kind] = record
-    return {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
+    return path

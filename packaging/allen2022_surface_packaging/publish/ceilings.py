@@ -10,8 +10,7 @@ import numpy as np
 from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import Manifest, ReleaseFolder
-from .objects import read_manifest
-from .regions import list_regions
+from .objects import open_release
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,10 @@ def measure_ceilings(release_path: Path) -> ReleaseCeilings:
     PackagingError
         If the folder is not a release of measurements, or its test split cannot be loaded.
     """
-    release = ReleaseFolder(release_path)
-    manifest = read_manifest(release)
+    release, manifest = open_release(release_path)
     file_name = release.file_name(release.assembly_path(manifest.name, "test"))
     try:
-        slices = list_regions(release.assembly_path(manifest.name, "test"))
-        regions = [_measure_region(release, manifest, region.name) for region in slices]
+        regions = [_measure_region(release, manifest, region.name) for region in manifest.regions]
         return ReleaseCeilings(manifest.name, manifest.shapes["test"], manifest.files[file_name].sha1, regions)
     except (KeyError, OSError, ValueError) as error:
         raise PackagingError(f"{release} has no ceilings ({one_line(error)}). Verify it: verify {release}.") from error

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from ..errors import PackagingError, one_line
+import netCDF4
+import numpy as np
+import pandas as pd
+
+from ..assemble.assembly import VARIABLE_NAME, create_assembly, encode_columns
+from ..errors import PackagingError
 from ..files import naming, read_file, sha1_of
-from ..release import SPLITS, Manifest, ReleaseFolder
+from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
 from ..verify.soundness import verify_release
-from .regions import RegionSlice, list_regions, write_region
 
 Kind: TypeAlias = Literal["assembly", "stimulus_csv", "stimulus_zip"]
 
@@ -31,164 +35,156 @@ NAME_PARTS: dict[Kind, tuple[str, str]] = {
 EARLIEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 REGULAR_FILE = 0o100644 << 16
 UNIX = 3
+VALUES_AT_A_TIME = 4 * 2**20  # 16 MiB of float32: it bounds the memory
 
 
 @dataclass(frozen=True)
 class BrainioObject:
-    """A file that becomes an S3 object.
+    """An object of a release.
 
     Attributes
     ----------
     identifier : of the dataset, such as "Allen2022_fmri_surface.train" or "Allen2022_fmri_surface.V4.train"
-    name : of the object, without the prefix
-    path : of the file
-    sha1 : of the file, in hexadecimal
     shape : of an assembly
+    neuroids : of the assembly of a region: where they are in the assembly of all regions
     """
 
     identifier: str
     kind: Kind
-    name: str
+    split: str
+    shape: tuple[int, int, int] | None = None
+    neuroids: slice | None = None
+
+    @property
+    def name(self) -> str:
+        """The name, without a prefix, under which brainio's loaders look for the object."""
+        prefix, suffix = NAME_PARTS[self.kind]
+        return f"{prefix}_{self.identifier.replace('.', '_')}.{suffix}"
+
+
+@dataclass(frozen=True)
+class ObjectFile:
+    """A file that becomes an S3 object; its size is in bytes, and its SHA-1 in hexadecimal."""
+
+    item: BrainioObject
     path: Path
     size: int
     sha1: str
-    shape: tuple[int, int, int] | None = None
 
 
-def read_manifest(release: ReleaseFolder, *, allow_simulated: bool = False) -> Manifest:
-    """Read the manifest of a release that is to be published.
+def open_release(path: Path, *, allow_simulated: bool = False) -> tuple[ReleaseFolder, Manifest]:
+    """Open a release that is to be published, and verify it. What reads it afterwards need not check its files.
 
     Raises
     ------
     PackagingError
-        If the folder is not a release, holds anything but files and folders, or its data is simulated.
+        If the folder is not a release, or the release is simulated or not sound.
     """
-    _refuse_special_files(release)
+    release = ReleaseFolder(path)
     manifest = Manifest.read(release)
     if manifest.simulated and not allow_simulated:
         raise PackagingError(
             f"{release} was built from a simulated tree, so it is not published. Build a release from NSD's files."
         )
-    return manifest
-
-
-def _refuse_special_files(release: ReleaseFolder) -> None:
-    """Raise a `PackagingError` for a FIFO, socket or device: whoever opens it may wait for it for good."""
-    for path in release.path.rglob("*"):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise PackagingError(
-                f"{path} is neither a regular file nor a folder. Remove it, or build the release again."
-            )
-
-
-def require_sound(release: ReleaseFolder) -> None:
-    """Raise a `PackagingError` if `verify` finds a problem. What reads the release afterwards need not check its files."""
-    problems = verify_release(release.path)
+    problems = verify_release(path)
     if problems:
         raise PackagingError(f"{release} is not sound, so it is not published: {problems[0]}")
+    return release, manifest
 
 
-def make_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[BrainioObject]:
-    """List the objects of a release: stimulus sets, then assemblies, then regions.
-
-    Tables, ZIPs and regions are written to `folder`, and assemblies are those of the release. The regions together are as
-    large as the assemblies.
-
-    Raises
-    ------
-    PackagingError
-        If a file of the release is missing or damaged.
-    """
+def list_objects(release: ReleaseFolder, manifest: Manifest) -> list[BrainioObject]:
+    """List the objects of a release: stimulus sets, then assemblies, then regions."""
     stimuli, assemblies, regions = [], [], []
-    try:
-        for split in SPLITS:
-            identifier = f"{manifest.name}.{split}"
-            stimuli += _make_stimulus_objects(release, split, identifier, folder)
-            path = release.assembly_path(manifest.name, split)
-            sha1, shape = manifest.files[release.file_name(path)].sha1, manifest.shapes[split]
-            assemblies.append(_describe(identifier, "assembly", path, sha1, shape))
-            slices = list_regions(path)
-            if len(slices) > 1:
-                regions += [_make_region(region, manifest.name, split, shape, folder) for region in slices]
-    except (FileNotFoundError, KeyError) as error:
-        missing = getattr(error, "filename", None) or error
-        raise PackagingError(f"{release} is incomplete: {missing} is missing. Build it again.") from error
-    return stimuli + assemblies + regions
+    for split in SPLITS:
+        identifier, shape = f"{manifest.name}.{split}", manifest.shapes[split]
+        stimuli += [BrainioObject(identifier, kind, split) for kind in NAME_PARTS if kind != "assembly"]
+        assemblies.append(BrainioObject(identifier, "assembly", split, shape))
+        for name, neuroids in find_regions(release.assembly_path(manifest.name, split)).items():
+            region_shape = (shape[0], neuroids.stop - neuroids.start, shape[2])
+            regions.append(BrainioObject(f"{manifest.name}.{name}.{split}", "assembly", split, region_shape, neuroids))
+    return stimuli + assemblies + (regions if len(regions) > len(SPLITS) else [])
 
 
-def object_name(identifier: str, kind: Kind) -> str:
-    """Return the name of an object under which brainio's loaders look for it."""
-    prefix, suffix = NAME_PARTS[kind]
-    return f"{prefix}_{identifier.replace('.', '_')}.{suffix}"
+def write_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> list[ObjectFile]:
+    """Write the objects of a release to `folder`, except for the assemblies of all regions: they are files of the release.
 
-
-def write_stimulus_table(table_path: Path, path: Path) -> list[str]:
-    """Write a release's stimulus table with brainio's column `filename` after `stimulus_id`.
-
-    Returns
-    -------
-    the file names, in order
-
-    Raises
-    ------
-    PackagingError
-        If the table is damaged.
+    The regions together are as large as these assemblies.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(read_file(table_path).decode(), newline=""), strict=True)
-        rows, columns = list(reader), list(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PackagingError(f"{table_path} is damaged ({one_line(error)}). Build the release again.") from error
-    names = [str(row.get("image_file_name") or "") for row in rows]
-    faults = [name for name in names if Path(name).name != name or name in ("", "..")]
-    if faults or not names or len(set(names)) < len(names) or any(None in row for row in rows):
-        raise PackagingError(
-            f"{table_path} is damaged, expected one image file in each row, in the column image_file_name. "
-            "Build the release again."
-        )
+    files = []
+    for item in list_objects(release, manifest):
+        path = folder / item.name
+        if item.kind == "stimulus_csv":
+            write_stimulus_table(release, item.split, path)
+        elif item.kind == "stimulus_zip":
+            write_stimulus_zip(release, item.split, path)
+        elif item.neuroids is not None:
+            whole_path = release.assembly_path(manifest.name, item.split)
+            write_region(whole_path, item.neuroids, path, item.identifier, f"{manifest.name}.{item.split}")
+        else:
+            path = release.assembly_path(manifest.name, item.split)
+        files.append(ObjectFile(item, path, path.stat().st_size, sha1_of(path)))
+    return files
+
+
+def write_stimulus_table(release: ReleaseFolder, split: str, path: Path) -> None:
+    """Write the stimulus table of a split with brainio's column `filename` after `stimulus_id`."""
+    rows = _read_stimulus_table(release, split)
+    first, *others = rows[0]
     with naming(path), path.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, [columns[0], "filename", *columns[1:]], lineterminator="\n")
+        writer = csv.DictWriter(target, [first, "filename", *others], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row | {"filename": name} for row, name in zip(rows, names, strict=True))
-    return names
+        writer.writerows(row | {"filename": row["image_file_name"]} for row in rows)
 
 
-def write_stimulus_zip(stimuli_path: Path, names: list[str], path: Path) -> None:
-    """Write a flat ZIP of images in the order of `names`, without times, owners or compression.
+def write_stimulus_zip(release: ReleaseFolder, split: str, path: Path) -> None:
+    """Write a flat ZIP of the images of a split, in the order of its table, without times, owners or compression.
 
     The images are compressed already.
     """
+    names = [row["image_file_name"] for row in _read_stimulus_table(release, split)]
     with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX
             entry.external_attr = REGULAR_FILE
-            archive.writestr(entry, read_file(stimuli_path / name))
+            archive.writestr(entry, read_file(release.stimuli_path(split) / name))
 
 
-def _make_stimulus_objects(release: ReleaseFolder, split: str, identifier: str, folder: Path) -> list[BrainioObject]:
-    table_path = folder / object_name(identifier, "stimulus_csv")
-    zip_path = folder / object_name(identifier, "stimulus_zip")
-    names = write_stimulus_table(release.stimulus_table_path(split), table_path)
-    write_stimulus_zip(release.stimuli_path(split), names, zip_path)
-    return [
-        _describe(identifier, "stimulus_csv", table_path, sha1_of(table_path)),
-        _describe(identifier, "stimulus_zip", zip_path, sha1_of(zip_path)),
-    ]
+def _read_stimulus_table(release: ReleaseFolder, split: str) -> list[dict[str, str]]:
+    text = read_file(release.stimulus_table_path(split)).decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def _make_region(
-    region: RegionSlice, name: str, split: str, whole_shape: tuple[int, int, int], folder: Path
-) -> BrainioObject:
-    identifier = f"{name}.{region.name}.{split}"
-    path = folder / object_name(identifier, "assembly")
-    write_region(region, path, identifier=identifier, stimulus_set_identifier=f"{name}.{split}")
-    shape = (whole_shape[0], region.n_neuroids, whole_shape[2])
-    return _describe(identifier, "assembly", path, sha1_of(path), shape)
+def find_regions(assembly_path: Path) -> dict[str, slice]:
+    """Return where the neuroids of each region are in an assembly, in its order. Those of a region are contiguous."""
+    with netCDF4.Dataset(assembly_path) as file:
+        names = file["region"][:]
+    bounds = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
+    return {str(names[start]): slice(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)}
 
 
-def _describe(
-    identifier: str, kind: Kind, path: Path, sha1: str, shape: tuple[int, int, int] | None = None
-) -> BrainioObject:
-    size = path.stat().st_size
-    return BrainioObject(identifier, kind, object_name(identifier, kind), path, size, sha1, shape)
+def write_region(
+    assembly_path: Path, neuroids: slice, path: Path, identifier: str, stimulus_set_identifier: str
+) -> None:
+    """Write some neuroids of an assembly as an assembly file in the layout of the whole."""
+    with netCDF4.Dataset(assembly_path) as file:
+        whole = file[VARIABLE_NAME]
+        presentations, regional = (_read_coordinates(file, dimension, neuroids) for dimension in DIMENSIONS[:2])
+        with create_assembly(
+            path,
+            identifier=identifier,
+            stimulus_set_identifier=stimulus_set_identifier,
+            presentations=presentations,
+            neuroids=encode_columns(regional),
+        ) as assembly:
+            n_at_a_time = max(1, VALUES_AT_A_TIME // len(regional))
+            for start in range(0, len(presentations), n_at_a_time):
+                assembly.write(start, 0, np.asarray(whole[start : start + n_at_a_time, neuroids, 0]))
+
+
+def _read_coordinates(file: netCDF4.Dataset, dimension: str, neuroids: slice) -> pd.DataFrame:
+    """Read the coordinates of a dimension, of neuroids only some."""
+    selected = neuroids if dimension == "neuroid" else slice(None)
+    names = [name for name in file[VARIABLE_NAME].coordinates.split() if file[name].dimensions[0] == dimension]
+    values = {name: np.asarray(file[name][selected]) for name in names}
+    return pd.DataFrame({name: v.astype(object) if v.dtype.kind == "U" else v for name, v in values.items()})

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from ..errors import PackagingError
-from ..files import unreplaced
+from ..facts import N_REPETITIONS
 from ..progress import follow_bytes
-from ..release import Manifest, ReleaseFolder
-from .artifacts import DatasetRecord, ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, require_sound
-from .privacy import require_private
-from .s3 import LARGEST_OBJECT_BYTES, LocalFile, ObjectVersion, UploadTarget, holds, look_up, open_target, put
-from .temporary import temporary_folder
+from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
+from ..release import Manifest
+from .artifacts import Artifacts, ObjectRecord, choose_artifacts
+from .objects import ObjectFile, open_release, write_objects
+from .s3 import LARGEST_OBJECT_BYTES, StoredObject, UploadTarget, is_public, look_up, open_target, put
 
 logger = logging.getLogger(__name__)
 
-NEW, SAME, DIFFERENT = "new", "same", "different"
-MEANINGS = {NEW: "new", SAME: "already there, skipped", DIFFERENT: "different, replaced only with --overwrite"}
-
-
-@dataclass(frozen=True)
-class PlannedObject:
-    """An object of a release, and what S3 holds under its key.
-
-    Attributes
-    ----------
-    state : "new", "same" or "different"
-    existing : the object that S3 holds, if there is one
-    """
-
-    item: BrainioObject
-    key: str
-    state: str
-    existing: ObjectVersion | None
-
-    @property
-    def file(self) -> LocalFile:
-        """The file to send."""
-        return LocalFile(self.item.path, self.item.size, self.item.sha1)
-
-
-@dataclass(frozen=True)
-class PublishedObject:
-    """An object of a release as S3 holds it after the upload."""
-
-    planned: PlannedObject
-    version: ObjectVersion
+Plan: TypeAlias = Sequence[tuple[ObjectFile, StoredObject | None]]  # each file, and what S3 holds under its key
 
 
 def publish_release(
@@ -73,7 +43,7 @@ def publish_release(
     artifacts_path : path, optional
         The file to record the objects in; by default the plugin's `artifacts.json`.
     overwrite : replace objects with other content
-    dry_run : verify and plan only
+    dry_run : verify and plan only; this works with a simulated release as well
     allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
     tell : called with each line for the user, and with the plan
 
@@ -83,65 +53,82 @@ def publish_release(
         If the release is simulated or not sound, S3 holds an object with other content, anybody can read an object, or S3
         fails. Objects that were uploaded before the failure stay, and the next call does not send them again.
     """
-    with unreplaced(release_path):
-        release = ReleaseFolder(release_path)
-        manifest = read_manifest(release, allow_simulated=allow_simulated)
-        artifacts_path = announce_artifacts(artifacts_path, tell)
-        require_sound(release)
-        with temporary_folder() as folder:
-            objects = make_objects(release, manifest, folder)
-            refuse_large(objects)
-            target = open_target(destination)
-            plan = plan_upload(target, objects)
-            tell(describe_plan(target, plan))
-            if dry_run:
-                return
-            refuse_different(target, plan, overwrite=overwrite)
-            datasets = record_published(target, manifest, upload_planned(target, plan))
-    record_release(artifacts_path, manifest.name, datasets)
-    tell(f"{artifacts_path} now lists {', '.join(datasets)}")
-
-
-def plan_upload(target: UploadTarget, objects: Sequence[BrainioObject]) -> list[PlannedObject]:
-    """Find out whether S3 holds each object already, with the same or with other content."""
-    plan = []
-    for item in objects:
-        key = target.key(item.name)
-        existing = look_up(target, key)
-        planned = PlannedObject(item, key, NEW, existing)
-        # An object from before the bucket kept versions has no version that loaders could ask for: send it again.
-        state = NEW
-        if existing is not None and not holds(target, key, existing, planned.file):
-            state = DIFFERENT
-        elif existing is not None and existing.version_id != "null":
-            state = SAME
-        plan.append(PlannedObject(item, key, state, existing))
-    return plan
-
-
-def describe_plan(target: UploadTarget, plan: Sequence[PlannedObject]) -> str:
-    """Write a plan as a table for people."""
-    width = max(len(planned.key) for planned in plan)
-    rows = [
-        f"{planned.key:{width}}  {planned.item.size:>14,} bytes  SHA-1 {planned.item.sha1}  {MEANINGS[planned.state]}"
-        for planned in plan
+    artifacts_path = choose_artifacts(artifacts_path)
+    release, manifest = open_release(release_path, allow_simulated=allow_simulated or dry_run)
+    _warn_of_other_shape(manifest)
+    with tempfile.TemporaryDirectory(prefix="allen2022_surface_upload_") as folder:
+        files = write_objects(release, manifest, Path(folder))
+        _refuse_large(files)
+        target = open_target(destination)
+        plan = [(file, look_up(target, file)) for file in files]
+        tell(_describe_plan(target, plan))
+        tell(f"The objects will be recorded in {artifacts_path} (--artifacts FILE chooses another)")
+        if dry_run and manifest.simulated:
+            tell(f"{release} was built from a simulated tree: without --dry-run, it is refused.")
+        if dry_run:
+            return
+        _refuse_different(target, plan, overwrite=overwrite)
+        versions = _send(target, plan)
+    records = [
+        (
+            file.item,
+            ObjectRecord(
+                bucket=target.bucket,
+                key=target.key(file),
+                version_id=version_id,
+                sha1=file.sha1,
+                size=file.size,
+                shape=file.item.shape,
+                simulated=manifest.simulated and file.item.kind == "assembly",
+            ),
+        )
+        for file, version_id in zip(files, versions, strict=True)
     ]
-    return "\n".join([f"To s3://{target.bucket}:", *rows, f"{_n_bytes_to_send(plan):,} bytes to send"])
+    Artifacts.read(artifacts_path).replaced(manifest.name, records).write(artifacts_path)
+    tell(f"{artifacts_path} now lists {', '.join(dict.fromkeys(item.identifier for item, _ in records))}")
 
 
-def refuse_large(objects: Sequence[BrainioObject]) -> None:
+def _warn_of_other_shape(manifest: Manifest) -> None:
+    """Warn if a release has the name of a published dataset, but another shape: a tree without all of NSD's files."""
+    dataset = published_dataset(manifest.name)
+    if dataset is None:
+        return
+    for split, n_images in dataset.n_images.items():
+        n_presentations = n_images * (N_REPETITIONS if split == "test" else 1)
+        expected = (n_presentations, len(dataset.subjects) * sum(N_NEUROIDS_OF_PUBLISHED_REGIONS.values()), 1)
+        found = manifest.shapes[split]
+        if found != expected:
+            logger.warning(
+                f"{manifest.name}.{split} has the shape {found}, but the published dataset of this name has {expected}. "
+                "Was it built from all of NSD?"
+            )
+
+
+def _describe_plan(target: UploadTarget, plan: Plan) -> str:
+    """Write a plan as a table for people."""
+    width = max(len(target.key(file)) for file, _ in plan)
+    lines = [f"To s3://{target.bucket}:"]
+    for file, existing in plan:
+        state = "new"
+        if existing is not None:
+            state = "already there, skipped" if existing.is_same else "different, replaced only with --overwrite"
+        lines.append(f"{target.key(file):{width}}  {file.size:>14,} bytes  SHA-1 {file.sha1}  {state}")
+    return "\n".join([*lines, f"{_n_bytes_to_send(plan):,} bytes to send"])
+
+
+def _refuse_large(files: Sequence[ObjectFile]) -> None:
     """Raise a `PackagingError` if an object is larger than S3 takes in one request."""
-    for item in objects:
-        if item.size > LARGEST_OBJECT_BYTES:
+    for file in files:
+        if file.size > LARGEST_OBJECT_BYTES:
             raise PackagingError(
-                f"{item.path} has {item.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
+                f"{file.path} has {file.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
                 "Nothing was sent. Build releases of fewer subjects or regions."
             )
 
 
-def refuse_different(target: UploadTarget, plan: Sequence[PlannedObject], *, overwrite: bool) -> None:
+def _refuse_different(target: UploadTarget, plan: Plan, *, overwrite: bool) -> None:
     """Raise a `PackagingError` if an object with other content would be replaced without `overwrite`."""
-    different = [target.url(planned.key) for planned in plan if planned.state == DIFFERENT]
+    different = [target.url(file) for file, existing in plan if existing and not existing.is_same]
     if different and not overwrite:
         raise PackagingError(
             f"{different[0]} is there with another content ({len(different)} such objects in all). Nothing was sent. "
@@ -149,59 +136,36 @@ def refuse_different(target: UploadTarget, plan: Sequence[PlannedObject], *, ove
         )
 
 
-def upload_planned(target: UploadTarget, plan: Sequence[PlannedObject]) -> list[PublishedObject]:
-    """Send the objects that S3 does not hold, in the order of the plan, and return all objects as S3 holds them.
+def _send(target: UploadTarget, plan: Plan) -> list[str]:
+    """Send the objects that S3 does not hold, in the order of the plan, and return the versions of all objects.
 
     Every object must be private: those that S3 holds already, before the first one is sent, and each one that is sent, before
     the next one.
-
-    Raises
-    ------
-    PackagingError
-        If anybody can read an object, or S3 fails.
     """
-    for planned in plan:
-        if planned.existing is not None:
-            require_private(target, planned.key, planned.existing, sent="Nothing was sent.")
-    published, sent = [], []
+    for file, existing in plan:
+        if existing is not None:
+            _require_private(target, file, "Nothing was sent.")
+    versions, sent = [], []
     with follow_bytes(_n_bytes_to_send(plan), title="upload") as progress:
-        for planned in plan:
-            if planned.state == SAME and planned.existing is not None:
-                published.append(PublishedObject(planned, planned.existing))
+        for file, existing in plan:
+            if existing is not None and existing.is_same:
+                versions.append(existing.version_id)
                 continue
-            version = _send(target, planned, progress)
-            sent.append(target.url(planned.key))
-            require_private(target, planned.key, version, sent=f"Sent so far: {', '.join(sent)}.")
-            published.append(PublishedObject(planned, version))
-    return published
+            versions.append(put(target, file, replaces=existing))
+            sent.append(target.url(file))
+            progress(file.size)
+            logger.info("%s: sent, version %s", sent[-1], versions[-1])
+            _require_private(target, file, f"Sent so far: {', '.join(sent)}.")
+    return versions
 
 
-def record_published(
-    target: UploadTarget, manifest: Manifest, published: Sequence[PublishedObject]
-) -> dict[str, DatasetRecord]:
-    """Return the records of the published objects, by the identifier of the dataset."""
-    return describe_datasets(
-        (
-            one.planned.item,
-            ObjectRecord(
-                bucket=target.bucket,
-                key=one.planned.key,
-                version_id=one.version.version_id,
-                sha1=one.planned.item.sha1,
-                size=one.planned.item.size,
-                shape=one.planned.item.shape,
-                simulated=manifest.simulated and one.planned.item.kind == "assembly",
-            ),
+def _require_private(target: UploadTarget, file: ObjectFile, sent: str) -> None:
+    if is_public(target, file):
+        raise PackagingError(
+            f"{target.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove "
+            f"it, switch on Block Public Access for s3://{target.bucket}, and start again."
         )
-        for one in published
-    )
 
 
-def _send(target: UploadTarget, planned: PlannedObject, progress: Callable[[int], object]) -> ObjectVersion:
-    version = put(target, planned.key, planned.file, replaces=planned.existing, progress=progress)
-    logger.info("%s: sent, version %s", target.url(planned.key), version.version_id)
-    return version
-
-
-def _n_bytes_to_send(plan: Sequence[PlannedObject]) -> int:
-    return sum(planned.item.size for planned in plan if planned.state != SAME)
+def _n_bytes_to_send(plan: Plan) -> int:
+    return sum(file.size for file, existing in plan if not (existing and existing.is_same))

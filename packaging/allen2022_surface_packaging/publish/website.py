@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
-from ..files import naming, new_folder, read_file, unreplaced
-from ..release import Manifest, ReleaseFolder
-from .artifacts import ObjectRecord, announce_artifacts, describe_datasets, record_release
-from .objects import BrainioObject, make_objects, read_manifest, require_sound
-from .temporary import temporary_folder
+from ..files import naming, new_folder, read_file
+from ..release import Manifest
+from .artifacts import Artifacts, ObjectRecord, choose_artifacts
+from .objects import ObjectFile, list_objects, open_release, write_objects
+
+logger = logging.getLogger(__name__)
 
 TEMPLATE = files(__package__) / "templates" / "upload_form.md"
 PAGE_NAME, TABLE_NAME = "README.md", "version_ids.csv"
@@ -24,50 +25,29 @@ COLUMNS = ("file_name", "size", "sha1", "bucket", "version_id")
 QUOTA_BYTES = 5 * 10**9  # of the website, for all files of a user together
 
 
-@dataclass(frozen=True)
-class ReturnedVersion:
-    """What the website returned for a file: a row of the table of version ids.
-
-    Attributes
-    ----------
-    bucket : BUCKET or BUCKET/PREFIX
-    """
-
-    file_name: str
-    size: str
-    sha1: str
-    bucket: str
-    version_id: str
-
-
-def pack_release(release_path: Path, folder: Path, *, allow_simulated: bool = False) -> None:
+def pack_release(release_path: Path, folder: Path) -> None:
     """Write the objects of a release as files, with a page about the upload form and a table for the version ids.
-
-    Parameters
-    ----------
-    allow_simulated : pack a simulated release as well; for tests
 
     Raises
     ------
     PackagingError
-        If the folder exists already, or the release is simulated, not sound, or replaced meanwhile.
+        If the folder exists already, or the release is simulated or not sound.
     """
-    with unreplaced(release_path) as require_unreplaced:
-        release = ReleaseFolder(release_path)
-        manifest = read_manifest(release, allow_simulated=allow_simulated)
-        if folder.exists():
-            raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
-        require_sound(release)
-        with new_folder(folder) as partial:
-            objects = make_objects(release, manifest, partial)
-            for item in objects:
-                if item.path.parent != partial:  # a file of the release
-                    with naming(partial / item.name):
-                        shutil.copyfile(item.path, partial / item.name)
-            _write_table(partial / TABLE_NAME, objects)
-            with naming(partial / PAGE_NAME):
-                (partial / PAGE_NAME).write_text(_describe_upload(manifest, objects), encoding="utf-8")
-            require_unreplaced()
+    if folder.exists():
+        raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
+    release, manifest = open_release(release_path)
+    with new_folder(folder) as partial:
+        packed = write_objects(release, manifest, partial)
+        for file in packed:
+            if file.path.parent != partial:  # a file of the release
+                with naming(partial / file.item.name):
+                    shutil.copyfile(file.path, partial / file.item.name)
+        with naming(partial / TABLE_NAME), (partial / TABLE_NAME).open("w", newline="", encoding="utf-8") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows([file.item.name, file.size, file.sha1, "", ""] for file in packed)
+        with naming(partial / PAGE_NAME):
+            (partial / PAGE_NAME).write_text(_describe_upload(manifest, packed), encoding="utf-8")
 
 
 def record_versions(
@@ -75,8 +55,7 @@ def record_versions(
     table_path: Path,
     *,
     artifacts_path: Path | None = None,
-    allow_simulated: bool = False,
-    tell: Callable[[str], object],
+    tell: Callable[[str], object] = logger.info,
 ) -> None:
     """Record files that were uploaded through the website in an artifacts file.
 
@@ -85,110 +64,61 @@ def record_versions(
     table_path : the table that `pack_release` wrote, with buckets and version ids filled in
     artifacts_path : path, optional
         By default the plugin's `artifacts.json`.
-    allow_simulated : record a simulated release as well, marked as such; for tests
     tell : called with each line for the user
 
     Raises
     ------
     PackagingError
-        If the release is simulated or not sound, or the table is not complete or is of other files.
+        If the release is simulated or not sound, or the table is not complete or is of another release.
     """
-    release = ReleaseFolder(release_path)
-    manifest = read_manifest(release, allow_simulated=allow_simulated)
-    returned = read_table(table_path)
-    artifacts_path = announce_artifacts(artifacts_path, tell)
-    require_sound(release)
-    with temporary_folder() as folder:
-        objects = make_objects(release, manifest, folder)
-    _refuse_other_files(table_path, returned, objects)
-    datasets = describe_datasets(
-        (item, _make_record(table_path, item, returned[item.name], simulated=manifest.simulated)) for item in objects
-    )
-    record_release(artifacts_path, manifest.name, datasets)
-    tell(f"{artifacts_path} now lists {', '.join(datasets)}")
+    rows = _read_table(table_path)
+    artifacts_path = choose_artifacts(artifacts_path)
+    release, manifest = open_release(release_path)
+    records = []
+    for item in list_objects(release, manifest):
+        row = rows.get(item.name)
+        if row is None:
+            raise PackagingError(f"{table_path} lacks {item.name}. Add its row of the table that `pack` wrote.")
+        if row["version_id"] in ("", "null") or not row["bucket"]:
+            raise PackagingError(
+                f"{table_path}: {item.name} has no bucket or no version id. Fill in what the website shows."
+            )
+        if item.shape == manifest.shapes[item.split]:  # a file of the release
+            sha1 = manifest.files[release.assembly_path(manifest.name, item.split).name].sha1
+            if row["sha1"] != sha1:
+                raise PackagingError(
+                    f"{table_path}: {item.name} has SHA-1 {row['sha1']}, but that of the release has {sha1}. Pack the release "
+                    "again, and upload that."
+                )
+        bucket, _, prefix = row["bucket"].partition("/")
+        key = f"{prefix}/{item.name}" if prefix else item.name
+        record = ObjectRecord(bucket, key, row["version_id"], row["sha1"], int(row["size"]), item.shape)
+        records.append((item, record))
+    Artifacts.read(artifacts_path).replaced(manifest.name, records).write(artifacts_path)
+    tell(f"{artifacts_path} now lists {', '.join(dict.fromkeys(item.identifier for item, _ in records))}")
 
 
-def read_table(path: Path) -> dict[str, ReturnedVersion]:
-    """Read a table of version ids. An empty bucket is that of the row above.
-
-    Returns
-    -------
-    the rows by file name
-
-    Raises
-    ------
-    PackagingError
-        If the file is missing or not such a table, or names a file twice.
-    """
-    if path.exists() and not path.is_file():
-        raise PackagingError(f"{path} is not a regular file, expected the {TABLE_NAME} of `pack`.")
+def _read_table(path: Path) -> dict[str, dict[str, str]]:
+    """Read the rows of a table of version ids by file name. An empty bucket is that of the row above."""
+    rows, bucket = {}, ""
     try:
         text = read_file(path).decode("utf-8-sig")  # a spreadsheet may write a byte order mark
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        rows, columns = list(reader), reader.fieldnames or ()
-    except (FileNotFoundError, UnicodeDecodeError, csv.Error) as error:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            cells = {column: row[column].strip() for column in COLUMNS}
+            int(cells["size"])
+            bucket = cells["bucket"].removeprefix("s3://").strip("/") or bucket
+            rows[cells["file_name"]] = cells | {"bucket": bucket}
+    except (AttributeError, FileNotFoundError, KeyError, ValueError, csv.Error) as error:
         raise PackagingError(
-            f"{path} cannot be read ({one_line(error)}), expected the {TABLE_NAME} of `pack`."
+            f"{path} cannot be read ({one_line(error)}), expected the {TABLE_NAME} of `pack` with its columns "
+            f"{', '.join(COLUMNS)}."
         ) from error
-    if set(columns) != set(COLUMNS):
-        raise PackagingError(f"{path} has the columns {', '.join(columns)}, expected {', '.join(COLUMNS)}.")
-    returned: dict[str, ReturnedVersion] = {}
-    bucket = ""
-    for row in rows:
-        cells = {column: (row[column] or "").strip() for column in COLUMNS}
-        bucket = cells["bucket"].removeprefix("s3://").strip("/") or bucket
-        if cells["file_name"] in returned:
-            raise PackagingError(f"{path} names {cells['file_name']} twice. Remove one of the rows.")
-        returned[cells["file_name"]] = ReturnedVersion(**cells | {"bucket": bucket})
-    return returned
+    return rows
 
 
-def _refuse_other_files(
-    table_path: Path, returned: dict[str, ReturnedVersion], objects: Sequence[BrainioObject]
-) -> None:
-    expected = {item.name for item in objects}
-    missing, unknown = sorted(expected - set(returned)), sorted(set(returned) - expected)
-    if missing:
-        raise PackagingError(f"{table_path} lacks {missing[0]} ({len(missing)} files in all). Add a row for each.")
-    if unknown:
-        raise PackagingError(
-            f"{table_path} names {unknown[0]}, which is no object of the release. Is it of another one?"
-        )
-
-
-def _make_record(table_path: Path, item: BrainioObject, row: ReturnedVersion, *, simulated: bool) -> ObjectRecord:
-    """Check a row of the table against the release, and return the record of the object."""
-    if (row.sha1.lower(), row.size) != (item.sha1, str(item.size)):
-        raise PackagingError(
-            f"{table_path}: {item.name} has SHA-1 {row.sha1} and {row.size} bytes, but the release gives {item.sha1} and "
-            f"{item.size} bytes. Pack the release again, and upload that."
-        )
-    if row.version_id in ("", "null"):
-        raise PackagingError(f"{table_path}: {item.name} has no version id. Fill in what the website shows.")
-    bucket, _, prefix = row.bucket.partition("/")
-    if not bucket:
-        raise PackagingError(f"{table_path}: {item.name} has no bucket. Fill in BUCKET/PREFIX as the website shows it.")
-    return ObjectRecord(
-        bucket=bucket,
-        key=f"{prefix}/{item.name}" if prefix else item.name,
-        version_id=row.version_id,
-        sha1=item.sha1,
-        size=item.size,
-        shape=item.shape,
-        simulated=simulated and item.kind == "assembly",
-    )
-
-
-def _write_table(path: Path, objects: Sequence[BrainioObject]) -> None:
-    with naming(path), path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([item.name, item.size, item.sha1, "", ""] for item in objects)
-
-
-def _describe_upload(manifest: Manifest, objects: Sequence[BrainioObject]) -> str:
-    rows = "\n".join(f"| `{item.name}` | {item.size:,} | `{item.sha1}` |" for item in objects)
-    n_bytes = sum(item.size for item in objects)
+def _describe_upload(manifest: Manifest, packed: Sequence[ObjectFile]) -> str:
+    rows = "\n".join(f"| `{file.item.name}` | {file.size:,} | `{file.sha1}` |" for file in packed)
+    n_bytes = sum(file.size for file in packed)
     return TEMPLATE.read_text(encoding="utf-8").format(
         name=manifest.name,
         terms_url=TERMS_URL,

@@ -1,0 +1,234 @@
+"""An upload that S3, the network or other people disturb: one line that says what to do, and nothing is lost."""
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+
+import boto3
+import pytest
+
+from allen2022_surface_packaging.plugin import plugin_path
+from publish.proxy import Cut, refuse
+from publish.uploads import (
+    NAME,
+    OBJECTS,
+    ONE_VERSION_EACH,
+    PREFIX,
+    count_versions,
+    list_recorded,
+    list_versions,
+    publish,
+)
+
+FIRST = f"s3://brain/{PREFIX}/{OBJECTS[0]}"
+
+
+def is_put(request):
+    return request.puts()
+
+
+def is_unsigned(request):
+    return "authorization" not in {name.lower() for name in request.headers}
+
+
+def cut(request):
+    raise Cut
+
+
+FAULTS = {  # which requests, what S3 answers, and what the user reads
+    "wrong key": (lambda r: True, refuse(403, "InvalidAccessKeyId"), "InvalidAccessKeyId.*AWS refuses your credentials"),
+    "expired token": (lambda r: True, refuse(400, "ExpiredToken"), "AWS refuses your credentials.*renew"),
+    "no versions": (lambda r: "versioning" in r.query, refuse(403, "AccessDenied"), "It needs s3:GetBucketVersioning"),
+    "no looking": (lambda r: r.method == "HEAD", refuse(403, "AccessDenied"), "It needs s3:GetObject"),
+    "no putting": (is_put, refuse(403, "AccessDenied"), "do not allow it. It needs s3:PutObject"),
+    "503 for good": (is_put, refuse(503, "SlowDown"), "S3 keeps failing. What has been sent is kept"),
+    "cut for good": (is_put, cut, "Is the network up.*run the same command again"),
+    "another region": (lambda r: True, refuse(400, "AuthorizationHeaderMalformed"), "another region"),
+    "private or not": (is_unsigned, refuse(503, "SlowDown"), "to ask for the object without credentials.*S3 keeps failing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, fault):
+    before = artifacts_path.read_bytes()
+    is_hit, answer, message = FAULTS[fault]
+    proxy.fault = lambda request: (answer(request) if callable(answer) else answer) if is_hit(request) else None
+
+    line = upload("--accept-nsd-terms")
+
+    assert re.search(message, line), line
+    assert artifacts_path.read_bytes() == before
+    proxy.clear()
+    if any(list_versions(s3)) or "put" in line:
+        upload("--accept-nsd-terms", status=0)
+        assert count_versions(s3) == ONE_VERSION_EACH
+
+
+def test_missing_credentials_and_bucket_are_named(upload, monkeypatch):
+    assert "s3://nowhere: failed to look at the bucket (NoSuchBucket" in upload("--accept-nsd-terms", bucket="nowhere")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    assert "AWS credentials are missing or incomplete" in upload("--accept-nsd-terms")
+
+
+def test_requests_are_repeated_when_s3_fails_for_a_while(release, s3, proxy, artifacts_path, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
+    failures = iter([refuse(500, "InternalError"), refuse(503, "SlowDown"), cut])
+
+    def fault(request):
+        failure = next(failures, None) if request.puts(f"assy_{NAME}_train") else None
+        return failure(request) if callable(failure) else failure
+
+    proxy.fault = fault
+
+    publish(release, artifacts_path)
+
+    assert next(failures, None) is None
+    assert sorted(proxy.contents_sent()) == sorted(OBJECTS)
+    assert count_versions(s3) == ONE_VERSION_EACH
+
+
+def test_lost_answer_does_not_make_a_second_version(release, s3, proxy, artifacts_path):
+    """S3 writes the object, but its answer is lost. The client repeats the request, and S3 refuses it."""
+    lost = []
+
+    def after(request):
+        if request.puts(OBJECTS[4]) and not lost:
+            lost.append(request)
+            raise Cut
+
+    proxy.after = after
+
+    publish(release, artifacts_path)
+
+    assert lost
+    assert count_versions(s3) == ONE_VERSION_EACH
+    versions = [version for versions in list_versions(s3).values() for version in versions]
+    assert {entry["version_id"] for entry in list_recorded(artifacts_path)} == set(versions)
+
+
+@pytest.mark.parametrize("before", [None, b"to be replaced"])
+def test_object_that_someone_else_put_meanwhile_stays(upload, s3, proxy, artifacts_path, before):
+    key, theirs, recorded = f"{PREFIX}/{OBJECTS[4]}", [], artifacts_path.read_bytes()
+    if before is not None:
+        s3.put_object(Bucket="brain", Key=key, Body=before)
+
+    def fault(request):
+        if request.puts(OBJECTS[0]) and not theirs:
+            theirs.append(s3.put_object(Bucket="brain", Key=key, Body=b"theirs")["VersionId"])
+
+    proxy.fault = fault
+
+    line = upload("--accept-nsd-terms", "--overwrite")
+
+    assert f"s3://brain/{key} was changed by someone else" in line
+    assert list_versions(s3)[OBJECTS[4]][0] == theirs[0]
+    assert proxy.contents_sent() == OBJECTS[:4]
+    assert artifacts_path.read_bytes() == recorded
+
+
+def test_next_run_finishes_when_upload_is_killed_anywhere(release, s3, proxy, tmp_path):
+    """Killed while a request is on its way to S3, or after S3 has done it."""
+    old = (plugin_path() / "artifacts.json").read_bytes()
+    n_requests = 2 + 3 * len(OBJECTS)  # the bucket, then look, send and ask for each object
+    for number, moment in [(2, "fault"), (13, "fault"), (20, "after"), (n_requests - 3, "after")]:
+        proxy.clear()
+        prefix, artifacts_path = f"killed/{number}", tmp_path / f"{number}.json"
+        artifacts_path.write_bytes(old)
+        arguments = ["upload", release, "--bucket", f"brain/{prefix}", "--artifacts", artifacts_path]
+        with subprocess.Popen(
+            [sys.executable, "-m", "allen2022_surface_packaging", "-q", *arguments, "--accept-nsd-terms"],
+            stdout=subprocess.DEVNULL,
+            env=os.environ,
+        ) as process:
+
+            def kill(request, number=number, process=process):
+                if len(proxy.requests) == number:
+                    process.kill()
+                    raise Cut
+
+            setattr(proxy, moment, kill)
+        assert process.returncode == -9, number
+        assert artifacts_path.read_bytes() == old
+        proxy.wait()  # a request may still arrive after its sender died
+        proxy.fault = proxy.after = lambda request: None
+
+        publish(release, artifacts_path, prefix)
+
+        assert count_versions(s3, f"{prefix}/") == ONE_VERSION_EACH, number
+        sent = proxy.contents_sent()
+        assert len(sent) == len(set(sent)), number
+        assert len(list_recorded(artifacts_path)) == len(OBJECTS)
+
+
+def make_public(s3, names="*"):
+    """Let anybody read objects of the bucket."""
+    resource = f"arn:aws:s3:::brain/{names}"
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": resource}
+    s3.put_bucket_policy(Bucket="brain", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+
+
+def test_upload_stops_after_the_first_object_when_the_bucket_is_public(upload, s3, proxy, artifacts_path):
+    before = artifacts_path.read_bytes()
+    make_public(s3)
+
+    line = upload("--accept-nsd-terms")
+
+    assert f"{FIRST} can be read by anybody without credentials, which NSD's terms forbid" in line
+    assert f"Sent so far: {FIRST}. Remove it, switch on Block Public Access for s3://brain, and start again." in line
+    assert proxy.contents_sent() == OBJECTS[:1]
+    assert artifacts_path.read_bytes() == before
+
+
+def test_nothing_is_sent_when_an_object_from_before_is_public(upload, s3, proxy):
+    upload("--accept-nsd-terms", status=0)
+    s3.delete_object(Bucket="brain", Key=f"{PREFIX}/{OBJECTS[0]}")
+    make_public(s3, names=f"*assy_{NAME}_test.nc")
+    proxy.clear()
+
+    line = upload("--accept-nsd-terms")
+
+    assert f"assy_{NAME}_test.nc can be read by anybody" in line
+    assert "Nothing was sent." in line
+    assert proxy.contents_sent() == []
+
+
+def test_each_object_is_asked_for_without_credentials_before_the_next_is_sent(release, s3, proxy, artifacts_path):
+    publish(release, artifacts_path)
+
+    steps = [(r.name, is_unsigned(r)) for r in proxy.requests if r.puts() or is_unsigned(r)]
+    assert steps == [step for name in OBJECTS for step in ((name, False), (name, True))]
+
+
+def test_permissions_are_those_of_the_documentation(upload, s3, moto_port, monkeypatch, artifacts_path):
+    """On a server that checks signatures and policies as S3 does. A reader is refused, and a writer needs nothing else."""
+    endpoint = f"http://127.0.0.1:{moto_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)  # directly: the host is part of what is signed
+    iam = boto3.client("iam", endpoint_url=endpoint)
+    reading = ["s3:GetBucketVersioning", "s3:ListBucket", "s3:GetObject", "s3:GetObjectVersion"]
+
+    def become(name, actions):
+        iam.create_user(UserName=name)
+        policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]}
+        iam.put_user_policy(UserName=name, PolicyName=name, PolicyDocument=json.dumps(policy))
+        return iam.create_access_key(UserName=name)["AccessKey"]
+
+    def enforce(n_requests_without):
+        connection = http.client.HTTPConnection("127.0.0.1", moto_port)
+        connection.request("POST", "/moto-api/reset-auth", str(n_requests_without))
+        connection.getresponse().read()
+
+    keys = [become("reader", reading), become("writer", [*reading, "s3:PutObject"])]
+    outputs = []
+    try:
+        enforce(0)
+        for key, status in zip(keys, (1, 0), strict=True):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+            outputs.append(upload("--accept-nsd-terms", status=status))
+    finally:
+        enforce("inf")
+    assert "failed to put the object (AccessDenied" in outputs[0]
+    assert f"{artifacts_path} now lists" in outputs[1]
