@@ -168,7 +168,7 @@ def write_release(path: Path, table: NeuroidTable) -> None:
         nan_counts={},
         inputs={},
         versions=installed_versions(),
-        files=record_files(folder),
+        files=record_files(folder, [file for file in path.rglob("*") if file.is_file()]),
     )
     manifest.write(folder)
 

@@ -15,8 +15,7 @@ from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, find_tree, open_tree
-from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.recipe_file import read_recipe
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from support import run_cli
 
 TWO = make_recipe((1, 2), name="two")

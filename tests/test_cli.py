@@ -19,7 +19,7 @@ import pytest
 from allen2022_surface_packaging import arguments
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
-from allen2022_surface_packaging.recipe_file import list_recipes
+from allen2022_surface_packaging.recipe import list_recipes
 from support import run_cli
 
 PACKAGE_COMMAND = [sys.executable, "-m", "allen2022_surface_packaging"]

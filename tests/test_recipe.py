@@ -1,27 +1,68 @@
-"""Recipes as data: the published ones, what may be changed, and what does not fit together."""
+"""Recipes: the published ones, what a file may say, and what does not fit together."""
 
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import (
-    N_NEUROIDS_OF_PUBLISHED_REGIONS,
     PUBLISHED_DATASETS,
     PUBLISHED_REGIONS,
     Recipe,
     Region,
     change_recipe,
-    is_region_name,
+    list_recipes,
     make_recipe,
-    published_dataset,
     published_name,
-    recipe_faults,
+    read_recipe,
+    recipe_text,
 )
+from support import run_cli
 
 EIGHT, FOUR = "Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj"
 MINE = Recipe("mine", (1, 4))
+SOUND = """
+name = "mine"
+description = "Ventral and lateral"
+subjects = [5, 1]
+betas = "betas_fithrf"
+
+[[region]]
+name = "high"
+atlas = "streams"
+labels = ["ventral", 6]
+
+[[region]]
+atlas = "Kastner2015"
+each = true
+
+[split]
+fraction = 0.5
+seed = 7
+
+[standardise]
+over = "train"
+
+[invalid]
+policy = "drop"
+"""
+SPLIT = "[split]\nfraction = 0.5\nseed = 7"
+OWN = SOUND.replace("[5, 1]", "[5]").replace(SPLIT, '[images]\npool = "own"')
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a recipe file of some text."""
+
+    def read(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text, encoding="utf-8")
+        return read_recipe(str(path))
+
+    return read
 
 
 def test_published_facts_are_those_of_brain_score():
@@ -35,7 +76,6 @@ def test_published_facts_are_those_of_brain_score():
         ("V4", "Kastner2015", (7,), False),
         ("IT", "streams", (5,), False),
     ]
-    assert N_NEUROIDS_OF_PUBLISHED_REGIONS == {"V1": 4276, "V2": 3391, "V4": 914, "IT": 19_065}
 
 
 def test_defaults_are_the_published_procedure():
@@ -48,32 +88,9 @@ def test_defaults_are_the_published_procedure():
     assert make_recipe() == Recipe(EIGHT)
 
 
-def test_description_and_source_are_no_part_of_the_content():
-    other = replace(MINE, description="for people", source="/home/me/mine.toml")
-
-    assert other == MINE
-    assert "/home/me" not in repr(other)
-    assert (str(MINE), str(other)) == ("recipe (mine)", "/home/me/mine.toml (mine)")
-
-
-def test_atlases_are_listed_once_without_the_cortex():
-    regions = (Region("a", "streams"), Region("b", "cortex"), Region("c", "Kastner2015"), Region("d", "streams"))
-
-    assert replace(MINE, regions=regions).atlases == ("streams", "Kastner2015")
-
-
-@pytest.mark.parametrize(
-    ("recipe", "name"),
-    [(Recipe("x"), EIGHT), (Recipe("x", (1, 2, 5, 7)), FOUR), (Recipe("x", (1, 2)), None)]
-    + [
-        (replace(Recipe("x"), **change), None)
-        for change in ({"split_seed": 1}, {"nan_policy": "drop"}, {"regions": ()})
-    ],
-)
-def test_content_has_its_published_name(recipe, name):
-    assert published_name(recipe) == name
-    assert published_dataset(EIGHT) is PUBLISHED_DATASETS[0]
-    assert published_dataset("x") is None
+@pytest.mark.parametrize("dataset", PUBLISHED_DATASETS, ids=lambda dataset: dataset.name)
+def test_published_recipes_ship_with_the_published_choices(dataset):
+    assert read_recipe(dataset.name) == Recipe(dataset.name, dataset.subjects)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +110,6 @@ def test_change_keeps_the_rest_and_takes_the_name_that_fits(recipe, changes, exp
     assert change_recipe(recipe, **changes) == expected
 
 
-def test_recipe_of_published_regions_takes_every_choice():
-    recipe = make_recipe((4, 1), name="x", standardize_on="train", nan_policy="drop")
-
-    assert recipe == Recipe("x", (1, 4), standardize_on="train", nan_policy="drop")
-
-
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [
@@ -106,7 +117,7 @@ def test_recipe_of_published_regions_takes_every_choice():
         (Recipe(EIGHT), {"standardize_on": "train"}, "needs a --name"),
         (MINE, {"name": EIGHT}, r"^The recipe cannot be changed so: name is 'Allen.*belongs to a published dataset"),
         (MINE, {"subjects": ()}, r"changed so: subjects is \[\], expected ascending numbers from 1 to 8, each once\."),
-        (MINE, {"subjects": (1, 1), "name": "a b"}, r"name is 'a b', .*; subjects is \[1, 1\]"),
+        (MINE, {"name": "a b"}, "name is 'a b', expected letters, digits and underscores"),
     ],
 )
 def test_change_that_does_not_fit_is_refused(recipe, changes, message):
@@ -114,73 +125,212 @@ def test_change_that_does_not_fit_is_refused(recipe, changes, message):
         change_recipe(recipe, **changes)
 
 
-def keys_of(recipe):
-    return [key for key, _, _ in recipe_faults(recipe)]
+def test_recipe_is_read_with_all_its_parts(read):
+    recipe = read(SOUND)
+
+    assert recipe == Recipe(
+        name="mine",
+        subjects=(1, 5),
+        betas="betas_fithrf",
+        regions=(Region("high", "streams", ("ventral", 6)), Region("", "Kastner2015", each=True)),
+        train_fraction=0.5,
+        split_seed=7,
+        standardize_on="train",
+        nan_policy="drop",
+    )
+    assert recipe.description == "Ventral and lateral"
+    assert str(recipe).endswith("/mine.toml (mine)")
 
 
-def test_sound_recipe_has_no_fault():
-    assert keys_of(MINE) == keys_of(Recipe(EIGHT)) == keys_of(Recipe(FOUR, (1, 2, 5, 7))) == []
-    assert keys_of(replace(MINE, subjects=(4,), pool="own", standardize_on="train")) == []
+def test_parts_that_are_left_out_are_the_published_ones(read):
+    recipe = read('name = "x"\nsubjects = [1]\n[[region]]\nname = "V1"\natlas = "streams"\n[split]\n')
+
+    assert recipe == Recipe("x", (1,), (Region("V1", "streams"),))
 
 
-REGION = Region("a", "streams", (1,))
+def test_own_images_are_standardised_over_train_unless_said_otherwise(read):
+    recipe = read(OWN.replace('[standardise]\nover = "train"', ""))
+
+    assert (recipe.pool, recipe.standardize_on) == ("own", "train")
+
+
+FAULTS = {
+    "unknown key": (SOUND.replace("betas =", "beta ="), "beta is unknown, expected only name, desc"),
+    "unknown key of a region": (
+        SOUND.replace('atlas = "streams"', 'atlas = "streams"\nlabel = 5'),
+        "region 1, label is unknown, expected only name, atlas, labels, each.",
+    ),
+    "unknown key of a table": (SOUND.replace("seed", "sed"), "split.sed is unknown"),
+    "unknown table": (SOUND + "[extra]", "extra is unknown"),
+    "missing key": (SOUND.replace('name = "mine"', ""), "name is missing."),
+    "missing regions": ('name = "x"\nsubjects = [1]', "region is missing."),
+    "no region": ('name = "x"\nsubjects = [1]\nregion = []', "region is empty."),
+    "region that is no table": ('name = "x"\nsubjects = [1]\nregion = [1]', "region 1, is 1, expected a table."),
+    "missing atlas": (SOUND.replace('atlas = "streams"', ""), "region 1, atlas is missing."),
+    "wrong type": (SOUND.replace("[5, 1]", '"5, 1"'), "subjects is '5, 1': Expected `array`, got `str`."),
+    "true for a number": (SOUND.replace("[5, 1]", "[true]"), "subjects is [True]: Expected `int`, got `bool`."),
+    "value for a table": ("split = 3\n" + SOUND.replace(SPLIT, ""), "split is unknown, expected only name,"),
+    "table for a value": (SOUND.replace('"mine"', "{a = 1}"), "name is {'a': 1}: Expected `str`, got `object`."),
+    "wrong type of labels": (SOUND.replace('["ventral", 6]', "5"), "region 1, labels is 5: Expected `array`, got"),
+    "wrong type of a label": (SOUND.replace("6]", "6.0]"), "labels is ['ventral', 6.0]: Expected `int | str`, got"),
+    "empty labels": (SOUND.replace('["ventral", 6]', "[]"), "region 1, labels is empty."),
+    "subject twice": (SOUND.replace("[5, 1]", "[5, 5]"), "subjects is [5, 5], expected ascending numbers from 1 to 8"),
+    "unknown subject": (SOUND.replace("[5, 1]", "[0, 9]"), "subjects is [0, 9], expected ascending numbers from 1"),
+    "unknown betas": (SOUND.replace("betas_fithrf", "b3"), "betas is 'b3', expected one of betas_fithrf_GLMdenoise_RR"),
+    "unknown pool": (OWN.replace('"own"', '"all"'), "images.pool is 'all', expected one of shared, own."),
+    "unknown statistics": (SOUND.replace('= "train"', '= "test"'), "standardise.over is 'test', expected one of all,"),
+    "unknown policy": (SOUND.replace('"drop"', '"keep"'), "invalid.policy is 'keep', expected one of zero, drop."),
+    "fraction too large": (SOUND.replace("0.5", "1"), "split.fraction is 1.0, expected a number between 0 and 1."),
+    "fraction that is no number": (SOUND.replace("0.5", "nan"), "split.fraction is nan, expected a number between"),
+    "negative seed": (SOUND.replace("seed = 7", "seed = -1"), "split.seed is -1, expected a whole number from 0"),
+    "seed too large": (SOUND.replace("seed = 7", f"seed = {2**32}"), "split.seed is 4294967296, expected a whole"),
+    "region twice": (
+        SOUND.replace("[[region]]\natlas", '[[region]]\nname = "high"\natlas = "a"\n[[region]]\natlas'),
+        "region 1, name is 'high', expected every name once.",
+    ),
+    "region with each and a name": (
+        SOUND.replace("each = true", 'each = true\nname = "K"'),
+        "region 2, name is 'K', expected letters, digits, underscores and hyphens, at most 80; with each = true no name",
+    ),
+    "region without a name": (SOUND.replace('name = "high"', ""), "region 1, name is '', expected letters"),
+    "name of a region": (SOUND.replace('"high"', '"a b"'), "region 1, name is 'a b', expected letters, digits"),
+    "long name of a region": (SOUND.replace("high", "h" * 81), "hhh', expected letters, digits, underscores and"),
+    "name of an atlas": (SOUND.replace('"streams"', '"../x"'), "region 1, atlas is '../x', expected the name of an"),
+    "label twice": (SOUND.replace('["ventral", 6]', "[6, 6]"), "labels is [6, 6], expected every label once."),
+    "labels of the cortex": (SOUND.replace('"streams"', '"cortex"'), "region 1, atlas is 'cortex', expected no labels"),
+    "own images of several subjects": (OWN.replace("[5]", "[5, 1]"), "subjects is [1, 5], expected one subject"),
+    "own images standardised over all": (
+        OWN.replace('over = "train"', 'over = "all"'),
+        "standardise.over is 'all', expected 'train', because images.pool is 'own'.",
+    ),
+    "own images with a split": (OWN + SPLIT, "split is given, expected no such table with images.pool = 'own'"),
+    "name": (SOUND.replace('"mine"', '"my recipe"'), "name is 'my recipe', expected letters, digits and underscores"),
+    "long name": (SOUND.replace('"mine"', f'"{"m" * 81}"'), "mmm', expected letters, digits and underscores, at most"),
+    "published name": (
+        SOUND.replace('"mine"', f'"{EIGHT}"'),
+        f"name is '{EIGHT}', expected another name, because this one belongs to a published dataset of other content",
+    ),
+    "number of too many digits": (SOUND.replace("7", "9" * 5000), "is not TOML (Exceeds the limit"),
+    "hexadecimal number of too many digits": (SOUND.replace("[5, 1]", f"[5, 0x{'f' * 5000}]"), "Exceeds the limit"),
+    "not TOML": ("name = ", "is not TOML (Invalid value"),
+    "deeply nested": ("x = " + "[" * 5000, "is not TOML"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_of_a_file_is_one_line(read, tmp_path, fault):
+    text, message = FAULTS[fault]
+
+    with pytest.raises(PackagingError) as raised:
+        read(text)
+    assert str(raised.value).startswith(str(tmp_path / "mine.toml"))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["stream", "~nobody-of-this-name/recipe.toml", "~/missing.toml"])
+def test_unknown_recipe_is_refused_with_those_that_ship(name):
+    message = f"^{name} is neither a recipe file nor the name of a recipe that ships: Allen2022_fmri_surface, .*streams"
+    with pytest.raises(PackagingError, match=message):
+        read_recipe(name)
+
+
+def test_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(PackagingError, match=r"x\.toml is not text in UTF-8"):
+        read_recipe(str(tmp_path / "x.toml"))
+
+
+def test_recipes_are_listed_with_a_line_each():
+    result = run_cli("recipes")
+
+    assert result.returncode == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list_recipes()
+    assert "Each of the 180 areas of the HCP_MMP1 parcellation" in result.stdout
+    assert run_cli("recipes", "list").stdout == result.stdout
+
+
+def test_shown_recipe_can_be_saved_and_read(read):
+    result = run_cli("recipes", "show", "kastner")
+
+    assert read(result.stdout) == read_recipe("kastner")
+    assert result.stdout == recipe_text("kastner")[1]
+
+
+@st.composite
+def recipes(draw):
+    """Draw a recipe that may be built."""
+    names = draw(st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True), min_size=1, max_size=4, unique=True))
+    label_lists = st.lists(st.one_of(st.integers(-3, 200), st.text(max_size=5)), max_size=4, unique=True).map(tuple)
+    atlases = st.sampled_from(["Kastner2015", "streams", "a.b-c_1"])
+    choices = {
+        "betas": draw(st.sampled_from(["betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf"])),
+        "nan_policy": draw(st.sampled_from(["zero", "drop"])),
+        "regions": (
+            *(Region(name, draw(atlases), draw(label_lists)) for name in names),
+            Region("", draw(atlases), draw(label_lists), each=True),
+            Region("all-of_it", "cortex"),
+        ),
+    }
+    if draw(st.booleans()):
+        return Recipe("own", (draw(st.integers(1, 8)),), pool="own", standardize_on="train", **choices)
+    return Recipe(
+        name=draw(st.from_regex(r"[A-Za-z0-9_]{1,12}", fullmatch=True)),
+        subjects=tuple(sorted(draw(st.sets(st.integers(1, 8), min_size=1)))),
+        standardize_on=draw(st.sampled_from(["all", "train"])),
+        train_fraction=draw(st.floats(0.001, 0.999)),
+        split_seed=draw(st.integers(0, 2**32 - 1)),
+        **choices,
+    )
+
+
+def text_of(recipe):
+    """Write a recipe as TOML, with every part stated. JSON's texts and lists are TOML's, too."""
+    lines = [f"{key} = {quote(getattr(recipe, key))}" for key in ("name", "subjects", "betas")]
+    for region in recipe.regions:
+        lines += ["[[region]]", f"atlas = {quote(region.atlas)}"]
+        lines += ["each = true"] if region.each else [f"name = {quote(region.name)}"]
+        lines += [f"labels = {quote(region.labels)}"] if region.labels else []
+    lines += ["[images]", f"pool = {quote(recipe.pool)}", "[standardise]", f"over = {quote(recipe.standardize_on)}"]
+    lines += ["[invalid]", f"policy = {quote(recipe.nan_policy)}"]
+    if recipe.pool == "shared":
+        lines += ["[split]", f"fraction = {recipe.train_fraction}", f"seed = {recipe.split_seed}"]
+    return "\n".join(lines)
+
+
+def quote(value):
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@given(recipe=recipes())
+def test_any_valid_recipe_is_read_as_it_was_written(tmp_path_factory, recipe):
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text_of(recipe), encoding="utf-8")
+
+    assert read_recipe(str(path)) == recipe
+
+
+@given(data=st.data())
+def test_any_damaged_text_gives_a_recipe_or_one_line(tmp_path_factory, data):
+    text = data.draw(st.sampled_from([SOUND, OWN]))
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 20)))
+    inserted = data.draw(st.text(st.characters(codec="utf-8"), max_size=5))
+    path = tmp_path_factory.getbasetemp() / "damaged.toml"
+    path.write_text(text[:start] + inserted + text[stop:], encoding="utf-8")
+
+    try:
+        assert read_recipe(str(path)).name
+    except PackagingError as error:
+        assert str(error).startswith(str(path))
+        assert len(str(error).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("changes", "keys"),
-    [
-        ({"name": ""}, ["name"]),
-        ({"name": "a-b"}, ["name"]),
-        ({"name": "a\n"}, ["name"]),
-        ({"name": EIGHT}, ["name"]),
-        ({"subjects": (4, 1)}, ["subjects"]),
-        ({"subjects": (1, 9)}, ["subjects"]),
-        ({"subjects": (0, 1)}, ["subjects"]),
-        ({"pool": "own", "standardize_on": "train"}, ["images.pool"]),
-        ({"pool": "own", "subjects": (1,)}, ["standardise.over"]),
-        ({"pool": "other"}, ["images.pool"]),
-        ({"betas": "b3"}, ["betas"]),
-        ({"standardize_on": "test"}, ["standardise.over"]),
-        ({"nan_policy": "keep"}, ["invalid.policy"]),
-        ({"train_fraction": 0}, ["split.fraction"]),
-        ({"train_fraction": 0.0001}, []),
-        ({"train_fraction": 0.9999}, []),
-        ({"train_fraction": 1}, ["split.fraction"]),
-        ({"split_seed": -1}, ["split.seed"]),
-        ({"split_seed": 0}, []),
-        ({"split_seed": 2**32 - 1}, []),
-        ({"split_seed": 2**32}, ["split.seed"]),
-        ({"regions": ()}, ["region"]),
-        ({"regions": (REGION, replace(REGION, name=""))}, ["region 2, name"]),
-        ({"regions": (replace(REGION, each=True),)}, ["region 1, name"]),
-        ({"regions": (replace(REGION, each=True, name=""), replace(REGION, each=True, name=""))}, []),
-        ({"regions": (replace(REGION, name="a.b"),)}, ["region 1, name"]),
-        ({"regions": (REGION, REGION)}, ["region 2, name"]),
-        ({"regions": (replace(REGION, atlas="../x"),)}, ["region 1, atlas"]),
-        ({"regions": (replace(REGION, atlas=""),)}, ["region 1, atlas"]),
-        ({"regions": (Region("a", "cortex"),)}, []),
-        ({"regions": (Region("a", "cortex", (1,)),)}, ["region 1, labels"]),
-        ({"regions": (Region("", "cortex", each=True),)}, ["region 1, labels"]),
-        ({"regions": (Region("a", "streams", (1, 1)),)}, ["region 1, labels"]),
-        ({"regions": (Region("a", "streams", (1, "1")),)}, []),
-    ],
+    ("recipe", "name"),
+    [(Recipe("x"), EIGHT), (Recipe("x", (1, 2, 5, 7)), FOUR), (Recipe("x", (1, 2)), None)]
+    + [(replace(Recipe("x"), **change), None) for change in ({"split_seed": 1}, {"nan_policy": "drop"})],
 )
-def test_each_part_that_does_not_fit_is_a_fault(changes, keys):
-    assert keys_of(replace(MINE, **changes)) == keys
-
-
-@given(st.text(max_size=6))
-def test_names_of_regions_are_letters_digits_underscores_and_hyphens(name):
-    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-
-    assert is_region_name(name) is (bool(name) and set(name) <= allowed)
-
-
-@pytest.mark.parametrize("n_letters", [80, 81])
-def test_names_are_short_enough_for_the_names_of_files(n_letters):
-    region = Region("b" * n_letters, "streams", (5,))
-    recipe = replace(make_recipe((1,), name="a"), name="a" * n_letters, regions=(region,))
-
-    faults = [key for key, _, _ in recipe_faults(recipe)]
-
-    assert faults == (["name", "region 1, name"] if n_letters > 80 else [])
+def test_content_has_its_published_name(recipe, name):
+    assert published_name(recipe) == name

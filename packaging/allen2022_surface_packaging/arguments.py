@@ -361,7 +361,7 @@ def _recipe_choices(prefix: str, **_: object) -> list[str]:
     """Return the recipes that ship, and the files that begin with `prefix`."""
     from argcomplete.completers import FilesCompleter
 
-    from .recipe_file import SUFFIX, list_recipes
+    from .recipe import SUFFIX, list_recipes
 
     return [*list_recipes(), *FilesCompleter([SUFFIX.removeprefix(".")])(prefix)]
 

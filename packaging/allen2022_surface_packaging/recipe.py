@@ -1,13 +1,24 @@
-"""Recipes: what a release is to hold, as data. `recipe_file` reads them from TOML."""
+"""Recipes: what a release is to hold, as data, read from TOML files. Those in `recipes/` ship with this package."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_type_hints
 
-from .facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS, subject_name
+import msgspec
 
+from .errors import PackagingError, one_line
+from .facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS
+from .files import read_file
+
+SHIPPED = files(__package__) / "recipes"
+SUFFIX = ".toml"
 LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
@@ -166,9 +177,9 @@ def change_recipe(
                 "needs a --name."
             )
     changed = replace(changed, name=name or recipe.name)
-    faults = [f"{key} is {value}, expected {expected}" for key, value, expected in recipe_faults(changed)]
-    if faults:
-        raise ValueError(f"The recipe cannot be changed so: {'; '.join(faults)}.")
+    fault = find_fault(changed)
+    if fault:
+        raise ValueError(f"The recipe cannot be changed so: {fault}.")
     return changed
 
 
@@ -184,72 +195,163 @@ def published_name(recipe: Recipe) -> str | None:
     return next(names, None)
 
 
-def recipe_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    """Yield the key, what was found and what was expected for every fault that a recipe shows without an NSD tree."""
-    if not re.fullmatch(r"[A-Za-z0-9_]+", recipe.name):
-        yield "name", repr(recipe.name), "letters, digits and underscores"
-    elif len(recipe.name) > LONGEST_NAME:
-        yield "name", f"of {len(recipe.name)} letters", f"at most {LONGEST_NAME}, because names of files hold it"
-    elif published_dataset(recipe.name) and recipe.name != published_name(recipe):
-        yield (
-            "name",
-            repr(recipe.name),
-            "another name, because this one belongs to a published dataset of other content",
-        )
-    yield from _subject_faults(recipe)
-    yield from _choice_faults(recipe)
-    yield from _region_faults(recipe)
-
-
-def _subject_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    subjects = recipe.subjects
-    if not subjects or list(subjects) != sorted(set(subjects)) or not set(subjects) <= set(SUBJECTS):
-        yield "subjects", str(list(subjects)), "ascending numbers from 1 to 8, each once"
-    elif recipe.pool == "own" and len(subjects) != 1:
-        names = ", ".join(subject_name(subject) for subject in subjects)
-        yield "images.pool", f"'own' for {names}", "one subject, because no two subjects have own images in common"
-
-
-def _choice_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    choices = {
-        "betas": (recipe.betas, BETAS_VERSIONS),
-        "images.pool": (recipe.pool, POOLS),
-        "standardise.over": (recipe.standardize_on, STATISTICS),
-        "invalid.policy": (recipe.nan_policy, NAN_POLICIES),
-    }
-    for key, (value, allowed) in choices.items():
-        if value not in allowed:
-            yield key, repr(value), f"one of {', '.join(allowed)}"
-    if recipe.pool == "own" and recipe.standardize_on == "all":
-        yield "standardise.over", "'all'", "'train', because no test image of the pool 'own' may enter the statistics"
-    if not 0 < recipe.train_fraction < 1:
-        yield "split.fraction", str(recipe.train_fraction), "a number between 0 and 1"
-    if not 0 <= recipe.split_seed <= LARGEST_SEED:
-        yield "split.seed", str(recipe.split_seed), f"a whole number from 0 to {LARGEST_SEED}"
-
-
-def _region_faults(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    if not recipe.regions:
-        yield "region", "none", "one [[region]] or more"
-    seen: set[str] = set()
-    for number, region in enumerate(recipe.regions, start=1):
-        key = f"region {number}"
-        if region.each == bool(region.name):
-            found = f"{region.name!r} with each = {str(region.each).lower()}"
-            yield f"{key}, name", found, "a name, or each = true, which takes the names of the labels"
-        elif region.name and not is_region_name(region.name):
-            yield f"{key}, name", repr(region.name), f"letters, digits, underscores and hyphens, at most {LONGEST_NAME}"
-        if region.name and region.name in seen:
-            yield f"{key}, name", f"{region.name!r} again", "every region once"
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", region.atlas):
-            yield f"{key}, atlas", repr(region.atlas), "the name of an atlas, such as Kastner2015, or cortex"
-        if region.atlas == CORTEX and (region.labels or region.each):
-            yield f"{key}, labels", "labels of the whole cortex", "no labels and no each"
-        if len(set(region.labels)) != len(region.labels):
-            yield f"{key}, labels", str(list(region.labels)), "every label once"
-        seen.add(region.name)
+def find_fault(recipe: Recipe) -> str | None:
+    """Return the first part of a recipe that cannot be: its key, what was found and what was expected; or None."""
+    faults = (
+        f"{key} is {found!r}, expected {expected}" for key, found, is_right, expected in _checks(recipe) if not is_right
+    )
+    return next(faults, None)
 
 
 def is_region_name(name: str) -> bool:
     """Return whether a name can stand in identifiers of neuroids and objects."""
     return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and len(name) <= LONGEST_NAME
+
+
+def _checks(recipe: Recipe) -> Iterator[tuple[str, object, bool, str]]:
+    """Yield the key of every part, its value, whether it is right, and what is expected."""
+    name, subjects, is_own = recipe.name, list(recipe.subjects), recipe.pool == "own"
+    is_name = re.fullmatch(r"[A-Za-z0-9_]+", name) is not None and len(name) <= LONGEST_NAME
+    yield "name", name, is_name, f"letters, digits and underscores, at most {LONGEST_NAME}"
+    is_ascending = bool(subjects) and subjects == sorted(set(subjects) & set(SUBJECTS))
+    yield "subjects", subjects, is_ascending, "ascending numbers from 1 to 8, each once"
+    for key, value, allowed in (
+        ("betas", recipe.betas, BETAS_VERSIONS),
+        ("images.pool", recipe.pool, POOLS),
+        ("standardise.over", recipe.standardize_on, STATISTICS),
+        ("invalid.policy", recipe.nan_policy, NAN_POLICIES),
+    ):
+        yield key, value, value in allowed, f"one of {', '.join(allowed)}"
+    yield "subjects", subjects, not is_own or len(subjects) == 1, "one subject, because images.pool is 'own'"
+    is_leak_free = not is_own or recipe.standardize_on == "train"
+    yield "standardise.over", recipe.standardize_on, is_leak_free, "'train', because images.pool is 'own'"
+    fraction, seed = recipe.train_fraction, recipe.split_seed
+    yield "split.fraction", fraction, 0 < fraction < 1, "a number between 0 and 1"
+    yield "split.seed", seed, 0 <= seed <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}"
+    yield "region", "missing", bool(recipe.regions), "one [[region]] or more"
+    names = [region.name for region in recipe.regions]
+    for number, region in enumerate(recipe.regions, start=1):
+        key, labels = f"region {number}", list(region.labels)
+        is_named = not region.name if region.each else is_region_name(region.name)
+        expected = f"letters, digits, underscores and hyphens, at most {LONGEST_NAME}; with each = true no name"
+        yield f"{key}, name", region.name, is_named, expected
+        yield f"{key}, name", region.name, region.each or names.count(region.name) == 1, "every name once"
+        is_atlas = re.fullmatch(r"[A-Za-z0-9_.-]+", region.atlas) is not None
+        yield f"{key}, atlas", region.atlas, is_atlas, "the name of an atlas, such as Kastner2015, or cortex"
+        is_whole = region.atlas != CORTEX or not (labels or region.each)
+        yield f"{key}, atlas", region.atlas, is_whole, "no labels and no each with the whole cortex"
+        yield f"{key}, labels", labels, len(set(labels)) == len(labels), "every label once"
+    is_published = published_dataset(name) is None or name == published_name(recipe)
+    yield "name", name, is_published, "another name, because this one belongs to a published dataset of other content"
+
+
+# The keys of a recipe file, and the attributes that they fill
+RECIPE_KEYS = {
+    "name": "name",
+    "description": "description",
+    "subjects": "subjects",
+    "betas": "betas",
+    "region": "regions",
+    "images.pool": "pool",
+    "split.fraction": "train_fraction",
+    "split.seed": "split_seed",
+    "standardise.over": "standardize_on",
+    "invalid.policy": "nan_policy",
+}
+TABLES = ("images", "split", "standardise", "invalid")
+REGION_KEYS = {key: key for key in ("name", "atlas", "labels", "each")}
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that ship with this package, sorted."""
+    return sorted(entry.name.removesuffix(SUFFIX) for entry in SHIPPED.iterdir() if entry.name.endswith(SUFFIX))
+
+
+def recipe_text(name_or_path: str) -> tuple[str, str]:
+    """Return the file of a recipe and its text: one that ships, by its name, or a TOML file.
+
+    Raises
+    ------
+    PackagingError
+        If there is neither, or the file is not text.
+    """
+    if name_or_path in list_recipes():
+        file_name = f"{name_or_path}{SUFFIX}"
+        return file_name, (SHIPPED / file_name).read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    with suppress(RuntimeError):  # of a user who does not exist, so that there is no such file
+        path = path.expanduser()
+    if not path.is_file():
+        raise PackagingError(
+            f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
+        )
+    try:
+        return str(path), read_file(path).decode()
+    except UnicodeDecodeError as error:
+        raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe: one that ships, by its name, or a TOML file.
+
+    Raises
+    ------
+    PackagingError
+        If there is no such recipe, or it has a fault: the key, what was found and what was expected.
+    """
+    source, text = recipe_text(name_or_path)
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a ValueError also for a number of thousands of digits
+        raise PackagingError(
+            f"{source} is not TOML ({one_line(error)}). Expected a recipe, such as `recipes show` prints."
+        ) from error
+    try:
+        recipe = replace(_read_document(document), source=source)
+        fault = find_fault(recipe)
+        if fault:
+            raise ValueError(fault)
+    except ValueError as error:
+        raise PackagingError(f"{source}: {one_line(error)}. See `recipes show NAME` for one that works.") from error
+    return recipe
+
+
+def _read_document(document: Mapping[str, Any]) -> Recipe:
+    """Read a recipe file. Raise a `ValueError` for a key that is unknown, missing, or of another type."""
+    values: dict[str, object] = {}
+    for key, value in document.items():
+        is_table = key in TABLES and isinstance(value, dict)
+        values |= {f"{key}.{name}": inner for name, inner in value.items()} if is_table else {key: value}
+    if isinstance(values.get("region"), list):
+        values["region"] = [
+            Region(**{"name": ""} | _read_table(f"region {number}, ", table, Region, REGION_KEYS, required=("atlas",)))
+            for number, table in enumerate(document["region"], start=1)
+        ]
+    if values.get("images.pool") == "own":
+        values.setdefault("standardise.over", "train")
+        if "split" in document:
+            raise ValueError("split is given, expected no such table with images.pool = 'own'")
+    recipe = Recipe(**_read_table("", values, Recipe, RECIPE_KEYS, required=("name", "subjects", "region")))
+    return replace(recipe, subjects=tuple(sorted(recipe.subjects)))
+
+
+def _read_table(
+    title: str, table: object, record: type, keys: Mapping[str, str], *, required: Sequence[str]
+) -> dict[str, Any]:
+    """Return the attributes of a record that a table gives. `keys` has the attribute of each key."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{title}is {table!r}, expected a table")
+    types, attributes = get_type_hints(record), {}
+    for key, value in table.items():
+        if key not in keys:
+            raise ValueError(f"{title}{key} is unknown, expected only {', '.join(keys)}")
+        if value == []:
+            raise ValueError(f"{title}{key} is empty. Leave it out, or name one")
+        try:
+            attributes[keys[key]] = msgspec.convert(value, types[keys[key]])
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{title}{key} is {value!r}: {str(error).partition(' - at ')[0]}") from error
+    for key in required:
+        if key not in table:
+            raise ValueError(f"{title}{key} is missing")
+    return attributes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,8 @@ from . import __version__
 from .arrays import IntArray
 from .errors import PackagingError, one_line
 from .facts import N_REPETITIONS, stimulus_name, subject_name
-from .files import is_partial_of, read_file, restore_folder, sha1_of
-from .recipe import Recipe, Region, is_region_name, recipe_faults
+from .files import read_file, sha1_of
+from .recipe import Recipe, find_fault, is_region_name
 
 SPLITS = ("train", "test")
 DIMENSIONS = ("presentation", "neuroid", "time_bin")
@@ -34,12 +34,11 @@ VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")
 UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 FORMAT_NAMES = {"png": "PNG", "jpg": "JPEG"}  # the image formats of a release, as Pillow names them
 LARGEST_NUMBER = 2**63 - 1  # of NumPy
-LONGEST_TEXT = 150  # of a part of a message
+LONGEST_TEXT = 300  # of a part of a message
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
 PositiveCount: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_NUMBER)]
 Sha1: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z")]
-Fault: TypeAlias = tuple[str, str, str]  # the key, what was found and what was expected
 
 
 @dataclass(frozen=True)
@@ -87,18 +86,6 @@ class ReleaseFolder:
     def stimuli_path(self, split: str) -> Path:
         """Return the folder of the images of a split."""
         return self.path / f"stimuli_{split}"
-
-    def files(self) -> list[Path]:
-        """Return the files that belong to the release, sorted, without the manifest.
-
-        What is written beside a release does not belong to it, half-written or not.
-        """
-        others = {self.manifest_path, self.verification_path, self.report_path}
-        return sorted(
-            path
-            for path in self.path.rglob("*")
-            if path.is_file() and path not in others and not any(is_partial_of(path, other.name) for other in others)
-        )
 
     def file_name(self, path: Path) -> str:
         """Return the name by which the manifest lists a file."""
@@ -185,15 +172,13 @@ class Manifest:
         path = folder.manifest_path
         if not path.exists():
             raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.")
-        require_regular_file(path)
         try:
             manifest = msgspec.json.decode(read_file(path).decode(), type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            for key, found, is_right, expected in _checks(manifest):
+                if not is_right:
+                    raise ValueError(f"{key} is {found!r}"[:LONGEST_TEXT] + f", expected {expected}"[:LONGEST_TEXT])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
             raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
-        fault = next(manifest_faults(manifest), None)
-        if fault is not None:
-            key, found, expected = (_shorten(" ".join(text.split())) for text in fault)
-            raise PackagingError(f"{path} is damaged ({key} is {found}, expected {expected}). Build the release again.")
         return manifest
 
     def write(self, folder: ReleaseFolder) -> None:
@@ -209,106 +194,54 @@ class Manifest:
         return content
 
 
-def manifest_faults(manifest: Manifest) -> Iterator[Fault]:
-    """Yield every contradiction in a manifest that the types of its parts cannot express.
+def _checks(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
+    """Yield the parts of a manifest that could contradict others: the key, the value, whether it is right, what is expected.
 
     Nothing here looks at other files: `verify` compares the manifest with them.
     """
     recipe = manifest.recipe
-    if manifest.name != recipe.name:
-        yield "name", repr(manifest.name), f"{recipe.name!r}, the name of the recipe"
-    for key, found, expected in recipe_faults(recipe):
-        yield f"recipe: {key}", found, expected
-    if manifest.image_format not in FORMAT_NAMES:
-        yield "image_format", repr(manifest.image_format), f"one of {', '.join(FORMAT_NAMES)}"
-    yield from _region_faults(manifest)
-    subjects, regions = [subject_name(subject) for subject in recipe.subjects], [r.name for r in manifest.regions]
-    yield from _key_faults("sessions", manifest.sessions, subjects)
-    yield from _key_faults("nan_counts", manifest.nan_counts, subjects)
-    for subject, counts in manifest.nan_counts.items():
-        yield from _key_faults(f"nan_counts of {subject}", counts, regions)
-    yield from _shape_faults(manifest.shapes)
-    yield from _file_faults(manifest)
-
-
-def _key_faults(name: str, found: Mapping[str, object], expected: list[str]) -> Iterator[Fault]:
-    if sorted(found) != sorted(expected):
-        yield f"the keys of {name}", _list(found), _list(expected)
-
-
-def _region_faults(manifest: Manifest) -> Iterator[Fault]:
-    """Compare the regions with those of the recipe, in which labels may be names and `each` may stand for many."""
-    names = [region.name for region in manifest.regions]
-    for name in names:
-        if not is_region_name(name):
-            yield "the name of a region", repr(name), "letters, digits, underscores and hyphens"
-    if len(set(names)) < len(names):
-        yield "regions", _list(names), "every name once"
-    rest = list(manifest.regions)
-    for asked in manifest.recipe.regions:
-        n_matching = next((i for i, region in enumerate(rest) if not _may_be(region, asked)), len(rest))
-        if not n_matching:
-            yield "regions", str(rest[0]) if rest else "one too few", f"one that fits {asked}"
-            return
-        rest = rest[n_matching if asked.each else 1 :]
-    if rest:
-        yield "regions", str(rest[0]), "no region after those of the recipe"
-    for region in manifest.regions:
-        if list(region.labels) != sorted(set(region.labels)):
-            yield f"the labels of {region.name}", str(list(region.labels)), "ascending numbers, each once"
-        if region.n_vertices > 2 * manifest.n_vertices:
-            yield f"n_vertices of {region.name}", f"{region.n_vertices:,}", f"at most {2 * manifest.n_vertices:,}"
-
-
-def _may_be(region: ReleasedRegion, asked: Region) -> bool:
-    """Return whether a region can be what a recipe asks for. The numbers of named labels are unknown here."""
-    if region.atlas != asked.atlas or (not asked.each and region.name != asked.name):
-        return False
-    numbers = [label for label in asked.labels if not isinstance(label, str)]
-    if asked.each:
-        return len(region.labels) == 1 and (
-            len(numbers) < len(asked.labels) or not numbers or region.labels[0] in numbers
-        )
-    return not asked.labels or (len(region.labels) == len(asked.labels) and set(numbers) <= set(region.labels))
-
-
-def _shape_faults(shapes: dict[str, tuple[int, int, int]]) -> Iterator[Fault]:
-    if sorted(shapes) != sorted(SPLITS):
-        yield "the keys of shapes", _list(shapes), _list(SPLITS)
-        return
-    train, test = shapes["train"], shapes["test"]
-    if train[1:] != test[1:] or test[2] != 1:
-        yield "shapes", str(shapes), "as many neuroids of train as of test, and one time bin"
-    if test[0] % N_REPETITIONS:
-        yield "the shape of test", str(test), f"{N_REPETITIONS} presentations of each image"
-
-
-def _file_faults(manifest: Manifest) -> Iterator[Fault]:
-    """Find paths that lead out of the release or the tree, and files that every release has but this one does not list."""
-    for key, paths in (("files", manifest.files), ("inputs", manifest.inputs)):
-        for path in paths:
-            if not _is_inside(path):
-                yield f"a path of {key}", repr(path), "one like stimuli_test/nsd_00001.png, without . and .."
+    yield "name", manifest.name, manifest.name == recipe.name, f"{recipe.name!r}, the name of the recipe"
+    yield "image_format", manifest.image_format, manifest.image_format in FORMAT_NAMES, " or ".join(FORMAT_NAMES)
+    yield "recipe", find_fault(recipe), find_fault(recipe) is None, "one that can be built"
+    regions = [region.name for region in manifest.regions]
+    is_valid = bool(regions) and len(set(regions)) == len(regions) and all(map(is_region_name, regions))
+    yield "regions", regions, is_valid, "names of letters, digits, underscores and hyphens, each once"
+    released = {(region.name, region.atlas): region.labels for region in manifest.regions}
+    for asked in recipe.regions:
+        labels = released.get((asked.name, asked.atlas))
+        is_numbered = bool(asked.labels) and all(isinstance(label, int) for label in asked.labels)
+        fits = labels is not None and (not is_numbered or set(labels) == set(asked.labels))
+        yield "regions", released, asked.each or fits, f"one like {asked} of the recipe"
+    subjects = list(map(subject_name, recipe.subjects))
+    keys = {
+        "sessions": (list(manifest.sessions), subjects),
+        "shapes": (list(manifest.shapes), list(SPLITS)),
+        "nan_counts": (list(manifest.nan_counts), subjects),
+        **{f"nan_counts of {name}": (list(counts), regions) for name, counts in manifest.nan_counts.items()},
+    }
+    for table, (found, expected) in keys.items():
+        yield f"the keys of {table}", found, sorted(found) == sorted(expected), str(expected)
+    train, test = (manifest.shapes[split] for split in SPLITS)
+    is_valid = train[1:] == test[1:] and test[2] == 1 and test[0] % N_REPETITIONS == 0
+    yield (
+        "shapes",
+        manifest.shapes,
+        is_valid,
+        f"equal neuroids, one time bin, {N_REPETITIONS} presentations of each test image",
+    )
+    for path in (*manifest.files, *manifest.inputs):
+        yield "a path", path, _is_inside(path), "one like stimuli_test/nsd_00001.png, without . and .."
     folder = ReleaseFolder(Path())
     required = [folder.split_path, *map(folder.stimulus_table_path, SPLITS)]
     required += [folder.assembly_path(manifest.name, split) for split in SPLITS]
-    for required_path in required:
-        if str(required_path) not in manifest.files:
-            yield f"the record of {required_path} in files", "missing", "its size and SHA-1"
+    missing = [str(path) for path in required if str(path) not in manifest.files]
+    yield "files", f"without {', '.join(missing)}", not missing, "the size and SHA-1 of every file"
 
 
 def _is_inside(path: str) -> bool:
     """Return whether a path is relative, printable, in its shortest form, and does not leave its folder."""
     parts = PurePosixPath(path).parts
     return path == "/".join(parts) != "" and path.isprintable() and "\\" not in path and not {"..", "/"} & set(parts)
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
 
 
 def require_regular_file(path: Path) -> None:
@@ -320,11 +253,7 @@ def require_regular_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise a `PackagingError` if writing a release to `path` would lose something.
-
-    A release that lost its name to a killed process gets it back first.
-    """
-    restore_folder(path)
+    """Raise a `PackagingError` if writing a release to `path` would lose something."""
     if not path.exists():
         return
     if not overwrite:
@@ -336,9 +265,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def record_files(folder: ReleaseFolder) -> dict[str, FileRecord]:
-    """Return size and SHA-1 of every file of a release, by its path in the release."""
-    return {folder.file_name(path): FileRecord(path.stat().st_size, sha1_of(path)) for path in folder.files()}
+def record_files(folder: ReleaseFolder, paths: Iterable[Path]) -> dict[str, FileRecord]:
+    """Return size and SHA-1 of some files of a release, by their paths in the release, sorted."""
+    return {folder.file_name(path): FileRecord(path.stat().st_size, sha1_of(path)) for path in sorted(paths)}
 
 
 def installed_versions() -> dict[str, str]:

@@ -207,7 +207,10 @@ def manifest(plan, folder):
     (folder.path / "stimuli_test" / "a.png").write_bytes(b"pixels")
     (folder.path / "train_test_split.csv").write_bytes(b"table")
     record = AssemblyRecord({"train": (1, 2, 1), "test": (3, 2, 1)}, {"subj01": {"V4": FilledCounts(1, 2, 3)}})
-    return describe_release(plan, record, folder)
+    stimuli = [folder.path / "stimuli_test" / "a.png", folder.split_path]
+    for split in ("train", "test"):
+        folder.assembly_path("Two", split).write_bytes(b"values")
+    return describe_release(plan, record, folder, stimuli)
 
 
 def test_manifest_records_the_choices_of_the_plan(plan, manifest):
@@ -233,7 +236,9 @@ def test_manifest_follows_other_choices(plan, folder, change):
     plan = replace(plan, **change)
     if plan.from_region_assemblies:
         plan = replace(plan, recipe=replace(RECIPE, regions=()))  # there are no prepared assemblies to record
-    manifest = describe_release(plan, AssemblyRecord({}, {}), folder)
+    for split in ("train", "test"):
+        folder.assembly_path("Two", split).write_bytes(b"values")
+    manifest = describe_release(plan, AssemblyRecord({}, {}), folder, [])
 
     ((key, value),) = change.items()
     assert getattr(manifest, key) == value
@@ -256,7 +261,10 @@ def test_manifest_records_every_input_with_its_size(tiny_tree, plan, manifest):
 def test_manifest_records_every_file_and_version(folder, manifest):
     assert {name: (record.size, record.sha1) for name, record in manifest.files.items()} == {
         name: (size, sha1_of(folder.path / name))
-        for name, size in (("stimuli_test/a.png", 6), ("train_test_split.csv", 5))
+        for name, size in (
+            *(("Two_test.nc", 6), ("Two_train.nc", 6)),
+            *(("stimuli_test/a.png", 6), ("train_test_split.csv", 5)),
+        )
     }
     packages = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")
     assert manifest.versions == {name: version(name) for name in packages} | {

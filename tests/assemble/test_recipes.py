@@ -18,7 +18,7 @@ from allen2022_surface_packaging.assemble import sessions
 from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
 from allen2022_surface_packaging.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
-from allen2022_surface_packaging.recipe_file import list_recipes, read_recipe
+from allen2022_surface_packaging.recipe import list_recipes, read_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release

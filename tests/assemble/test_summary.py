@@ -13,8 +13,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_releases
 from allen2022_surface_packaging.assemble.summary import RELEASE_VARIABLE, describe_build, describe_release
 from allen2022_surface_packaging.facts import subject_names
 from allen2022_surface_packaging.progress import format_bytes, format_seconds
-from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.recipe_file import read_recipe
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from brainscore_allen2022_surface import sources
 

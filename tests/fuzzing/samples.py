@@ -14,8 +14,7 @@ from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.files import sha1_of
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.publish.website import pack_release, record_versions
-from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS
-from allen2022_surface_packaging.recipe_file import read_recipe
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, read_recipe
 from brainscore_allen2022_surface.loaders import load_assembly
 from reference import prepare_regions
 from support import recipe_lines

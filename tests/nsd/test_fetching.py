@@ -14,8 +14,7 @@ from allen2022_surface_packaging.nsd.fetching import list_sync_commands, shorten
 from allen2022_surface_packaging.nsd.needs import describe_missing, join_needed, list_needed, number_ranges
 from allen2022_surface_packaging.nsd.storage import Folder
 from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree
-from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.recipe_file import list_recipes, read_recipe
+from allen2022_surface_packaging.recipe import list_recipes, make_recipe, read_recipe
 
 BUCKET = "s3://natural-scenes-dataset/"
 HEMISPHERES = ("lh", "rh")

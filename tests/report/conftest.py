@@ -78,7 +78,7 @@ def plant_release(path: Path, reported: Path, neuroids: pd.DataFrame, shared_noi
         nan_counts={name: dict.fromkeys(names, FilledCounts(0, 0, 0)) for name in ("subj01", "subj02")},
         inputs={},
         versions={},
-        files=record_files(folder),
+        files=record_files(folder, [file for file in path.rglob("*") if file.is_file()]),
     )
     manifest.write(folder)
 

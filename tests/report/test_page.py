@@ -19,8 +19,7 @@ from allen2022_surface_packaging import release
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.recipe import change_recipe, make_recipe
-from allen2022_surface_packaging.recipe_file import read_recipe
+from allen2022_surface_packaging.recipe import change_recipe, make_recipe, read_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.report.page import write_report
 from allen2022_surface_packaging.report.tables import OPTION_MEANINGS
@@ -172,7 +171,7 @@ def test_report_of_the_whole_cortex_names_it(nsd_tree, tmp_path):
 
 
 def test_names_cannot_change_the_page(full_size, tmp_path, monkeypatch):
-    monkeypatch.setattr(release, "manifest_faults", lambda _: iter(()))  # a manifest with such a name is refused before
+    monkeypatch.setattr(release, "_checks", lambda _: iter(()))  # a manifest with such a name is refused before
     hostile = "</script><img src=x onerror=alert(1)>\"'&"
     neuroids = plant_neuroids().replace({"region": {"V2": hostile}})
     plant_release(tmp_path / "release", full_size, neuroids)

@@ -157,7 +157,6 @@ NAMES = (
     "stimulus_metadata_train.csv",
     "train_test_split.csv",
     "stimulus_origin.csv",
-    "release.json",
     "image",
 )
 

@@ -116,7 +116,7 @@ def build_releases(
     }
     stamps = {file: file.stamp() for plan in plans.values() for file in plan.inputs}
     first_path = next(iter(recipes)).absolute()
-    manifests = {}
+    manifests, stimuli = {}, {}
     with ExitStack() as exits:
         folders = {path: exits.enter_context(ExitStack()) for path in recipes}
         partial_paths = {path: folders[path].enter_context(new_folder(path)) for path in recipes}
@@ -125,16 +125,18 @@ def build_releases(
         cache = SessionCache(list(plans.values()), cache_path)
         workers = exits.enter_context(Workers(n_workers, scheduler))
         for path, plan in plans.items():  # first, because it takes seconds, and a damaged image ends the build
-            write_stimuli(plan, ReleaseFolder(partial_paths[path]))
+            stimuli[path] = write_stimuli(plan, ReleaseFolder(partial_paths[path]))
         cache.prepare(workers)
         for path, plan in plans.items():
-            manifests[path] = _write_release(plan, ReleaseFolder(partial_paths[path]), cache, workers)
+            manifests[path] = _write_release(plan, ReleaseFolder(partial_paths[path]), stimuli[path], cache, workers)
             _refuse_changed(plan.inputs, stamps)
             folders[path].close()  # the release appears, whatever happens to the next
     return manifests
 
 
-def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, workers: Workers) -> Manifest:
+def _write_release(
+    plan: Plan, folder: ReleaseFolder, stimuli: list[Path], cache: SessionCache, workers: Workers
+) -> Manifest:
     """Write the rest of one release from the cached sessions, and return its manifest."""
     n_images = [len(plan.splits[split]) for split in SPLITS]
     logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
@@ -143,7 +145,7 @@ def _write_release(plan: Plan, folder: ReleaseFolder, cache: SessionCache, worke
     with scratch_folder(cache.path, name) as scratch:
         subjects = workers.run(compute_subject, _plan_subjects(plan, cache, scratch))
         assemblies = write_assemblies(plan, subjects, folder)
-    manifest = describe_release(plan, assemblies, folder)
+    manifest = describe_release(plan, assemblies, folder, stimuli)
     with naming(folder.manifest_path):
         manifest.write(folder)
     return manifest
@@ -211,7 +213,9 @@ def write_assemblies(plan: Plan, subjects: Iterator[SubjectValues], folder: Rele
     return AssemblyRecord(shapes, {subject_name(subject): nan_counts[subject] for subject in plan.recipe.subjects})
 
 
-def describe_release(plan: Plan, assemblies: AssemblyRecord, folder: ReleaseFolder) -> Manifest:
+def describe_release(
+    plan: Plan, assemblies: AssemblyRecord, folder: ReleaseFolder, stimuli: Iterable[Path]
+) -> Manifest:
     """Return the manifest of a release whose other files are written.
 
     Raw files are listed by their paths in NSD's public bucket, so that both layouts give the same manifest.
@@ -229,7 +233,7 @@ def describe_release(plan: Plan, assemblies: AssemblyRecord, folder: ReleaseFold
         nan_counts=assemblies.nan_counts,
         inputs={file.official_path: file.size() for file in plan.inputs},
         versions=installed_versions(),
-        files=record_files(folder),
+        files=record_files(folder, [*stimuli, *(folder.assembly_path(plan.recipe.name, split) for split in SPLITS)]),
         simulated=plan.tree.simulation_mark.exists(),
     )
 

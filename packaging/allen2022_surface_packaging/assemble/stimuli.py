@@ -26,10 +26,14 @@ logger = logging.getLogger(__name__)
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95}}
 
 
-def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
+def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     """Write the images and the stimulus table of each split, and the table of the split.
 
     Images are copied if an earlier packaging extracted all of them, else read from `imgBrick`.
+
+    Returns
+    -------
+    the files that were written
 
     Raises
     ------
@@ -37,6 +41,7 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
         If an image is outside `imgBrick`, `imgBrick` is missing or damaged, or an extracted image is damaged.
     """
     origins = _read_origins(plan)
+    written = []
     for split, nsd_ids in plan.splits.items():
         folder.stimuli_path(split).mkdir()
         names = (_copy_images if plan.extracted_images else _extract_images)(plan, nsd_ids, folder.stimuli_path(split))
@@ -45,10 +50,11 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> None:
         )
         if origins:
             table["coco_id"] = [origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
+        written += [*(folder.stimuli_path(split) / name for name in names), folder.stimulus_table_path(split)]
         _write_table(table, folder.stimulus_table_path(split))
         logger.info("stimuli_%s: %d images %s", split, len(names), "copied" if plan.extracted_images else "extracted")
     _write_split(plan, folder.split_path)
-    _write_origins(origins, folder.origin_path)
+    return [*written, folder.split_path, *_write_origins(origins, folder.origin_path)]
 
 
 def _read_origins(plan: Plan) -> dict[int, ImageOrigin]:
@@ -58,8 +64,8 @@ def _read_origins(plan: Plan) -> dict[int, ImageOrigin]:
     return dict(zip(nsd_ids, origins, strict=True)) if origins else {}
 
 
-def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> None:
-    """Write the table of origins, unless a part of one is unknown.
+def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> list[Path]:
+    """Write the table of origins, unless a part of one is unknown. Return the files that were written.
 
     It stands beside the stimulus tables, whose columns become coordinates of the presentations when they are loaded.
     """
@@ -68,8 +74,10 @@ def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> None:
         for nsd_id, origin in origins.items()
         if origin.crop_box and origin.coco_split
     ]
-    if rows and len(rows) == len(origins):
-        _write_table(pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)), path)
+    if not rows or len(rows) < len(origins):
+        return []
+    _write_table(pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)), path)
+    return [path]
 
 
 def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:

@@ -84,7 +84,10 @@ def _compare_files(
 ) -> tuple[list[str], list[str]]:
     """Return the problems of the files, and the SHA-1 of each file that is there."""
     manifest_name = folder.manifest_path.name
-    paths = {folder.file_name(path): path for path in folder.files()}
+    others = (folder.manifest_path, folder.verification_path, folder.report_path)
+    present = [path for path in folder.path.rglob("*") if path.is_file() and path not in others]
+    # What odd disks and half-written files add begins with a dot.
+    paths = {folder.file_name(path): path for path in present if not path.name.startswith(".")}
     problems = [
         f"{path} is in the release, but a release has no such {kind}." for path, kind in _find_strangers(folder)
     ]
