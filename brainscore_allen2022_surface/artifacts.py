@@ -8,6 +8,7 @@ import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from .environment import cache_path
 from .files import read_small_file
 
 SHIPPED_PATH = Path(__file__).with_name("artifacts.json")
@@ -37,6 +38,11 @@ class StoredObject:
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key} (version {self.version_id})"
+
+    @property
+    def cached_path(self) -> Path:
+        """Where the object is kept once it is downloaded."""
+        return cache_path() / self.sha1 / PurePosixPath(self.key).name
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +13,11 @@ from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from .artifacts import StoredObject
 from .assemblies import explained, read_responses
 from .cache import is_cached, local_file
+from .environment import ARTIFACTS_VARIABLE as ARTIFACTS_VARIABLE
+from .environment import RELEASE_VARIABLE as RELEASE_VARIABLE
 from .files import LocalFile, system_errors_explained
 from .sources import DatasetFiles, Source, default_source, find_files
+from .sources import SimulatedDataWarning as SimulatedDataWarning
 from .stimuli import ADVICE, read_stimulus_set
 
 
@@ -84,6 +88,22 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     with system_errors_explained():
         files = find_files(name, split, default_source() if source is None else source)
         return read_stimulus_set(files, f"{name}.{split}")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The files of one split, each on this machine or an S3 object."""
+
+    assembly: Path | StoredObject
+    stimulus_table: Path | StoredObject
+    stimuli: Path | StoredObject
+
+
+def find_dataset(name: str, split: str, region: str | None = None, source: Source | None = None) -> Dataset:
+    """Find the files of a split. Only small JSON files are read, and nothing is downloaded."""
+    files = find_files(name, split, default_source() if source is None else source)
+    found = (assembly_file(files, region), files.stimulus_table, files.stimuli)
+    return Dataset(*(one if isinstance(one, StoredObject) else one.path for one in found))
 
 
 def assembly_file(files: DatasetFiles, region: str | None) -> LocalFile | StoredObject:

@@ -135,7 +135,7 @@ def brainscore() -> Iterator[Any]:
     """brainscore_vision, with the plugin linked into it. It is a copy that only this process uses."""
     import brainscore_vision
 
-    from brainscore_allen2022_surface.links import link, unlink
+    from allen2022_surface_packaging.link import link, unlink
 
     link()
     yield brainscore_vision

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from allen2022_surface_packaging.link import link, unlink
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
-from brainscore_allen2022_surface.links import link, unlink
 from libraries import copy_library
 from report.browser import open_chromium
 

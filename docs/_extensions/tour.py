@@ -13,9 +13,9 @@ from sphinx.application import Sphinx
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
+from allen2022_surface_packaging.link import is_linked, link, unlink
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
-from brainscore_allen2022_surface.links import is_linked, link, unlink
 from brainscore_allen2022_surface.sources import RELEASE_VARIABLE
 
 FRONT_MATTER = """---

@@ -239,6 +239,14 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace the plugin of an earlier export")
 
 
+def _add_nothing(command: argparse.ArgumentParser) -> None:
+    """The command has no argument of its own."""
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("identifier", nargs="?", help="an identifier that Brain-Score does not find or load")
+
+
 def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "directory",
@@ -429,6 +437,31 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         """\
   allen2022-surface export ../vision --release /data/releases/Allen2022_fmri_surface""",
         _add_export,
+    ),
+    "link": (
+        "Link the plugin into the installed brainscore_vision, so that load_dataset finds its identifiers.",
+        """\
+  allen2022-surface link""",
+        _add_nothing,
+    ),
+    "unlink": (
+        "Remove that link.",
+        """\
+  allen2022-surface unlink""",
+        _add_nothing,
+    ),
+    "list": (
+        "List all identifiers: where the data of each comes from now, its size, and whether it is on this machine.",
+        """\
+  allen2022-surface list""",
+        _add_nothing,
+    ),
+    "doctor": (
+        "Say what is installed, linked, set, found and cached, with advice about what is wrong.",
+        """\
+  allen2022-surface doctor
+  allen2022-surface doctor Allen2022_fmri_surface.V4.test""",
+        _add_doctor,
     ),
     "demo": (
         "Simulate, build, verify, link, load and compute ceilings, in a minute.",

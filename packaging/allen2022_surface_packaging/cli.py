@@ -235,6 +235,34 @@ def _export(options: argparse.Namespace) -> None:
     tell(text)
 
 
+def _link(options: argparse.Namespace) -> None:
+    from .link import link
+
+    tell(link())
+
+
+def _unlink(options: argparse.Namespace) -> None:
+    from .link import unlink
+
+    tell(unlink())
+
+
+def _list(options: argparse.Namespace) -> None:
+    from .link import describe_inventory
+
+    tell(describe_inventory())
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from .link import describe_findings, examine
+
+    findings = examine(options.identifier)
+    for line in describe_findings(findings):
+        tell(line)
+    if any(finding.advice for finding in findings):
+        sys.exit(1)
+
+
 def _demo(options: argparse.Namespace) -> None:
     from .demo import run_demo  # needs brainscore_vision, which no other command needs
 
@@ -252,5 +280,9 @@ COMMANDS = {
     "pack": _pack,
     "record": _record,
     "export": _export,
+    "link": _link,
+    "unlink": _unlink,
+    "list": _list,
+    "doctor": _doctor,
     "demo": _demo,
 }

@@ -20,6 +20,7 @@ import pandas as pd
 
 from .assemble.pipeline import build_release
 from .errors import PackagingError
+from .link import is_linked, link, unlink
 from .nsd.simulation import simulate_tree
 from .output import tell
 from .plugin import import_plugin
@@ -203,14 +204,13 @@ def _require_packages(*packages: str) -> None:
 @contextmanager
 def _linked() -> Iterator[None]:
     """Link the plugin into brainscore_vision, and remove the link again unless it was there before."""
-    links = import_plugin("links")
-    was_linked = links.is_linked()
-    links.link()
+    was_linked = is_linked()
+    link()
     try:
         yield
     finally:
         if not was_linked:
-            links.unlink()
+            unlink()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -10,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from .errors import PackagingError, describe_missing
+from .files import read_file
 
 PLUGIN = "brainscore_allen2022_surface"
+REGISTRATION = re.compile(r"""(data_registry|stimulus_set_registry)\[['"]([^'"]+)['"]\]""")
 # Where `export` puts a copy of this package: PLUGIN_FOLDER/data_packaging/allen2022_surface_packaging
 EXPORTED_PLUGIN_PATH = Path(__file__).resolve().parents[2]
 
@@ -30,6 +33,12 @@ def plugin_path() -> Path:
     if spec is None or spec.origin is None:
         raise PackagingError(f"The plugin {PLUGIN} is not installed. Install it: pip install {PLUGIN}")
     return Path(spec.origin).parent
+
+
+def registrations(folder: Path) -> list[tuple[str, str]]:
+    """List the registry and the identifier of everything that a plugin registers, from its text as Brain-Score does."""
+    path = folder / "__init__.py"
+    return REGISTRATION.findall(read_file(path).decode(errors="replace")) if path.is_file() else []
 
 
 def import_plugin(module: str) -> ModuleType:

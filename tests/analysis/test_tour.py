@@ -12,7 +12,7 @@ TOUR_PATH = Path(__file__).parents[2] / "docs" / "tour.md"
 
 BEFORE = """
 import warnings; warnings.simplefilter("ignore")
-from brainscore_allen2022_surface.links import link
+from allen2022_surface_packaging.link import link
 link()
 """
 

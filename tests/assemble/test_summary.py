@@ -113,7 +113,7 @@ def test_a_published_release_is_loaded_by_its_identifier(release):
     assert RELEASE_VARIABLE == sources.RELEASE_VARIABLE
     assert f"export {RELEASE_VARIABLE}={release}\n" in text
     assert "load_dataset('Allen2022_fmri_surface.test')" in text
-    assert "python -m brainscore_allen2022_surface link" in text
+    assert "allen2022-surface link" in text
 
 
 @pytest.mark.parametrize(

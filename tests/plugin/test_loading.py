@@ -117,7 +117,7 @@ def test_every_identifier_is_registered():
 THROUGH_BRAINSCORE = """
 import warnings; warnings.simplefilter("ignore")
 import numpy as np
-from brainscore_allen2022_surface.links import link, unlink
+from allen2022_surface_packaging.link import link, unlink
 from brainscore_core.plugin_management.import_plugin import ImportPlugin
 import brainscore_vision
 from pathlib import Path
@@ -157,7 +157,7 @@ def test_brainscore_loads_every_identifier_and_computes_a_ceiling(releases):
 
 def test_tests_of_other_processes_do_not_see_what_is_linked_here(brainscore):
     library = Path(brainscore.__file__).parent
-    code = "from brainscore_allen2022_surface.links import data_path; print(data_path())"
+    code = "from allen2022_surface_packaging.link import data_path; print(data_path())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert library.parent == Path(use_own_library().name)

@@ -145,16 +145,6 @@ def test_git_commands_commit_only_the_plugin(exported, tmp_path):
     assert set(listed.stdout.splitlines()) == files
 
 
-def test_exported_plugin_does_not_unlink_itself(exported):
-    checkout, _ = exported
-
-    run = run_python(checkout, "-m", "brainscore_vision.data.allen2022_surface", "unlink")
-
-    assert run.returncode == 1
-    assert "allen2022_surface is the plugin itself, so it stays." in run.stderr
-    assert (checkout / TARGET_PATH / "artifacts.json").is_file()
-
-
 def test_second_export_needs_overwrite(exported, capsys):
     checkout, _ = exported
     (checkout / TARGET_PATH / "loaders.py").write_text("changed")

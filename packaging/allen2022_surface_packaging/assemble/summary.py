@@ -74,7 +74,7 @@ def _describe_next(manifests: Mapping[Path, Manifest]) -> str:
     if published_dataset(manifest.name):
         code = f"from brainscore_vision import load_dataset; print(load_dataset('{manifest.name}.test'))"
         lines += [
-            "    python -m brainscore_allen2022_surface link",
+            "    allen2022-surface link",
             f"    export {RELEASE_VARIABLE}={shlex.quote(str(source))}",
         ]
     else:

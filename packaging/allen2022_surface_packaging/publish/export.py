@@ -158,7 +158,7 @@ def refuse_target(target_path: Path, identifiers: set[tuple[str, str]], *, overw
     """Raise a `PackagingError` if the export would replace something else, or an earlier export without `overwrite`."""
     if target_path.is_symlink():
         raise PackagingError(
-            f"{target_path} is a link to {target_path.resolve()}. Remove it first: python -m {PLUGIN} unlink, or rm."
+            f"{target_path} is a link to {target_path.resolve()}. Remove it first: allen2022-surface unlink, or rm."
         )
     if not target_path.exists():
         return

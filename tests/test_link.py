@@ -1,0 +1,374 @@
+"""The commands `link`, `unlink`, `list` and `doctor`, on a stub of brainscore_vision, so that the installed one stays as it is."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import brainscore_allen2022_surface as plugin
+from allen2022_surface_packaging.progress import format_bytes
+from support import run_cli
+
+NAME = "Allen2022_fmri_surface"
+RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
+ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
+PLUGIN_PATH = Path(plugin.__path__[0]).resolve()
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> Path:
+    """Where the link belongs: in the folder of data plugins of a stub of brainscore_vision, which holds another plugin."""
+    library = tmp_path / "site" / "brainscore_vision"
+    (library / "data" / "other").mkdir(parents=True)
+    (library / "data" / "other" / "__init__.py").write_text("data_registry['Other2000'] = None")
+    stub = ModuleType("brainscore_vision")
+    stub.__spec__ = ModuleSpec("brainscore_vision", None, origin=str(library / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "brainscore_vision", stub)
+    return library / "data" / "allen2022_surface"
+
+
+def run(*arguments, status=0):
+    """Run a command, and return what it printed, or the error without its prefix."""
+    result = run_cli(*arguments)
+    assert result.returncode == status, result
+    if result.stdout:
+        return result.stdout
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("allen2022-surface: ")
+
+
+# --- link and unlink -------------------------------------------------------------------------------------------------------
+
+
+def test_link_is_made_once_and_removed_once(place):
+    assert run("link") == f"{place} links to {PLUGIN_PATH}.\n"
+    assert place.is_symlink() and place.resolve() == PLUGIN_PATH
+    assert run("link") == f"{place} is linked already.\n"
+    assert run("unlink") == f"{place} is removed.\n"
+    assert [path.name for path in place.parent.iterdir()] == ["other"]
+    assert run("unlink") == f"{place} does not exist.\n"
+
+
+def link_to_nothing(place):
+    place.symlink_to("/nowhere")
+
+
+def link_to_copy(place):
+    place.symlink_to(copy_plugin(place.parents[3] / "checkout"))
+
+
+def copy_plugin(place):
+    return shutil.copytree(PLUGIN_PATH, place, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+@pytest.mark.parametrize("make", [link_to_nothing, link_to_copy, copy_plugin])
+def test_what_an_earlier_link_left_is_replaced_and_removed(place, make, tmp_path):
+    make(place)
+    assert run("link") == f"{place} links to {PLUGIN_PATH}.\n"
+    place.unlink()
+    shutil.rmtree(tmp_path / "checkout", ignore_errors=True)
+
+    make(place)
+    assert run("unlink") == f"{place} is removed.\n"
+    assert not place.is_symlink() and not place.exists()
+    assert make is not link_to_copy or (tmp_path / "checkout" / "__init__.py").is_file()
+
+
+def make_file(place):
+    place.write_text("")
+
+
+def make_other_plugin(place):
+    place.mkdir()
+    (place / "__init__.py").write_text("another plugin")
+
+
+def link_to_other_plugin(place):
+    make_other_plugin(place.with_name("another"))
+    place.symlink_to("another")
+
+
+@pytest.mark.parametrize("make", [make_file, make_other_plugin, link_to_other_plugin])
+def test_something_else_stays(place, make):
+    make(place)
+
+    line = run("link", status=1)
+    assert line == f"{place} exists already and is not this plugin. Move it to another folder."
+    assert run("unlink", status=1) == f"{place} is not this plugin, so it stays."
+    assert place.exists()
+
+
+def test_plugin_is_copied_where_links_are_not_allowed(place, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("as on exFAT")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+
+    for _ in range(2):  # the second one replaces the first
+        assert run("link") == f"{place} is a copy of {PLUGIN_PATH}, because links are not allowed there.\n"
+        assert not place.is_symlink()
+        assert {path.name for path in place.iterdir()} == {
+            path.name for path in PLUGIN_PATH.iterdir() if path.name != "__pycache__"
+        }
+        (place / "old.py").write_text("")
+    assert "link" in run("doctor", status=1)
+    assert run("unlink") == f"{place} is removed.\n"
+
+
+@pytest.mark.parametrize("command", ["link", "unlink"])
+def test_library_that_is_not_installed_is_named(monkeypatch, command):
+    monkeypatch.setitem(sys.modules, "brainscore_vision", None)
+    assert importlib.util.find_spec("brainscore_vision") is None
+
+    line = run(command, status=1)
+
+    assert line == "brainscore_vision is not installed here. Install it: pip install brainscore_vision"
+    state, advice = finding(run("doctor", status=1), "brainscore_vision")
+    assert (state, advice) == ("not installed", line)
+
+
+# --- list ------------------------------------------------------------------------------------------------------------------
+
+
+CONTENTS = {
+    name: b"0" * n_bytes
+    for name, n_bytes in {"whole.nc": 1000, "stimulus.csv": 2000, "stimulus.zip": 3000, "V4.nc": 4000}.items()
+}
+
+
+def sha1(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+@pytest.fixture
+def artifacts_path(tmp_path, monkeypatch) -> Path:
+    """An artifacts file of one test split and its region V4, which the environment names."""
+
+    path = tmp_path / "artifacts.json"
+    objects = {
+        name: {"bucket": "b", "key": f"p/{name}", "version_id": "v", "sha1": sha1(content), "size": len(content)}
+        for name, content in CONTENTS.items()
+    }
+    assembly, table, images, region = objects.values()
+    whole = {"assembly": assembly, "stimulus_csv": table, "stimulus_zip": images}
+    path.write_text(json.dumps({f"{NAME}.test": whole, f"{NAME}.V4.test": {"assembly": region}}))
+    monkeypatch.setenv(ARTIFACTS_VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def cache_path(tmp_path, monkeypatch) -> Path:
+    """The folder of downloads. Brain-Score keeps the first one that it reads."""
+    monkeypatch.setenv("BRAINIO_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("brainscore_core.supported_data_standards.brainio.fetch._local_data_path", None)
+    return tmp_path / "cache"
+
+
+def rows(output):
+    """Return the cells of each identifier in the table of `list`, by loader and identifier."""
+    tables = [table.splitlines() for table in output.split("\n\n") if table.startswith("load_")]
+    return {
+        (table[0].split()[0], line.split()[0]): tuple(re.split("  +", line)[1:])
+        for table in tables
+        for line in table[1:]
+    }
+
+
+def test_list_has_every_identifier_with_its_s3_object(cache_path):
+    output = run("list")
+
+    assert output.startswith(f"Source: {PLUGIN_PATH}/artifacts.json; downloads stay in {cache_path}\n")
+    assert list(rows(output)) == [
+        *(("load_dataset", identifier) for identifier in plugin.data_registry if identifier.startswith(f"{NAME}.")),
+        *(
+            ("load_dataset", identifier)
+            for identifier in plugin.data_registry
+            if identifier.startswith(f"{NAME}_4subj.")
+        ),
+        *(("load_stimulus_set", f"{name}.{split}") for name in (NAME, f"{NAME}_4subj") for split in ("train", "test")),
+    ]
+    assert all(row[:2] == ("unknown", "no") for row in rows(output).values())
+    assert all(row[2].startswith("s3://brainscore-storage/") for row in rows(output).values())
+
+
+def test_list_says_what_is_in_the_cache_and_what_is_missing(artifacts_path, cache_path):
+    assert rows(run("list"))["load_dataset", f"{NAME}.V4.test"] == ("4.0 kB", "no", "s3://b/p/V4.nc")
+
+    for name in ("whole.nc", "stimulus.csv", "stimulus.zip"):
+        (cache_path / sha1(CONTENTS[name])).mkdir(parents=True)
+        (cache_path / sha1(CONTENTS[name]) / name).write_bytes(CONTENTS[name])
+    output = run("list")
+
+    assert rows(output)["load_dataset", f"{NAME}.test"] == ("1.0 kB", "yes", "s3://b/p/whole.nc")
+    assert rows(output)["load_dataset", f"{NAME}.V4.test"] == ("1.0 kB", "yes", "s3://b/p/whole.nc")
+    assert rows(output)["load_stimulus_set", f"{NAME}.test"] == ("5.0 kB", "yes", "s3://b/p/stimulus.zip")
+    assert rows(output)["load_dataset", f"{NAME}.train"] == ("no", "not found, see below")
+    (problem,) = [line for line in output.splitlines() if f"expected {NAME}.train." in line]
+    assert problem.startswith(f"{artifacts_path} lists ")
+
+
+def test_list_names_the_release_of_each_identifier(release, tmp_path, monkeypatch):
+    (tmp_path / "releases").mkdir()
+    folder = tmp_path / "releases" / "eight"
+    folder.symlink_to(release)
+    monkeypatch.setenv(RELEASE_VARIABLE, str(folder.parent))
+
+    output = run("list")
+
+    assert output.startswith(f"Source: {folder.parent}\n")
+    size = format_bytes((release / f"{NAME}_test.nc").stat().st_size)
+    assert rows(output)["load_dataset", f"{NAME}.test"] == (size, "yes", str(folder / f"{NAME}_test.nc"))
+    assert rows(output)["load_stimulus_set", f"{NAME}.test"][1:] == ("yes", str(folder / "stimuli_test"))
+    assert sum(row[-1] == "not found, see below" for row in rows(output).values()) == 12
+    assert f"{folder.parent} holds {NAME}" in output and f"expected {NAME}_4subj" in output
+
+
+@pytest.mark.parametrize("variable", [RELEASE_VARIABLE, ARTIFACTS_VARIABLE])
+def test_source_that_is_not_there_is_named(tmp_path, monkeypatch, variable):
+    monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
+
+    line = run("list", status=1)
+
+    assert f"{tmp_path}/nowhere" in line and variable in line
+    assert finding(run("doctor", status=1), "source") == ("none", line)
+
+
+# --- doctor ----------------------------------------------------------------------------------------------------------------
+
+
+def finding(output, subject):
+    """Return the state and the advice of one thing that `doctor` examined."""
+    (match,) = re.findall(rf"^([! ]) {re.escape(subject)} +(.*)\n(?:      -> (.*)\n)?", output, re.MULTILINE)
+    mark, state, advice = match
+    assert (mark == "!") == bool(advice)
+    return state, advice
+
+
+@pytest.fixture
+def linked(place) -> Path:
+    run("link")
+    return place
+
+
+def test_doctor_finds_nothing_wrong(linked, release, monkeypatch):
+    monkeypatch.setenv(RELEASE_VARIABLE, str(release))
+
+    output = run("doctor", f"{NAME}.V4.test")
+
+    assert finding(output, "link") == (f"{linked} -> {PLUGIN_PATH}", "")
+    assert finding(output, "release") == (f"{release}: {NAME}, simulated", "")
+    assert finding(output, RELEASE_VARIABLE) == (str(release), "")
+    assert finding(output, "load_dataset")[0].endswith("kB, on this machine")
+    assert output.endswith("\nNo problems found.\n")
+
+
+def test_doctor_says_what_would_be_downloaded(linked, artifacts_path, cache_path):
+    output = run("doctor", status=1)
+
+    assert finding(output, "artifacts") == (f"{artifacts_path}: {NAME}.test", "")
+    assert finding(output, "cache") == (f"{cache_path}: 0 of 4 objects, 10.0 kB would be downloaded", "")
+    assert "set AWS_PROFILE" in finding(output, "credentials")[1]
+
+
+def damage_manifest(tmp_path):
+    (tmp_path / "release.json").write_text("{")
+
+
+def use_empty_folder(tmp_path):
+    pass
+
+
+def have_two_releases(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "release.json").write_text('{"name": "X", "files": {}}')
+
+
+def damage_artifacts(tmp_path):
+    (tmp_path / "artifacts.json").write_text("[]")
+
+
+def use_file_as_cache(tmp_path):
+    (tmp_path / "cache").write_text("")
+
+
+def register_twice(tmp_path):
+    copy_plugin(tmp_path / "site" / "brainscore_vision" / "data" / "copy_of_it")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "variable", "value", "subject", "advice"),
+    [
+        (damage_manifest, RELEASE_VARIABLE, "{}", "release", r"release\.json is damaged .* Build it again"),
+        (use_empty_folder, RELEASE_VARIABLE, "{}/site", "release", r"Build one \(allen2022-surface build\), or unset"),
+        (have_two_releases, RELEASE_VARIABLE, "{}", "release", "a has the same name"),
+        (use_empty_folder, RELEASE_VARIABLE, "~nobody_here", "source", "home"),
+        (damage_artifacts, ARTIFACTS_VARIABLE, "{}/artifacts.json", "artifacts", "artifacts.json is damaged"),
+        (use_file_as_cache, "BRAINIO_HOME", "{}/cache", "cache", "is no folder that you may write"),
+        (register_twice, "BRAINIO_HOME", "{}/cache", f"{NAME}.V4.test", "Brain-Score takes it from one only"),
+        (use_empty_folder, "AWS_PROFILE", "nobody", "credentials", "Correct AWS_PROFILE"),
+    ],
+)
+def test_doctor_advises_about_what_is_wrong(
+    linked, cache_path, tmp_path, monkeypatch, spoil, variable, value, subject, advice
+):
+    spoil(tmp_path)
+    monkeypatch.setenv(variable, value.format(tmp_path))
+
+    marked = re.findall(rf"^! {re.escape(subject)} .*\n      -> (.*)$", run("doctor", status=1), re.MULTILINE)
+
+    assert len(marked) == 1
+    assert re.search(advice, marked[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "state"),
+    [
+        (lambda place: None, "does not exist"),
+        (link_to_nothing, "-> /nowhere leads nowhere"),
+        (make_other_plugin, "is another plugin"),
+        (link_to_copy, "is another copy"),
+    ],
+)
+def test_doctor_advises_about_the_link(place, make, state):
+    make(place)
+
+    actual_state, advice = finding(run("doctor", status=1), "link")
+
+    assert state in actual_state
+    assert advice.endswith("allen2022-surface link")
+
+
+@pytest.mark.parametrize("identifier", [f"{NAME}.v4.test", f"{NAME}.V4.tset", f"{NAME}_V4.test"])
+def test_doctor_names_close_identifiers(linked, identifier):
+    state, advice = finding(run("doctor", identifier, status=1), identifier)
+
+    assert "Brain-Score says: No registrations found" in state
+    assert advice.startswith(f"Did you mean {NAME}.V4.test")
+
+
+def test_doctor_says_why_an_identifier_does_not_load(linked, release, monkeypatch):
+    monkeypatch.setenv(RELEASE_VARIABLE, str(release))
+
+    state, advice = finding(run("doctor", f"{NAME}_4subj.V4.test", status=1), "load_dataset")
+
+    assert state == "not found"
+    assert f"expected {NAME}_4subj" in advice
+
+
+def test_credentials_are_present_and_never_shown(linked, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAQUITESECRET00000")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "quiteSecretToo")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "andThisToken")
+
+    output = run("doctor")
+
+    assert finding(output, "credentials") == ("present", "")
+    assert not re.search("QUITESECRET|quiteSecret|andThisToken", output)
