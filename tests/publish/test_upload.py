@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,11 +80,12 @@ def test_simulated_release_is_refused_before_anything_is_done(release_copy, s3, 
     assert not (tmp_path / "packed").exists()
 
 
-def test_published_name_with_another_shape_is_warned_of(four_subject_release, release, s3, artifacts_path, caplog):
-    publish(release, artifacts_path, dry_run=True)
+def test_published_name_with_another_shape_is_warned_of(four_subject_release, release, s3, tmp_path, caplog):
+    publish(release, tmp_path / "artifacts.json", dry_run=True)
     assert "published dataset" not in caplog.text
+    measured = mark_simulated(Path(shutil.copytree(four_subject_release, tmp_path / "four")), simulated=False)
 
-    publish(four_subject_release, artifacts_path, dry_run=True)
+    publish(measured, tmp_path / "artifacts.json", dry_run=True)
 
     (train, test) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert train.startswith("Allen2022_fmri_surface_4subj.train has the shape (")

@@ -91,7 +91,7 @@ def publish_release(
 def _warn_of_other_shape(manifest: Manifest) -> None:
     """Warn if a release has the name of a published dataset, but another shape: a tree without all of NSD's files."""
     dataset = published_dataset(manifest.name)
-    if dataset is None:
+    if dataset is None or manifest.simulated:
         return
     for split, n_images in dataset.n_images.items():
         n_presentations = n_images * (N_REPETITIONS if split == "test" else 1)
