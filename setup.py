@@ -5,8 +5,9 @@ from setuptools import setup
 HERE = Path(__file__).parent
 
 BRAINSCORE = ["brainscore_vision>=2.4"]
-REPORT = ["jinja2>=3.1", "matplotlib>=3.8", "nilearn>=0.11"]
+REPORT = ["jinja2>=3.1", "nilearn>=0.11"]
 DOCS = [
+    "matplotlib>=3.8",  # draws the maps of the tour
     "myst-nb>=1.1",  # runs the tour when the documentation is built
     "numpydoc>=1.7",
     "pydata-sphinx-theme>=0.15",

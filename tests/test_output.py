@@ -170,7 +170,6 @@ def test_release_is_not_blamed_for_a_lack_of_descriptors(release_copy):
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("report.page.render_page", ["report", "RELEASE"]),
         ("verify.verdicts.check_soundness", ["verify", "RELEASE"]),
     ],
 )
@@ -214,7 +213,7 @@ class Unreadable:
         ("verify.stimuli.h5py", "File", ["verify", "RELEASE", "--nsd-root", "TREE"]),
         ("images.Image", "open", ["verify", "RELEASE"]),
         ("report.statistics.xr", "open_dataset", ["report", "RELEASE"]),
-        ("report.summaries", "read_file", ["report", "RELEASE"]),
+        ("report.statistics", "read_file", ["report", "RELEASE"]),
     ],
 )
 def test_error_of_the_system_is_not_blamed_on_the_release(

@@ -193,13 +193,6 @@ def _add_verify(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_report(command: argparse.ArgumentParser) -> None:
-    _add_release(command)
-    command.add_argument(
-        "other", metavar="RELEASE2", type=Path, nargs="?", help="set the ceilings of another release beside it"
-    )
-
-
 def _add_upload(command: argparse.ArgumentParser) -> None:
     _add_release(command)
     command.add_argument(
@@ -412,7 +405,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] 
         "Write RELEASE/report.html, a page about the release.",
         """\
   allen2022-surface report /data/releases/Allen2022_fmri_surface""",
-        _add_report,
+        _add_release,
     ),
     "upload": (
         "Upload a release to S3, and record its objects for the loaders.",

@@ -22,7 +22,7 @@ from .signals import ending_signals
 
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
-REPORT_PACKAGES = ("jinja2", "matplotlib", "nilearn")
+REPORT_PACKAGES = ("jinja2", "nilearn")
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -190,7 +190,7 @@ def _report(options: argparse.Namespace) -> None:
         raise PackagingError(
             f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
         ) from error
-    tell(f"The report is in {write_report(options.release, options.other)}")
+    tell(f"The report is in {write_report(options.release)}")
 
 
 def _upload(options: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """Headless Chromium, which the tests drive over the DevTools protocol."""
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -13,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import websocket
+from PIL import Image
 from tools import CHROMIUM_PROGRAMS
-
-from report.reading import decode
 
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -61,9 +62,28 @@ class Tab:
         # `problems` reports a picture that cannot be decoded.
         self.evaluate("Promise.allSettled([...document.images].map(image => image.decode())).then(() => 0)")
 
-    def screenshot(self, clip: dict[str, float]) -> np.ndarray:
-        result = self.call("Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True)
-        return decode("base64," + result["data"])
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of the elements in sight."""
+        elements = f"[...document.querySelectorAll({selector!r})].filter(e => e.checkVisibility())"
+        return self.evaluate(f"{elements}.map(e => e.textContent)")
+
+    def choose(self, id: str, value: object) -> None:
+        """Set a select or an input, as a reader does."""
+        event = "new Event(e.tagName === 'SELECT' ? 'change' : 'input')"
+        self.evaluate(
+            f"(e => {{ e.value = {str(value)!r}; e.dispatchEvent({event}) }})(document.getElementById({id!r}))"
+        )
+
+    def picture(self, selector: str) -> np.ndarray:
+        """Return the pixels of an element when everything is drawn: red, green, blue and alpha."""
+        box = self.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {"
+            f"const {{x, y, width, height}} = document.querySelector({selector!r}).getBoundingClientRect();"
+            "done({x: x + scrollX, y: y + scrollY, width, height})})))"
+        )
+        result = self.call("Page.captureScreenshot", clip={**box, "scale": 1}, captureBeyondViewport=True)
+        with Image.open(io.BytesIO(base64.b64decode(result["data"]))) as image:
+            return np.asarray(image.convert("RGBA"), dtype=int)
 
     def problems(self, width: int) -> list[str]:
         """List the errors, requests, missing pictures and sideways scrolling of the page."""

@@ -1,5 +1,6 @@
-"""Releases with a report: the small one of all tests, and one on all vertices of fsaverage with planted neuroids."""
+"""Releases with a report: the small one of all tests, and planted ones on all vertices of fsaverage."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,20 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_mesh
 
-from allen2022_surface_packaging.assemble.assembly import create_assembly
-from allen2022_surface_packaging.recipe import Recipe, Region
-from allen2022_surface_packaging.release import (
-    NEUROID_COORDINATES,
-    FilledCounts,
-    Manifest,
-    ReleasedRegion,
-    ReleaseFolder,
-    list_presentations,
-    record_files,
-)
 from allen2022_surface_packaging.report.page import write_report
 from report.browser import Tab, open_chromium
 from report.reading import SPLITS, Page, measure
@@ -28,6 +19,7 @@ from report.reading import SPLITS, Page, measure
 N_VERTICES = 163_842
 # The vertices of each region, sorted by their distance from the occipital pole. V4 and IT share 20.
 VERTEX_RANGES = {"V1": (0, 200), "V2": (200, 300), "V4": (300, 400), "IT": (380, 600)}
+PLANTED_CEILINGS = {"subj01": 80.0, "subj02": 20.0}
 
 
 @pytest.fixture(scope="session")
@@ -54,52 +46,49 @@ def truth(reported) -> pd.DataFrame:
 def full_size(reported, tmp_path_factory) -> Path:
     """A release on 163,842 vertices, with its report: few neuroids, at known positions and with planted noise ceilings."""
     path = tmp_path_factory.mktemp("full") / "release"
-    plant_release(path, reported, plant_neuroids())
+    plant_release(path, reported)
     write_report(path)
     return path
 
 
-def plant_release(path: Path, reported: Path, neuroids: pd.DataFrame, shared_noise: float = 0.0) -> None:
-    """Write a release of subjects 1 and 2 with given neuroids, and the stimuli of another release."""
-    shutil.copytree(reported, path, ignore=shutil.ignore_patterns("*.nc", "release.json", "report.html"))
-    folder = ReleaseFolder(path)
-    shapes = {split: write_planted_assembly(folder, split, neuroids, shared_noise) for split in SPLITS}
-    names = list(dict.fromkeys(neuroids["region"]))
-    manifest = Manifest(
-        name="planted",
-        recipe=Recipe("planted", (1, 2), tuple(Region(name, "Kastner2015", (1,)) for name in names)),
-        regions=tuple(ReleasedRegion(name, "Kastner2015", (1,), 402) for name in names),
-        image_format="png",
-        from_region_assemblies=False,
-        n_vertices=N_VERTICES,
-        n_trials_per_session=300,
-        sessions={"subj01": 4, "subj02": 4},
-        shapes=shapes,
-        nan_counts={name: dict.fromkeys(names, FilledCounts(0, 0, 0)) for name in ("subj01", "subj02")},
-        inputs={},
-        versions={},
-        files=record_files(folder, [file for file in path.rglob("*") if file.is_file()]),
-    )
-    manifest.write(folder)
+def plant_release(
+    path: Path, reported: Path, noise_ceilings: dict[str, float] = PLANTED_CEILINGS, *, shared_noise: float = 0.0
+) -> None:
+    """Write a release of subjects with given noise ceilings, and the stimuli of another release.
+
+    `shared_noise` is the share of the variance of the noise that all repetitions of an image have in common.
+    """
+    shutil.copytree(reported, path, ignore=shutil.ignore_patterns("*.nc", "report.html"))
+    neuroids = plant_neuroids(noise_ceilings)
+    shapes = {split: write_planted_assembly(path, split, neuroids, shared_noise) for split in SPLITS}
+    manifest = json.loads((path / "release.json").read_text())
+    subjects, region = list(noise_ceilings), {"atlas": "Kastner2015", "labels": [1]}
+    manifest |= {"name": "planted", "n_vertices": N_VERTICES, "shapes": shapes, "simulated": False}
+    manifest["recipe"] |= {"name": "planted", "subjects": [int(subject[-1]) for subject in subjects]}
+    manifest["recipe"]["regions"] = [{"name": name, **region, "each": False} for name in VERTEX_RANGES]
+    manifest["regions"] = [{"name": name, **region, "n_vertices": 402} for name in VERTEX_RANGES]
+    manifest["sessions"] = dict.fromkeys(subjects, 4)
+    nothing = {"train": 0, "test": 0, "neuroids": 0}
+    manifest["nan_counts"] = {subject: dict.fromkeys(VERTEX_RANGES, nothing) for subject in subjects}
+    for split in SPLITS:
+        record = manifest["files"].pop(f"Allen2022_fmri_surface_{split}.nc")
+        size = (path / f"planted_{split}.nc").stat().st_size
+        manifest["files"][f"planted_{split}.nc"] = record | {"size": size}
+    (path / "release.json").write_text(json.dumps(manifest))
 
 
-def plant_neuroids() -> pd.DataFrame:
-    """Return neuroids of two subjects with the same regions. V1 is at the occipital pole."""
+def plant_neuroids(noise_ceilings: dict[str, float]) -> pd.DataFrame:
+    """Return neuroids of subjects with the same regions. V1 is at the occipital pole."""
     vertices = pd.concat([plant_vertices("lh", "left"), plant_vertices("rh", "right")])
-    vertices = vertices.sort_values("region", key=lambda names: names.map([*VERTEX_RANGES].index), kind="stable")
-    neuroids = pd.concat(
-        [
-            table.assign(subject=subject)
-            for _, table in vertices.groupby("region", sort=False)
-            for subject in ("subj01", "subj02")
-        ],
-        ignore_index=True,
-    )
-    numbers = neuroids.groupby(["region", "subject"]).cumcount()
+    tables = [
+        vertices[vertices["region"] == region].assign(subject=subject, nc_testset=noise_ceiling)
+        for region in VERTEX_RANGES
+        for subject, noise_ceiling in noise_ceilings.items()
+    ]
+    neuroids = pd.concat(tables, ignore_index=True)
+    numbers = neuroids.groupby(["region", "subject"]).cumcount().map("{:05d}".format)
     prefixes = neuroids["subject"] + "_" + neuroids["hemisphere"] + "_" + neuroids["region"]
-    neuroids["neuroid_id"] = [f"{prefix}_v{number:05d}" for prefix, number in zip(prefixes, numbers, strict=True)]
-    neuroids["nc_testset"] = np.where(neuroids["subject"] == "subj01", 80.0, 20.0)
-    return neuroids
+    return neuroids.assign(neuroid_id=prefixes + "_v" + numbers)
 
 
 def plant_vertices(hemisphere: str, side: str) -> pd.DataFrame:
@@ -113,34 +102,26 @@ def plant_vertices(hemisphere: str, side: str) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def write_planted_assembly(
-    folder: ReleaseFolder, split: str, neuroids: pd.DataFrame, shared_noise: float
-) -> tuple[int, int, int]:
-    """Write responses with the noise ceilings of the neuroids, and return their shape.
-
-    `shared_noise` is the share of the variance of the noise that all repetitions of an image have in common.
-    """
+def write_planted_assembly(path: Path, split: str, neuroids: pd.DataFrame, shared_noise: float) -> tuple[int, int, int]:
+    """Write responses with the noise ceilings of the neuroids, and return their shape."""
     rng = np.random.default_rng(SPLITS.index(split))
-    nsd_ids = pd.read_csv(folder.stimulus_table_path(split))["nsd_id"].to_numpy()
-    presentations = list_presentations(split, nsd_ids)
-    noise_ceilings = neuroids["nc_testset"].to_numpy()
-    ncsnr = np.sqrt(noise_ceilings / (100 - noise_ceilings) / 3)
-    of_images = (len(nsd_ids), len(neuroids))
-    images = ncsnr * rng.standard_normal(of_images) + np.sqrt(shared_noise) * rng.standard_normal(of_images)
-    n_repetitions = len(presentations) // len(nsd_ids)
-    noise = np.sqrt(1 - shared_noise) * rng.standard_normal((len(presentations), len(neuroids)))
-    with create_assembly(
-        folder.assembly_path("planted", split),
-        identifier=f"planted.{split}",
-        presentations=presentations,
-        neuroids=[(name, as_stored(neuroids[name])) for name in NEUROID_COORDINATES],
-    ) as file:
-        file.write(0, 0, images.repeat(n_repetitions, axis=0) + noise)
-    return len(presentations), len(neuroids), 1
-
-
-def as_stored(column: pd.Series) -> np.ndarray:
-    return column.to_numpy().astype("S") if column.dtype == object else column.to_numpy()
+    stimuli = pd.read_csv(path / f"stimulus_metadata_{split}.csv")
+    n_repetitions = {"train": 1, "test": 3}[split]
+    ncsnr = np.sqrt(neuroids["nc_testset"].to_numpy() / (100 - neuroids["nc_testset"].to_numpy()) / 3)
+    shape = (len(stimuli), len(neuroids))
+    images = ncsnr * rng.standard_normal(shape) + np.sqrt(shared_noise) * rng.standard_normal(shape)
+    values = images.repeat(n_repetitions, axis=0)
+    values += np.sqrt(1 - shared_noise) * rng.standard_normal(values.shape)
+    coordinates = {name: ("presentation", stimuli[name].repeat(n_repetitions)) for name in ("stimulus_id", "nsd_id")}
+    if split == "test":
+        coordinates["repetition"] = ("presentation", np.tile(range(3), len(stimuli)))
+    coordinates |= {name: ("neuroid", neuroids[name]) for name in neuroids}
+    assembly = xr.DataArray(
+        values[:, :, None].astype(np.float32), dims=("presentation", "neuroid", "time_bin"), coords=coordinates
+    )
+    texts = {name: {"dtype": "S1"} for name in assembly.coords if assembly[name].dtype == object}
+    assembly.to_dataset(name="data").to_netcdf(path / f"planted_{split}.nc", encoding=texts)
+    return assembly.shape
 
 
 @pytest.fixture(scope="session")

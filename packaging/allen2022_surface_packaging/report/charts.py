@@ -1,103 +1,119 @@
-"""The charts of the report, as SVG whose colours are those of the page, and the thumbnails of its stimuli."""
+"""The pictures of the report: paths of its SVG charts, small bitmaps in them, and thumbnails of the stimuli; and the colours."""
 
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
+import pandas as pd
 from PIL import Image
 
 from ..arrays import DoubleArray, IntArray
 from ..images import load_image
-from .colours import channels_of, scale_colours
-from .statistics import CeilingComparison
+from ..plugin import import_plugin
+
+# Viridis at 16 even steps: perceptually uniform, and ordered for every kind of colour vision.
+# Smith and van der Walt (2015), https://bids.github.io/colormap, in the public domain (CC0).
+VIRIDIS = (
+    *("#440154", "#481a6c", "#472f7d", "#414487", "#39568c", "#31688e", "#2a788e", "#23888e"),
+    *("#1f988b", "#22a884", "#35b779", "#54c568", "#7ad151", "#a5db36", "#d2e21b", "#fde725"),
+)
+N_SCALE_COLOURS = 64
+# Colour-blind people can distinguish these: Okabe and Ito (2008), "Color Universal Design".
+OKABE_ITO_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+SHARED_COLOUR = "#f0e442"  # the seventh of them
+GOLDEN_ANGLE = 0.381966  # of the circle of hues: two neighbours in a list of regions differ clearly
+LIGHTNESSES = (0.42, 0.62, 0.52)
 
 N_BINS = 50  # of a distribution
 GRID = (36, 24)  # cells of a comparison, along noise ceilings and split-half ceilings
 LOWEST_SPLIT_HALF = -0.5  # lower values are drawn here
 FIRST_VISIBLE_STEP = 12  # of the colour scale: its dark end cannot be told from a dark page
-THUMBNAIL_SIZE = 72
-POSITION_BINS = 730  # of the images of NSD: 100 images each
 PLOT = {"left": 46, "top": 8, "width": 300, "height": 230}  # of a comparison, in units of its view box
+THUMBNAIL_SIZE = 72
+N_POSITIONS = 730  # of the images of NSD: 100 images each
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small picture of a stimulus: its name, its bytes as a data URI, and its size in CSS pixels."""
-
-    name: str
-    source: str
-    width: int
-    height: int
+def scale_colours() -> list[str]:
+    """Return the colours of the scale, from the lowest to the highest value, as CSS writes them."""
+    anchors = np.array([_channels(colour) for colour in VIRIDIS])
+    positions = np.linspace(0, len(VIRIDIS) - 1, N_SCALE_COLOURS)
+    channels = [np.interp(positions, np.arange(len(VIRIDIS)), anchors[:, channel]) for channel in range(3)]
+    return [_hexadecimal(*colour) for colour in np.stack(channels, axis=1)]
 
 
-def distribution(values: DoubleArray, *, highest: float) -> Markup:
-    """Draw the distribution of values from 0 to `highest`, with a line at the median. The picture has no text.
+def ink_on(colour: str) -> str:
+    """Return black or white, whichever is easier to read on a colour (WCAG 2.2, contrast ratio)."""
+    red, green, blue = (  # without the gamma of sRGB
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (n / 255 for n in _channels(colour))
+    )
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "#000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#fff"
+
+
+def scale_step(value: float | None, highest: float) -> int:
+    """Return the number of the scale's colour for a value from 0 to `highest`, or -1 for no value."""
+    return -1 if value is None else int(min(N_SCALE_COLOURS - 1, N_SCALE_COLOURS * max(value, 0) / highest))
+
+
+def region_colours(n_regions: int) -> list[str]:
+    """Return a colour for each region: those for colour-blind people if they suffice, else many that differ in turn."""
+    if n_regions <= len(OKABE_ITO_COLOURS):
+        return list(OKABE_ITO_COLOURS[:n_regions])
+    colours = (
+        colorsys.hls_to_rgb(number * GOLDEN_ANGLE % 1, LIGHTNESSES[number % len(LIGHTNESSES)], 0.62)
+        for number in range(n_regions)
+    )
+    return [_hexadecimal(*(255 * channel for channel in colour)) for colour in colours]
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _hexadecimal(red: float, green: float, blue: float) -> str:
+    return f"#{round(red):02x}{round(green):02x}{round(blue):02x}"
+
+
+def distribution_path(values: DoubleArray, *, highest: float) -> str:
+    """Return the outline of the distribution of values from 0 to `highest`, 100 wide and 20 high.
 
     Parameters
     ----------
     values : array of shape (n_neuroids,)
         NaN values are left out; no value may be above `highest`.
     """
-    valid = values[np.isfinite(values)]
-    if not len(valid):
-        return Markup("")
-    counts, _ = np.histogram(valid, N_BINS, (0, highest))
+    counts, _ = np.histogram(values[np.isfinite(values)], N_BINS, (0, highest))
     heights = np.round(20 * counts / max(1, counts.max())).astype(int)
-    steps = "".join(f"V{20 - height}h2" for height in heights)
-    median = f"{100 * np.median(valid) / highest:.2f}"
-    return Markup(
-        f'<svg class="bars" viewBox="0 0 100 20" preserveAspectRatio="none" aria-hidden="true"><path d="M0 20{steps}V20z"/>'
-        f'<path class="mark" d="M{median} 0V20"/></svg>'
-    )
+    return "M0 20" + "".join(f"V{20 - height}h2" for height in heights) + "V20z"
 
 
-def comparison(
-    ceilings: CeilingComparison, expected: tuple[DoubleArray, DoubleArray], *, highest: float, alt: str
-) -> Markup:
-    """Draw the split-half ceilings of neuroids against their noise ceilings, and the curve that is expected.
+def expected_curve(highest: float) -> str:
+    """Return the path of the split-half ceilings to expect of neuroids with noise ceilings from 0 to `highest` percent."""
+    noise_ceilings = np.linspace(0, min(highest, 99.9), 200)[::4]
+    split_half = import_plugin("analysis.ceiling").expected_consistency(noise_ceilings)
+    across = PLOT["left"] + PLOT["width"] * noise_ceilings / highest
+    down = PLOT["top"] + PLOT["height"] * (1 - split_half) / (1 - LOWEST_SPLIT_HALF)
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(across, down, strict=True))
+
+
+def comparison_picture(noise_ceilings: DoubleArray, split_half: DoubleArray, *, highest: float) -> str:
+    """Return how many neuroids have which ceilings, as a picture with one pixel for each cell, coloured by their logarithm.
 
     Parameters
     ----------
-    ceilings : the ceilings of each neuroid
-        Noise ceilings are in percent, from 0 to `highest`. Split-half ceilings are unitless; those below -0.5 are drawn
-        at -0.5.
-    expected : two arrays of shape (n_points,)
-        The curve: noise ceilings, in percent, and the split-half ceilings to expect of them.
+    noise_ceilings : array of shape (n_neuroids,)
+        In percent, from 0 to `highest`.
+    split_half : array of shape (n_neuroids,)
+        Unitless; values below -0.5 count as -0.5.
     """
-    x, y, width, height = PLOT["left"], PLOT["top"], PLOT["width"], PLOT["height"]
-    points = np.stack([x + width * expected[0] / highest, y + height * (1 - _height(expected[1]))], axis=1)
-    curve = "L".join(f"{across:.1f} {down:.1f}" for across, down in points[::4])
-    zero = y + height * (1 - _height(np.zeros(1))[0])
-    source = _count_picture(ceilings, highest)
-    return Markup(
-        '<svg class="comparison" viewBox="0 0 360 290" role="img" aria-label="{alt}">'
-        '<image href="{source}" x="{x}" y="{y}" width="{width}" height="{height}" preserveAspectRatio="none"/>'
-        '<path class="axis" d="M{x} {zero:.1f}h{width}"/><path class="curve" d="M{curve}"/>'
-        '<path class="axis" d="M{x} {y}v{height}h{width}"/>{ticks}</svg>'
-    ).format(
-        alt=alt, source=source, x=x, y=y, width=width, height=height, zero=zero, curve=curve, ticks=_ticks(highest)
-    )
-
-
-def _height(split_half: DoubleArray) -> DoubleArray:
-    """Return how high split-half ceilings are drawn, from 0 to 1."""
-    return (np.clip(split_half, LOWEST_SPLIT_HALF, 1) - LOWEST_SPLIT_HALF) / (1 - LOWEST_SPLIT_HALF)
-
-
-def _count_picture(ceilings: CeilingComparison, highest: float) -> str:
-    """Return the numbers of neuroids as a picture with one pixel for each cell, coloured by their logarithm."""
-    split_half = np.clip(ceilings.split_half, LOWEST_SPLIT_HALF, 1)
     limits = ((0, highest), (LOWEST_SPLIT_HALF, 1))
-    counts = np.histogram2d(ceilings.noise_ceilings, split_half, GRID, limits)[0].T[::-1]
-    palette = [(0, 0, 0), *(channels_of(colour) for colour in scale_colours()[FIRST_VISIBLE_STEP:])]
-    with np.errstate(divide="ignore"):
-        shares = np.log1p(counts) / np.log1p(max(1, counts.max()))
+    counts = np.histogram2d(noise_ceilings, np.clip(split_half, LOWEST_SPLIT_HALF, 1), GRID, limits)[0].T[::-1]
+    palette = [(0, 0, 0), *map(_channels, scale_colours()[FIRST_VISIBLE_STEP:])]
+    shares = np.log1p(counts) / np.log1p(max(1, counts.max()))
     pixels = np.where(counts > 0, 1 + np.round(shares * (len(palette) - 2)), 0).astype(np.uint8)
     image = Image.fromarray(pixels, "P")
     image.putpalette([channel for colour in palette for channel in colour])
@@ -106,54 +122,28 @@ def _count_picture(ceilings: CeilingComparison, highest: float) -> str:
     return _data_uri("image/png", buffer.getvalue())
 
 
-def _ticks(highest: float) -> Markup:
-    x, y, width, height = PLOT["left"], PLOT["top"], PLOT["width"], PLOT["height"]
-    across = [(x + width * share, f"{highest * share:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    up = [(y + height * (1 - share), text) for share, text in ((0, "−0.5"), (1 / 3, "0"), (2 / 3, "0.5"), (1, "1"))]
-    texts = [f'<text x="{left:.0f}" y="{y + height + 16}" text-anchor="middle">{text}</text>' for left, text in across]
-    texts += [f'<text x="{x - 6}" y="{top + 4:.0f}" text-anchor="end">{text}</text>' for top, text in up]
-    texts.append(
-        f'<text x="{x + width / 2:.0f}" y="{y + height + 38}" text-anchor="middle">noise ceiling (% of variance)</text>'
-    )
-    middle = y + height / 2
-    texts.append(
-        f'<text x="12" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 12 {middle:.0f})">split-half ceiling (r)</text>'
-    )
-    return Markup("".join(texts))
+def position_path(nsd_ids: IntArray, n_images: int) -> str:
+    """Return a path with a line, 8 high, where the images are among the first `n_images` of NSD."""
+    return "".join(f"M{position}.5 1v8" for position in np.unique(nsd_ids * N_POSITIONS // n_images))
 
 
-def positions(nsd_ids: Mapping[str, IntArray], *, alt: str) -> Markup:
-    """Draw where the images of each split are among the images of NSD: the more images, the stronger the colour.
-
-    Parameters
-    ----------
-    nsd_ids : arrays of shape (n_images,), by split
-    """
-    n_images = 1 + max(int(ids.max()) for ids in nsd_ids.values())
-    rows = []
-    for row, (split, ids) in enumerate(nsd_ids.items()):
-        bins = np.unique(ids * POSITION_BINS // n_images)
-        path = "".join(f"M{number}.5 {10 * row + 1}v8" for number in bins)
-        rows.append(Markup('<path class="{split}" d="{path}"/>').format(split=split, path=path))
-    return Markup(
-        '<svg class="positions" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{alt}">'
-        "{rows}</svg>"
-    ).format(width=POSITION_BINS, height=10 * len(nsd_ids), alt=alt, rows=Markup("").join(rows))
-
-
-def thumbnail(path: Path, *, name: str) -> Thumbnail:
-    """Shrink a stimulus for a contact sheet.
+def thumbnails(stimuli: pd.DataFrame, folder: Path) -> list[dict[str, object]]:
+    """Shrink the images of a stimulus table: `name`, the `source` as a data URI, and `width` and `height` in CSS pixels.
 
     Raises
     ------
     ValueError
-        If the file is not an image.
+        If a file is not an image.
     """
-    image = load_image(path)
-    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=72)
-    return Thumbnail(name, _data_uri("image/jpeg", buffer.getvalue()), image.width, image.height)
+    shown: list[dict[str, object]] = []
+    for file_name, name in zip(stimuli["image_file_name"], stimuli["stimulus_id"], strict=True):
+        image = load_image(folder / file_name)
+        image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "JPEG", quality=72)
+        source = _data_uri("image/jpeg", buffer.getvalue())
+        shown.append({"name": name, "source": source, "width": image.width, "height": image.height})
+    return shown
 
 
 def _data_uri(kind: str, content: bytes) -> str:

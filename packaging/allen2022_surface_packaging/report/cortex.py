@@ -1,138 +1,138 @@
-"""The cortex that a reader can turn: what its script needs, as compact as a page can hold it."""
+"""The cortex that a reader can turn: what its script needs, as compact as a page can hold it.
+
+The vertices of fsaverage follow from subdividing an icosahedron again and again: each step keeps the vertices that there
+are, and adds new ones behind them. So the first 10,242 of its 163,842 vertices are those of fsaverage5, and the 642
+vertices of a small simulated tree are the first 642 of both.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
+from nilearn.datasets import fetch_surf_fsaverage
+from nilearn.surface import load_surf_data, load_surf_mesh
+from scipy.spatial import KDTree
 
-from ..arrays import AnyArray, DoubleArray, IntArray
+from ..arrays import AnyArray, IntArray
 from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
 from ..release import Manifest
-from .colours import SHARED_COLOUR, region_colours, scale_colours
-from .measures import MEASURES, Measure, highest_on_scale
-from .statistics import NeuroidStatistics
-from .summaries import region_names, subject_names
-from .surface import SIDES, Surface, read_surface
+from .charts import SHARED_COLOUR, region_colours, scale_colours
+from .statistics import ALL_REGIONS, NEUROID_MEASURES, Neuroids, highest_on_scale, region_names, subject_names
 
+SURFACE_SIZES = tuple(10 * 4**n_subdivisions + 2 for n_subdivisions in range(8))  # 12 to fsaverage's 163,842
 LARGEST_CODE = 65_534  # of a value; the next number stands for no value
 POINT_UNIT = 0.005  # mm: 16 bits are enough for +-163 mm
 
 
-@dataclass(frozen=True, eq=False)
-class RegionCodes:
-    """Which regions each vertex of a subject is part of.
+def has_surface(manifest: Manifest) -> bool:
+    """Return whether the vertices of a release have known positions.
 
-    Attributes
-    ----------
-    vertices : array of shape (n_covered,)
-        The vertices in any region, ascending: those of the left hemisphere, then those of the right one.
-    sets : array of shape (n_covered,)
-        The number of each vertex's set of regions.
-    rows : array of shape (n_covered,)
-        A row of each vertex in the table of neuroids. A vertex in several regions has the same values in all.
+    They are known on fsaverage and on its earlier subdivisions. Those of a simulated tree are always the first of
+    fsaverage.
     """
-
-    vertices: IntArray
-    sets: IntArray
-    rows: IntArray
+    return manifest.simulated or manifest.n_vertices in SURFACE_SIZES
 
 
-@dataclass(frozen=True)
-class MeasureScale:
-    """The values of a measure: the lowest and the highest one, and the end of their scale of colours, which starts at 0."""
+def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object]:
+    """Return the maps of a release for the script of the page: numbers, texts, and arrays in base 64.
 
-    lowest: float
-    highest: float
-    end: float
-
-
-def cortex_content(neuroids: NeuroidStatistics, manifest: Manifest) -> dict[str, object]:
-    """Return the maps of a release for the script of the page: numbers, texts, and arrays in base 64."""
+    Returns
+    -------
+    The surface as `_read_surface`, and
+        `n`, the vertices per hemisphere that have a colour; `regions`, their names; `colours` of each region and of a vertex
+        in several; `sets`, the numbers of the regions in each set of regions that a vertex can be in; `layouts`, arrays of
+        shape (2 n,) with 1 + the number of the set of each vertex of both hemispheres, or 0; `scale`, the colours of
+        values; `measures`, how each is written, its lowest and highest value, and the `end` of its scale, which starts
+        at 0; and `subjects`, each with its `name`, the number of its `layout`, and the `values` of each measure at the
+        vertices in a region, as 16-bit numbers between the lowest and the highest value.
+    """
     n_known = min(manifest.n_vertices, N_VERTICES_OF_FSAVERAGE5)
     names = region_names(manifest)
     region_sets: dict[tuple[int, ...], int] = {(number,): number for number in range(len(names))}
-    scales = {measure: _measure_scale(neuroids.values(measure.column)) for measure in MEASURES}
+    measures = [_describe_measure(neuroids, *measure) for measure in NEUROID_MEASURES]
     layouts: dict[str, int] = {}
     subjects = []
-    for subject in subject_names(manifest):
-        rows = neuroids.rows(subject=subject)
-        codes = _region_codes(neuroids.table.iloc[rows], names, n_known, region_sets)
-        layout = layouts.setdefault(_pack_layout(codes, n_known), len(layouts))
-        values = [
-            _pack_values(neuroids.values(measure.column, rows[codes.rows]), scale) for measure, scale in scales.items()
-        ]
-        subjects.append({"name": subject, "layout": layout, "values": values})
+    for name in subject_names(manifest):
+        layout, rows = _lay_out(neuroids, neuroids.rows(ALL_REGIONS, name), names, n_known, region_sets)
+        values = []
+        for measure, scale in zip(NEUROID_MEASURES, measures, strict=True):
+            shares = (neuroids.values(measure.column, rows) - scale["lowest"]) / (scale["highest"] - scale["lowest"])
+            codes = np.where(np.isfinite(shares), np.round(LARGEST_CODE * np.nan_to_num(shares)), LARGEST_CODE + 1)
+            values.append(_pack(codes.astype(np.uint16)))
+        subjects.append({"name": name, "layout": layouts.setdefault(_pack(layout), len(layouts)), "values": values})
     return {
-        **_describe_surface(read_surface(manifest.n_vertices)),
+        **_read_surface(n_known),
         "n": n_known,
         "regions": names,
         "colours": [*region_colours(len(names)), SHARED_COLOUR],
         "sets": list(region_sets),
         "layouts": list(layouts),
         "scale": scale_colours(),
-        "measures": [_describe_measure(measure, scale) for measure, scale in scales.items()],
+        "measures": measures,
         "subjects": subjects,
     }
 
 
-def _region_codes(
-    table: pd.DataFrame, names: Sequence[str], n_known: int, region_sets: dict[tuple[int, ...], int]
-) -> RegionCodes:
-    """Number the set of regions of each vertex. The first sets are single regions; new sets get new numbers."""
-    known = np.flatnonzero(table["vertex_index"].to_numpy() < n_known)
-    shown = table.iloc[known]
+def _lay_out(
+    neuroids: Neuroids, rows: IntArray, names: list[str], n_known: int, region_sets: dict[tuple[int, ...], int]
+) -> tuple[AnyArray, IntArray]:
+    """Return the layout of a subject, and a row of the table of neuroids for each vertex in a region.
+
+    New sets of regions get new numbers. A vertex in several regions has the same values in all.
+    """
+    rows = rows[neuroids.values("vertex_index", rows) < n_known]
+    shown = neuroids.table.iloc[rows]
+    numbers = shown["region"].cat.rename_categories({name: number for number, name in enumerate(names)}).to_numpy()
     vertices = shown["vertex_index"].to_numpy() + n_known * (shown["hemisphere"] == HEMISPHERES[1]).to_numpy()
-    numbers = pd.Index(names).get_indexer(pd.Index(shown["region"]))
     order = np.lexsort((numbers, vertices))
     covered, starts, n_regions = np.unique(vertices[order], return_index=True, return_counts=True)
-    sets = numbers[order][starts].astype(np.int64)
-    for place in np.flatnonzero(n_regions > 1):
-        regions = numbers[order][starts[place] : starts[place] + n_regions[place]]
-        sets[place] = region_sets.setdefault(tuple(regions.tolist()), len(region_sets))
-    return RegionCodes(covered, sets, known[order][starts])
-
-
-def _pack_layout(codes: RegionCodes, n_known: int) -> str:
-    """Return for each vertex of both hemispheres 1 + the number of its set of regions, or 0."""
+    sets = numbers[order][starts]
+    for vertex in np.flatnonzero(n_regions > 1):
+        regions = numbers[order][starts[vertex] : starts[vertex] + n_regions[vertex]]
+        sets[vertex] = region_sets.setdefault(tuple(regions.tolist()), len(region_sets))
     layout = np.zeros(n_known * len(HEMISPHERES), dtype=np.uint16)
-    layout[codes.vertices] = codes.sets + 1
-    return _pack(layout)
+    layout[covered] = sets + 1
+    return layout, rows[order][starts]
 
 
-def _describe_surface(surface: Surface) -> dict[str, object]:
-    return {
-        "unit": POINT_UNIT,
-        "faces": _pack(surface.faces.astype(np.uint16)),
-        "nearest": _pack(surface.nearest.astype(np.uint16)),
-        "hemispheres": [
-            {
-                "name": f"{side} hemisphere",
-                "points": _pack(np.round(surface.points[hemisphere] / POINT_UNIT).astype(np.int16)),
-                "sulci": _pack(np.clip(10 * surface.sulci[hemisphere], -127, 127).astype(np.int8)),
-            }
-            for hemisphere, side in SIDES.items()
-        ],
-    }
-
-
-def _measure_scale(values: DoubleArray) -> MeasureScale:
+def _describe_measure(neuroids: Neuroids, column: str, title: str, unit: str, n_digits: int) -> dict[str, Any]:
+    values = neuroids.values(column)
     valid = values[np.isfinite(values)]
     lowest, highest = (float(valid.min()), float(valid.max())) if len(valid) else (0.0, 1.0)
-    return MeasureScale(lowest, max(highest, lowest + 1e-6), highest_on_scale(values, quantile=0.99))
+    scale = {"lowest": lowest, "highest": max(highest, lowest + 1e-6), "end": highest_on_scale(values, quantile=0.99)}
+    return {"title": title, "unit": unit, "digits": n_digits, **scale}
 
 
-def _describe_measure(measure: Measure, scale: MeasureScale) -> dict[str, object]:
-    return {"title": measure.title, "unit": measure.unit, "digits": measure.n_digits, **asdict(scale)}
+def _read_surface(n_known: int) -> dict[str, object]:
+    """Read the inflated fsaverage5 cortex from nilearn, which contains it, so that nothing is downloaded.
 
-
-def _pack_values(values: DoubleArray, scale: MeasureScale) -> str:
-    """Return values as 16-bit numbers between the lowest and the highest value."""
-    codes = np.round(LARGEST_CODE * (np.nan_to_num(values) - scale.lowest) / (scale.highest - scale.lowest))
-    return _pack(np.where(np.isfinite(values), codes, LARGEST_CODE + 1).astype(np.uint16))
+    Returns
+    -------
+    `faces`, the vertices of each triangle, the same for both hemispheres; `nearest`, for each vertex of fsaverage5, the one
+    among the first `n_known` that gives it its colour; and `hemispheres`, each with its `points` in `unit` mm to the right,
+    to the front and upwards, and the depth of its `sulci` in tenths of FreeSurfer's unit, below 0 on gyri.
+    """
+    files = fetch_surf_fsaverage("fsaverage5")
+    sphere = load_surf_mesh(files["sphere_left"]).coordinates  # both hemispheres have the same sphere
+    hemispheres = []
+    for side in ("left", "right"):
+        mesh, sulci = load_surf_mesh(files[f"infl_{side}"]), load_surf_data(files[f"sulc_{side}"])
+        points = np.round(np.asarray(mesh.coordinates, dtype=np.float64) / POINT_UNIT)
+        hemispheres.append(
+            {
+                "name": f"{side} hemisphere",
+                "points": _pack(points.astype(np.int16)),
+                "sulci": _pack(np.clip(10 * np.asarray(sulci, dtype=np.float64), -127, 127).astype(np.int8)),
+            }
+        )
+    return {
+        "unit": POINT_UNIT,
+        "faces": _pack(np.asarray(mesh.faces, dtype=np.uint16)),
+        "nearest": _pack(np.asarray(KDTree(sphere[:n_known]).query(sphere)[1], dtype=np.uint16)),
+        "hemispheres": hemispheres,
+    }
 
 
 def _pack(array: AnyArray) -> str:

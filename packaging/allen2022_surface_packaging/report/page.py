@@ -4,175 +4,82 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..files import unreplaced, write_whole
-from ..release import SPLITS, UNREADABLE, Manifest, ReleaseFolder
-from .colours import ink_on, scale_colours
-from .cortex import cortex_content
+from ..files import write_whole
+from ..progress import format_bytes
+from ..recipe import published_dataset
+from ..release import SPLITS, TIME_BIN, UNREADABLE, Manifest, ReleaseFolder
+from . import tables
+from .ceilings import estimate_medians, measure_shared_noise
+from .charts import (
+    PLOT,
+    comparison_picture,
+    distribution_path,
+    expected_curve,
+    ink_on,
+    position_path,
+    scale_colours,
+    scale_step,
+    thumbnails,
+)
+from .cortex import cortex_maps, has_surface
 from .findings import list_findings
-from .heatmap import heat_map
-from .pair import Pair, compare_pair
-from .sections import (
-    ReleaseContent,
-    contact_sheet,
-    list_facts,
-    noise_ceiling_end,
-    overview,
-    read_content,
-    region_panels,
-    split_section,
+from .statistics import (
+    ALL_REGIONS,
+    ALL_SUBJECTS,
+    GROUP_MEASURES,
+    Measure,
+    Neuroids,
+    describe_shared_vertices,
+    highest_on_scale,
+    rank_correlation,
+    read_neuroids,
+    read_stimuli,
+    region_names,
+    subject_names,
+    summarise_groups,
 )
-from .statistics import read_neuroids
-from .summaries import read_stimuli, summarise_inputs, summarise_invalid, summarise_regions, summarise_repetitions
-from .surface import has_surface
-from .tables import (
-    file_table,
-    input_table,
-    invalid_table,
-    list_options,
-    option_table,
-    region_table,
-    repetition_table,
-    shared_noise_table,
-    source_table,
-    version_table,
-)
-from .verification import read_verdict
+from .verdict import read_verdict
 
 logger = logging.getLogger(__name__)
 
 TEMPLATES = files(__package__) / "templates"
-SCRIPTS = ("page.js", "cortex.js")
+MOST_THUMBNAILS = 450  # per split: enough for all images of the published releases, and few enough for a small page
 
 
-def write_report(release_path: Path, other_path: Path | None = None) -> Path:
+def write_report(release_path: Path) -> Path:
     """Write `report.html` into a release, replace an older one, and return its path.
 
     The same release gives the same bytes.
 
-    Parameters
-    ----------
-    other_path : path, optional
-        Another release, whose facts and ceilings the page sets beside those of the release.
-
     Raises
     ------
     PackagingError
-        If a folder is not a release, if a file of a release is missing or damaged, if the release was replaced meanwhile, or if
-        the plugin is not installed.
+        If the folder is not a release, if a file of it is missing or damaged, or if the plugin is not installed.
     """
-    with unreplaced(release_path) as require_unreplaced:
-        folder, manifest = _open_release(release_path)
-        with _readable(folder):
-            release = read_content(folder, manifest)
-        pair = None if other_path is None else _read_pair(release, other_path)
-        with _readable(folder):
-            page = render_page(release, pair)
-        path = folder.report_path
-        content = page.encode()
-        require_unreplaced()
-        write_whole(path, [content])
-    logger.info("%s: %.1f MB", path, len(content) / 1e6)
-    return path
-
-
-def _open_release(path: Path) -> tuple[ReleaseFolder, Manifest]:
-    folder = ReleaseFolder(path)
+    folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
     _require_files(folder, manifest)
-    return folder, manifest
-
-
-@contextmanager
-def _readable(folder: ReleaseFolder) -> Iterator[None]:
-    """Say which command examines a release that cannot be read."""
     try:
-        yield
+        content = render_page(folder, manifest).encode()
     except UNREADABLE as error:
         raise_if_of_machine(error, folder)
         raise PackagingError(
             f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
             f"`allen2022-surface verify {folder}` says what is wrong with it."
         ) from error
-
-
-def _read_pair(release: ReleaseContent, other_path: Path) -> Pair:
-    """Read what the page shows of another release."""
-    folder, manifest = _open_release(other_path)
-    with _readable(folder):
-        neuroids = read_neuroids(folder, manifest)
-        facts = list_facts(manifest, neuroids, read_stimuli(folder)) + list_options(manifest)
-    return compare_pair(
-        (release.manifest.name, manifest.name),
-        (list_facts(release.manifest, release.neuroids, release.stimuli) + list_options(release.manifest), facts),
-        (summarise_regions(release.neuroids, release.manifest), summarise_regions(neuroids, manifest)),
-    )
-
-
-def render_page(release: ReleaseContent, pair: Pair | None = None) -> str:
-    """Return the report of a release as HTML."""
-    folder, manifest, neuroids = release.folder, release.manifest, release.neuroids
-    regions = summarise_regions(neuroids, manifest)
-    invalid = summarise_invalid(neuroids, manifest)
-    repetitions = summarise_repetitions(neuroids, manifest)
-    has_maps = has_surface(manifest.n_vertices, simulated=manifest.simulated)
-    script = Markup("\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS))
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-            script=script,
-            script_hash=base64.b64encode(sha256(script.encode()).digest()).decode("ascii"),
-            scale=[(colour, ink_on(colour)) for colour in scale_colours()],
-            overview=overview(release),
-            simulated=manifest.simulated,
-            verdict=read_verdict(folder),
-            verification_name=folder.verification_path.name,
-            findings=list_findings(regions, invalid, repetitions, release.ceilings),
-            cortex=cortex_content(neuroids, manifest) if has_maps else None,
-            n_vertices=manifest.n_vertices,
-            heat=heat_map(manifest, regions, invalid),
-            region_table=region_table(regions),
-            pair=pair,
-            panels=list(region_panels(release)),
-            first_panel=0 if len(manifest.regions) > 1 else 1,  # the panel of all regions is number 0
-            noise_ceiling_end=noise_ceiling_end(neuroids),
-            splits=split_section(release),
-            repetition_table=repetition_table(repetitions, n_trials_per_session=manifest.n_trials_per_session),
-            shared_noise_table=shared_noise_table(release.ceilings.agreement, release.ceilings.correlations),
-            betas=manifest.recipe.betas,
-            pool=manifest.recipe.pool,
-            sheets=[contact_sheet(release, split) for split in SPLITS],
-            nan_policy=manifest.recipe.nan_policy,
-            invalid_table=invalid_table(invalid),
-            option_table=option_table(manifest),
-            source_table=source_table(manifest),
-            version_table=version_table(manifest),
-            input_table=input_table(summarise_inputs(manifest.inputs)),
-            file_table=file_table(folder, manifest),
-            manifest_name=folder.manifest_path.name,
-        )
-    )
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    write_whole(folder.report_path, [content])
+    logger.info("%s: %.1f MB", folder.report_path, len(content) / 1e6)
+    return folder.report_path
 
 
 def _require_files(folder: ReleaseFolder, manifest: Manifest) -> None:
@@ -185,3 +92,121 @@ def _require_files(folder: ReleaseFolder, manifest: Manifest) -> None:
                 f"it with {record.size:,} bytes. Build the release again. "
                 f"(`allen2022-surface verify {folder}` lists everything that is wrong with it.)"
             )
+
+
+def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
+    """Measure a release, and return its report as HTML."""
+    neuroids, stimuli = read_neuroids(folder, manifest), read_stimuli(folder)
+    groups = summarise_groups(neuroids, manifest).join(estimate_medians(folder, manifest, neuroids))
+    shared_noise = measure_shared_noise(folder, manifest, neuroids)
+    shared_vertices = describe_shared_vertices(neuroids, manifest)
+    regions, subjects = region_names(manifest), subject_names(manifest)
+    columns = [*subjects, ALL_SUBJECTS] if len(subjects) > 1 else subjects
+    panel_names = [ALL_REGIONS, *regions] if len(regions) > 1 else regions
+    highest = min(100.0, highest_on_scale(neuroids.values("nc_testset")))  # no noise ceiling is above it
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            manifest=manifest,
+            is_published=published_dataset(manifest.name) is not None,
+            regions=regions,
+            columns=columns,
+            groups=groups,
+            verdict=read_verdict(folder),
+            findings=list_findings(groups, shared_noise),
+            cortex=cortex_maps(neuroids, manifest) if has_surface(manifest) else None,
+            heat_measures=[_heat_measure(groups, regions, columns, measure) for measure in GROUP_MEASURES],
+            panels=[
+                _panel(name, groups.loc[[name]].droplevel("region").loc[columns], neuroids, highest)
+                for name in panel_names
+            ],
+            highest=highest,
+            sheets=[_contact_sheet(folder, split, stimuli) for split in SPLITS],
+            tables={
+                "region": tables.region_table(groups, shared_vertices),
+                "repetition": tables.repetition_table(groups, manifest),
+                "shared-noise": tables.shared_noise_table(shared_noise),
+                "split": tables.split_table(folder, manifest, stimuli),
+                "invalid": tables.invalid_table(groups),
+                "option": tables.option_table(manifest),
+                "source": tables.source_table(manifest),
+                "version": pd.DataFrame(list(manifest.versions.items()), columns=["Package", "Version"]),
+                "input": tables.input_table(manifest),
+                "file": tables.file_table(folder, manifest),
+            },
+        )
+    )
+
+
+def _environment() -> Environment:
+    """Return the templates, with what they call: `asset` reads a file beside them."""
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": tables.format_count,
+        "number": tables.format_number,
+        "estimate": tables.format_estimate,
+        "size": format_bytes,
+        "words": tables.join_words,
+        "step": scale_step,
+        "ink": ink_on,
+        "digest": lambda text: base64.b64encode(sha256(text.encode()).digest()).decode("ascii"),
+    }
+    environment.globals |= {
+        "asset": lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
+        "scale": scale_colours(),
+        "plot": PLOT,
+        "expected_curve": expected_curve,
+        "betas_meanings": tables.BETAS_MEANINGS,
+        "time_bin": [value for values in TIME_BIN.values() for value in values],
+    }
+    return environment
+
+
+def _heat_measure(groups: pd.DataFrame, regions: list[str], columns: list[str], measure: Measure) -> dict[str, object]:
+    """Return a measure of the heat map: its `values` by region and column, None for no value, and `high`, the end of its scale."""
+    numbers = {group: round(float(value), measure.n_digits) for group, value in groups[measure.column].items()}
+    values = [[numbers[region, subject] for subject in columns] for region in regions]
+    return {
+        "title": measure.title,
+        "unit": measure.unit,
+        "digits": measure.n_digits,
+        "high": highest_on_scale(np.array(values)),
+        "values": [[value if np.isfinite(value) else None for value in row] for row in values],
+    }
+
+
+def _panel(region: str, subjects: pd.DataFrame, neuroids: Neuroids, highest: float) -> dict[str, object]:
+    """Return a region in detail: the numbers of `subjects` with their distributions, and all neuroids with both ceilings."""
+    rows = neuroids.rows(region, ALL_SUBJECTS)
+    noise_ceilings, split_half = (neuroids.values(name, rows) for name in ("nc_testset", "split_half"))
+    has_both = np.isfinite(noise_ceilings) & np.isfinite(split_half)
+    noise_ceilings, split_half = noise_ceilings[has_both], split_half[has_both]
+    ceilings = {name: neuroids.values("nc_testset", neuroids.rows(region, str(name))) for name in subjects.index}
+    paths = [distribution_path(values, highest=highest) for values in ceilings.values()]
+    return {
+        "name": region,
+        "n_neuroids": len(noise_ceilings),
+        "correlation": rank_correlation(noise_ceilings, split_half),
+        "picture": comparison_picture(noise_ceilings, split_half, highest=highest),
+        "subjects": subjects.assign(distribution=paths).reset_index().to_dict("records"),
+    }
+
+
+def _contact_sheet(folder: ReleaseFolder, split: str, stimuli: dict[str, pd.DataFrame]) -> dict[str, object]:
+    """Return the images of a split: thumbnails of all, or of an even sample, and where they are among those of NSD."""
+    table = stimuli[split]
+    shown = table.iloc[np.linspace(0, len(table) - 1, min(len(table), MOST_THUMBNAILS)).round().astype(int)]
+    n_images = 1 + max(int(other["nsd_id"].max()) for other in stimuli.values())
+    return {
+        "split": split,
+        "n_images": len(table),
+        "thumbnails": thumbnails(shown, folder.stimuli_path(split)),
+        "positions": position_path(table["nsd_id"].to_numpy(), n_images),
+    }

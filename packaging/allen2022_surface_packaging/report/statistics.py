@@ -1,95 +1,104 @@
-"""The neuroids of a release: their noise ceilings, split-half ceilings, repetition correlations and regions."""
+"""The numbers of the report: of every neuroid, and of every region of every subject."""
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
-from ..facts import N_REPETITIONS
+from ..facts import N_REPETITIONS, subject_name
+from ..files import read_file
 from ..plugin import import_plugin
 from ..progress import follow
-from ..release import DIMENSIONS, NEUROID_COORDINATES, Manifest, ReleaseFolder
+from ..release import DIMENSIONS, NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
 
+ALL_REGIONS = "All regions"  # no region has a name with a space
+ALL_SUBJECTS = "all"
 REPETITION_PAIRS = tuple(combinations(range(N_REPETITIONS), 2))
-CATEGORIES = ("subject", "hemisphere", "region")  # coordinates with few different texts
-NEUROIDS_IN_MEMORY = 32_768
 N_SPLITS = 10  # of `internal_consistency`
-EVERY_ROW = slice(None)
-ALL = "all"  # stands for all subjects together; in totals, also for all regions
+N_NEUROIDS_READ_AT_ONCE = 32_768
+NO_ROWS: IntArray = np.empty(0, dtype=np.int64)
+
+
+class Measure(NamedTuple):
+    """A number of every neuroid, or of every region of every subject: its column, and how it is written."""
+
+    column: str
+    title: str
+    unit: str
+    n_digits: int  # after the decimal point
+
+
+NEUROID_MEASURES = (
+    Measure("nc_testset", "Noise ceiling", "%", 1),
+    Measure("nc_repetitions", "Noise ceiling from test repetitions", "%", 1),
+    Measure("split_half", "Split-half ceiling", "r", 3),
+    Measure("repetition_r", "Correlation of repetitions", "r", 3),
+)
+GROUP_MEASURES = (
+    Measure("nc_testset", "Noise ceiling (median)", "%", 1),
+    Measure("nc_repetitions", "Noise ceiling from test repetitions (median)", "%", 1),
+    Measure("split_half", "Split-half ceiling", "r", 2),
+    Measure("repetition_r", "Correlation of repetitions (median)", "r", 2),
+    Measure("n_neuroids", "Neuroids", "", 0),
+    Measure("percent_filled", "Filled values", "%", 2),
+)
 
 
 @dataclass(frozen=True, eq=False)
-class NeuroidStatistics:
-    """The neuroids of a release, and the agreement of their test repetitions.
+class Neuroids:
+    """The neuroids of a release, and how well their test repetitions agree.
 
     Attributes
     ----------
     table : table with a row per neuroid
-        The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test repetitions alone, in
-        percent; `split_half`, the median of the split-half ceilings over splits; and `repetition_r`, the mean of the
-        correlations of pairs of repetitions.
+        The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test
+        repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; and
+        `repetition_r`, the mean of the correlations of pairs of repetitions.
     ids : array of shape (n_neuroids,)
         The `neuroid_id` as bytes.
     split_half_ceilings : array of shape (n_splits, n_neuroids)
         Unitless; NaN for neuroids whose responses are constant.
     repetition_correlations : array of shape (n_pairs, n_neuroids)
         Pearson's r of each pair in `REPETITION_PAIRS`, over images; NaN for neuroids whose responses are constant.
+    groups : arrays of shape (n_neuroids_in_group,), by region and subject
+        The rows, ascending. `ALL_REGIONS` and `ALL_SUBJECTS` are groups too; a group without a neuroid is left out.
     """
 
     table: pd.DataFrame
     ids: AnyArray
     split_half_ceilings: FloatArray
     repetition_correlations: FloatArray
+    groups: Mapping[tuple[str, str], IntArray]
 
-    def rows(self, *, region: str | None = None, subject: str = ALL) -> IntArray:
-        """Return the rows of the neuroids of one region, of one subject, or of both, ascending."""
-        return self._rows.get((region, subject), np.empty(0, dtype=np.int64))
+    def rows(self, region: str, subject: str) -> IntArray:
+        """Return the rows of the neuroids of a region of a subject, ascending."""
+        return self.groups.get((region, subject), NO_ROWS)
 
-    def values(self, column: str, rows: IntArray | slice = EVERY_ROW) -> AnyArray:
+    def values(self, column: str, rows: IntArray | slice = slice(None)) -> AnyArray:
         """Return a column of the table as an array."""
         values: AnyArray = self.table[column].iloc[rows].to_numpy()
         return values
 
-    def median(self, column: str, rows: IntArray | slice = EVERY_ROW) -> float:
-        """Return the median of a column of the table over neuroids. NaN values are left out."""
-        return median(self.values(column, rows))
 
-    def split_half_ceiling(self, rows: IntArray | slice = EVERY_ROW) -> float:
-        """Return the median over neuroids, averaged over splits, like the score of `internal_consistency`. Unitless."""
-        medians = _median_over(self.split_half_ceilings[:, rows], axis=1)
-        return float(np.nanmean(medians)) if np.isfinite(medians).any() else np.nan
-
-    @cached_property
-    def _rows(self) -> dict[tuple[str | None, str], IntArray]:
-        """The rows of each region of each subject, of each region, of each subject, and of all."""
-        groups = cast(
-            dict[tuple[str, str], IntArray],
-            self.table.groupby(["region", "subject"], sort=False, observed=True).indices,
-        )
-        parts: dict[tuple[str | None, str], list[IntArray]] = {}
-        for (region, subject), rows in groups.items():
-            for place in ((region, subject), (region, ALL), (None, subject), (None, ALL)):
-                parts.setdefault(place, []).append(rows)
-        return {place: np.sort(np.concatenate(rows)) for place, rows in parts.items()}
+def region_names(manifest: Manifest) -> list[str]:
+    """Return the names of the regions, in the order of the release."""
+    return [region.name for region in manifest.regions]
 
 
-@dataclass(frozen=True, eq=False)
-class CeilingComparison:
-    """The neuroids with both ceilings: arrays of shape (n_neuroids,), and their rank correlation (Spearman)."""
-
-    noise_ceilings: DoubleArray
-    split_half: DoubleArray
-    rank_correlation: float
+def subject_names(manifest: Manifest) -> list[str]:
+    """Return NSD's names of the subjects, in the order of the release."""
+    return [subject_name(subject) for subject in manifest.recipe.subjects]
 
 
 def open_assembly(folder: ReleaseFolder, manifest: Manifest, split: str) -> xr.DataArray:
@@ -98,27 +107,52 @@ def open_assembly(folder: ReleaseFolder, manifest: Manifest, split: str) -> xr.D
     return assembly
 
 
-def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> NeuroidStatistics:
-    """Read the neuroids of a release, and measure the agreement of their test repetitions.
+def read_stimuli(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
+    """Read the stimulus table of each split."""
+    return {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
 
-    `NEUROIDS_IN_MEMORY` neuroids are in memory at a time.
+
+def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
+    """Read the neuroids of a release, and measure how well their test repetitions agree.
+
+    The responses of `N_NEUROIDS_READ_AT_ONCE` neuroids are in memory at a time.
     """
     table, ids = _read_coordinates(folder.assembly_path(manifest.name, "test"))
     split_half = np.empty((N_SPLITS, len(table)), dtype=np.float32)
     correlations = np.empty((len(REPETITION_PAIRS), len(table)), dtype=np.float32)
     noise_ceilings = np.empty(len(table))
     with open_assembly(folder, manifest, "test") as assembly:
-        starts = range(0, len(table), NEUROIDS_IN_MEMORY)
+        starts = range(0, len(table), N_NEUROIDS_READ_AT_ONCE)
         for start in follow(starts, n_items=len(starts), title="ceilings", unit="block"):
-            block = slice(start, min(start + NEUROIDS_IN_MEMORY, len(table)))
+            block = slice(start, min(start + N_NEUROIDS_READ_AT_ONCE, len(table)))
             responses = label_responses(assembly.variable[:, block, 0].values, assembly)
+            score = import_plugin("analysis.ceiling").internal_consistency(responses)
+            split_half[:, block] = score.attrs["raw"].transpose("split", "neuroid").values
             noise_ceilings[block] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
-            split_half[:, block] = measure_split_half(responses)
-            correlations[:, block] = correlate_repetitions(responses)
+            correlations[:, block] = _correlate_repetitions(responses)
     table["nc_repetitions"] = noise_ceilings
-    table["split_half"] = _median_over(split_half, axis=0)
+    table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
-    return NeuroidStatistics(table, ids, split_half, correlations)
+    return Neuroids(table, ids, split_half, correlations, _group_rows(table))
+
+
+def _read_coordinates(path: Path) -> tuple[pd.DataFrame, AnyArray]:
+    """Read the neuroid coordinates of an assembly, the ids apart. Texts stay bytes as long as they can: there are millions."""
+    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as file:
+        columns = {name: file[name].values for name in NEUROID_COORDINATES}
+    for name, values in columns.items():
+        if values.ndim == 2:  # a matrix of characters
+            columns[name] = np.ascontiguousarray(values).view(f"S{values.shape[1]}")[:, 0]
+    ids = columns.pop("neuroid_id")
+    categories = {name: _as_categories(columns[name]) for name in ("subject", "hemisphere", "region")}
+    return pd.DataFrame(columns | categories), ids
+
+
+def _as_categories(texts: AnyArray) -> pd.Series[str]:
+    """Number different texts. Equal ones lie next to each other, so only the first of each row of equals is decoded."""
+    starts = np.flatnonzero(np.concatenate([[True], texts[1:] != texts[:-1]]))
+    firsts = pd.Series(texts[starts].astype(str).astype(object), dtype="category")
+    return firsts.repeat(np.diff([*starts, len(texts)]).tolist()).reset_index(drop=True)
 
 
 def label_responses(
@@ -128,45 +162,18 @@ def label_responses(
 
     Neuroids have the given coordinates, and their number as `neuroid_id`. More would take longer than the measurements.
     """
-    of_presentations = {
-        name: values.values for name, values in assembly.coords.items() if values.dims == DIMENSIONS[:1]
+    coordinates = {
+        str(name): ("presentation", coordinate.values)
+        for name, coordinate in assembly.coords.items()
+        if coordinate.dims == DIMENSIONS[:1]
     }
-    coordinates = {name: ("presentation", values) for name, values in of_presentations.items()}
     of_neuroids = {"neuroid_id": np.arange(values.shape[1]), **(neuroids or {})}
-    coordinates |= {name: ("neuroid", values) for name, values in of_neuroids.items()}
+    coordinates |= {name: ("neuroid", column) for name, column in of_neuroids.items()}
     return xr.DataArray(values, dims=DIMENSIONS[:2], coords=coordinates)
 
 
-def measure_split_half(responses: xr.DataArray) -> FloatArray:
-    """Compute the split-half ceilings of neuroids: the `internal_consistency` of each neuroid in each split.
-
-    Parameters
-    ----------
-    responses : array of shape (n_images x n_repetitions, n_neuroids)
-        The neuroids ascend by `neuroid_id`.
-
-    Returns
-    -------
-    array of shape (n_splits, n_neuroids)
-        Unitless; NaN for neuroids that are constant over images.
-    """
-    raw = import_plugin("analysis.ceiling").internal_consistency(responses).attrs["raw"]
-    ceilings: FloatArray = raw.transpose("split", "neuroid").values
-    return ceilings
-
-
-def correlate_repetitions(responses: xr.DataArray) -> DoubleArray:
-    """Correlate each pair of repetitions over images.
-
-    Parameters
-    ----------
-    responses : array of shape (n_images x n_repetitions, n_neuroids)
-
-    Returns
-    -------
-    array of shape (n_pairs, n_neuroids)
-        Pearson's r, unitless; NaN for neuroids that are constant over images.
-    """
+def _correlate_repetitions(responses: xr.DataArray) -> DoubleArray:
+    """Correlate each pair of repetitions over images, of shape (n_pairs, n_neuroids); NaN for constant neuroids."""
     scores = []
     for repetition in range(N_REPETITIONS):
         values = responses.values[responses["repetition"].values == repetition].astype(np.float64)
@@ -177,48 +184,116 @@ def correlate_repetitions(responses: xr.DataArray) -> DoubleArray:
     return np.stack([np.einsum("ij,ij->j", scores[first], scores[second]) for first, second in REPETITION_PAIRS])
 
 
-def _read_coordinates(path: Path) -> tuple[pd.DataFrame, AnyArray]:
-    """Read the neuroid coordinates of an assembly, the ids apart. Texts stay bytes as long as they can: there are millions."""
-    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as file:
-        columns = {name: _as_texts(file[name].values) for name in NEUROID_COORDINATES}
-    ids = columns.pop("neuroid_id")
-    categories = {name: _as_categories(columns[name]) for name in CATEGORIES}
-    return pd.DataFrame(columns | categories), ids
+def _group_rows(table: pd.DataFrame) -> dict[tuple[str, str], IntArray]:
+    by_region = table.groupby(["region", "subject"], sort=False, observed=True)
+    parts: dict[tuple[str, str], list[IntArray]] = {}
+    for (region, subject), rows in cast(dict[tuple[str, str], IntArray], by_region.indices).items():
+        for group in _with_totals(region, subject):
+            parts.setdefault(group, []).append(rows)
+    return {group: np.sort(np.concatenate(rows)) for group, rows in parts.items()}
 
 
-def _as_texts(values: AnyArray) -> AnyArray:
-    """Turn a matrix of characters into an array of bytes; other arrays stay as they are."""
-    return np.ascontiguousarray(values).view(f"S{values.shape[1]}")[:, 0] if values.ndim == 2 else values
+def _with_totals(region: str, subject: str) -> list[tuple[str, str]]:
+    """Return a region of a subject, and the totals to which it adds."""
+    return [(region, subject), (region, ALL_SUBJECTS), (ALL_REGIONS, subject), (ALL_REGIONS, ALL_SUBJECTS)]
 
 
-def _as_categories(texts: AnyArray) -> pd.Series[str]:
-    """Number different texts. Equal ones lie next to each other, so only the first of each row of equals is decoded."""
-    starts = np.flatnonzero(np.concatenate([[True], texts[1:] != texts[:-1]]))
-    firsts = pd.Series(texts[starts].astype(str).astype(object), dtype="category")
-    return firsts.repeat(np.diff([*starts, len(texts)]).tolist()).reset_index(drop=True)
+def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
+    """Summarise each region of each subject, and the totals over regions and subjects.
+
+    Returns
+    -------
+    table with the index `region` and `subject`, in the order of the release, `ALL_SUBJECTS` and `ALL_REGIONS` last
+        `n_neuroids`, `n_left`, `n_right`; `n_invalid`, the neuroids with a NaN before NaN values were filled;
+        `n_filled_train` and `n_filled_test` of `n_values_train` and `n_values_test`, and `percent_filled` of both;
+        `n_dropped`, the neuroids that are missing from the numbering; `n_without_ceiling`, those whose noise ceiling is
+        NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent), `repetition_r` and the correlation of
+        each pair of repetitions (`r_0_1` ...); `split_half`, the median over neuroids averaged over splits, like the
+        score of `internal_consistency` (unitless). NaN where a group has no valid value.
+    """
+    counts = pd.DataFrame(
+        {"region": group[0], "subject": group[1], **counted}
+        for region in region_names(manifest)
+        for subject, counted in _count(neuroids, manifest, region).items()
+        for group in _with_totals(region, subject)
+    )
+    groups = counts.groupby(["region", "subject"], sort=False).sum()
+    medians = pd.DataFrame([_medians(neuroids, neuroids.groups.get(group, NO_ROWS)) for group in groups.index])
+    groups = groups.join(medians.set_index(groups.index))
+    n_filled, n_values = (sum(groups[f"n_{what}_{split}"] for split in SPLITS) for what in ("filled", "values"))
+    groups["percent_filled"] = 100 * n_filled / n_values
+    order = [
+        (region, subject)
+        for region in [*region_names(manifest), ALL_REGIONS]
+        for subject in [*subject_names(manifest), ALL_SUBJECTS]
+    ]
+    return groups.loc[order]
 
 
-def compare_ceilings(noise_ceilings: DoubleArray, split_half: DoubleArray) -> CeilingComparison:
-    """Compare the noise ceilings of neuroids with their split-half ceilings. Neuroids that lack one are left out."""
-    is_valid = np.isfinite(noise_ceilings) & np.isfinite(split_half)
-    noise_ceilings, split_half = noise_ceilings[is_valid], split_half[is_valid]
-    ranks = [pd.Series(values).rank() for values in (noise_ceilings, split_half)]
+def _count(neuroids: Neuroids, manifest: Manifest, region: str) -> dict[str, dict[str, int]]:
+    """Count the neuroids of a region, and what of them was filled, dropped or missing, by subject."""
+    rows = {subject: neuroids.rows(region, subject) for subject in subject_names(manifest)}
+    # Numbers ascend, and those of dropped neuroids are missing.
+    last_ids = [neuroids.ids[numbered[-1]].decode("ascii") for numbered in rows.values() if len(numbered)]
+    n_numbered = max((1 + int(neuroid_id.rpartition("_v")[2]) for neuroid_id in last_ids), default=0)
+    counts = {}
+    for subject, selected in rows.items():
+        n_left = int((neuroids.values("hemisphere", selected) == "lh").sum())
+        filled = manifest.nan_counts[subject][region]
+        counts[subject] = {
+            "n_neuroids": len(selected),
+            "n_left": n_left,
+            "n_right": len(selected) - n_left,
+            "n_invalid": filled.neuroids,
+            "n_filled_train": filled.train,
+            "n_filled_test": filled.test,
+            "n_values_train": manifest.shapes["train"][0] * len(selected),
+            "n_values_test": manifest.shapes["test"][0] * len(selected),
+            "n_dropped": n_numbered - len(selected),
+            "n_without_ceiling": int(np.isnan(neuroids.values("nc_testset", selected)).sum()),
+        }
+    return counts
+
+
+def _medians(neuroids: Neuroids, rows: IntArray) -> dict[str, float]:
+    of_splits = valid_median(neuroids.split_half_ceilings[:, rows], axis=1)
+    of_pairs = valid_median(neuroids.repetition_correlations[:, rows], axis=1)
+    return {
+        **{name: float(valid_median(neuroids.values(name, rows))) for name in ("nc_testset", "nc_repetitions")},
+        "repetition_r": float(valid_median(neuroids.values("repetition_r", rows))),
+        "split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan,
+        **{f"r_{first}_{second}": r for (first, second), r in zip(REPETITION_PAIRS, of_pairs.tolist(), strict=True)},
+    }
+
+
+def describe_shared_vertices(neuroids: Neuroids, manifest: Manifest) -> dict[tuple[str, str], str]:
+    """Say how many vertices each region of a subject shares with which other regions, such as ``12 in IT``.
+
+    Returns
+    -------
+    texts by region and subject, also of `ALL_SUBJECTS`; regions that share no vertex are left out
+    """
+    vertex = ["subject", "hemisphere", "vertex_index"]
+    shared = neuroids.table.loc[neuroids.table.duplicated(vertex, keep=False), ["region", *vertex]]
+    shared = shared.astype({"region": object, "subject": object})
+    pairs = shared.merge(shared, on=vertex).query("region_x != region_y")
+    pairs = pd.concat([pairs, pairs.assign(subject=ALL_SUBJECTS)])
+    sizes = Counter(zip(pairs["region_x"], pairs["subject"], pairs["region_y"], strict=True))
+    order = region_names(manifest)
+    texts: dict[tuple[str, str], list[str]] = {}
+    for (region, subject, other), n_vertices in sorted(sizes.items(), key=lambda item: order.index(item[0][2])):
+        texts.setdefault((region, subject), []).append(f"{n_vertices:,} in {other}")
+    return {group: ", ".join(parts) for group, parts in texts.items()}
+
+
+def rank_correlation(first: DoubleArray, second: DoubleArray) -> float:
+    """Return Spearman's rank correlation, or NaN if one of both has fewer than two different values."""
+    ranks = [pd.Series(values).rank() for values in (first, second)]
     is_constant = any(len(values) < 2 or values.min() == values.max() for values in ranks)
-    return CeilingComparison(noise_ceilings, split_half, np.nan if is_constant else float(ranks[0].corr(ranks[1])))
+    return np.nan if is_constant else float(ranks[0].corr(ranks[1]))
 
 
-def expected_curve(highest: float) -> tuple[DoubleArray, DoubleArray]:
-    """Return noise ceilings from 0 to `highest` percent, and the split-half ceilings to expect of such neuroids."""
-    noise_ceilings = np.linspace(0, min(highest, 99.9), 200)
-    return noise_ceilings, import_plugin("analysis.ceiling").expected_consistency(noise_ceilings)
-
-
-def median(values: AnyArray) -> float:
-    """Return the median of the values that are not NaN, or NaN if there are none."""
-    return float(_median_over(values, axis=0))
-
-
-def _median_over(values: AnyArray, axis: int) -> DoubleArray:
+def valid_median(values: AnyArray, axis: int = 0) -> DoubleArray:
     """Return the medians over an axis of the values that are not NaN; NaN where there are none."""
     if values.shape[axis] == 0:
         return np.full(np.delete(values.shape, axis), np.nan)
@@ -229,3 +304,16 @@ def _median_over(values: AnyArray, axis: int) -> DoubleArray:
             warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns where all values are NaN
             medians[is_nan] = np.nanmedian(np.moveaxis(values, axis, 0)[:, is_nan], axis=0)
     return medians
+
+
+def highest_on_scale(values: AnyArray, *, quantile: float = 1.0) -> float:
+    """Return the end of a scale that starts at 0: a round number above a quantile of the values that are finite.
+
+    It is 1, 2, 5 or another whole number below 10, times a power of ten; 1 if no value is above 0.
+    """
+    valid = values[np.isfinite(values)]
+    highest = float(np.quantile(valid, quantile)) if len(valid) else 0.0
+    if highest <= 0:
+        return 1.0
+    step = 10.0 ** np.floor(np.log10(highest))
+    return float(round(np.ceil(highest / step - 1e-9) * step, 10))

@@ -1,35 +1,32 @@
-"""The tables of the report, as texts, and how its numbers are written."""
+"""The tables of the report as texts, and how its numbers are written. The template shows each of them in the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from ..files import sha1_of
-from ..release import SPLITS, FileRecord, Manifest, ReleaseFolder
-from .statistics import ALL, REPETITION_PAIRS
-from .summaries import (
-    InputSummary,
-    InvalidSummary,
-    RegionSummary,
-    RepetitionSummary,
-    SplitSummary,
-    total_invalid,
-)
+from ..progress import format_bytes
+from ..release import SPLITS, Manifest, ReleaseFolder
+from .statistics import ALL_REGIONS, ALL_SUBJECTS, REPETITION_PAIRS, open_assembly, region_names
 
 MISSING = "–"
+VARYING_PART_OF_PATH = re.compile(r"(?<=/)[lr](?=h\.)|(?<=betas_session)\d+|(?<=nsd_)\d{5}")
 BETAS_MEANINGS = {
     "betas_fithrf_GLMdenoise_RR": "fitted hemodynamic response, GLMdenoise and ridge regression (NSD's b3). They share "
     "information between the repetitions of an image, so ceilings from repetitions may be too high.",
     "betas_fithrf": "fitted hemodynamic response (NSD's b2).",
     "betas_assumehrf": "assumed hemodynamic response (NSD's b1).",
 }
-OPTION_MEANINGS = {
+OPTION_MEANINGS: dict[str | tuple[str, str], str] = {
     ("pool", "shared"): "The images that every subject saw three times, split into train and test.",
     ("pool", "own"): "Train: the images that only this subject saw. Test: the shared images that it saw three times.",
+    "train_fraction": "The share of the shared images that are train images.",
+    "split_seed": "The seed of the random split into train and test.",
     ("standardize_on", "all"): "Each vertex is standardised over the averages of all complete images.",
     ("standardize_on", "train"): "Each vertex is standardised over the averages of the train images alone.",
     ("nan_policy", "zero"): "Values that are not a number are replaced by 0.",
@@ -41,222 +38,162 @@ OPTION_MEANINGS = {
     **{("betas", version): f"Single-trial responses with {meaning}" for version, meaning in BETAS_MEANINGS.items()},
 }
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page.
-
-    Attributes
-    ----------
-    rows, totals : the cells as texts; totals are the last rows, below a line
-    n_heads : number of cells at the start of each row that name the row
-    """
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    totals: Sequence[Sequence[str]] = ()
-    n_heads: int = 1
+Columns: TypeAlias = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
-def region_table(summaries: Sequence[RegionSummary]) -> Table:
-    """Show the neuroids of each region and subject."""
-    columns = (
-        "Region",
-        "Subject",
-        "Neuroids",
-        "Left",
-        "Right",
-        "Also in another region",
-        "Invalid vertices",
-        "Median noise ceiling (%)",
-        "From test repetitions (%)",
-        "Median r of repetitions",
-        "Split-half ceiling (r)",
-    )
-    rows = [_region_row(summary) for summary in summaries if summary.subject != ALL]
-    totals = [_region_row(summary) for summary in summaries if summary.subject == ALL]
-    return Table("Neuroids of each region and subject", columns, rows, totals, n_heads=2)
-
-
-def _region_row(summary: RegionSummary) -> list[str]:
-    return [
-        summary.region,
-        summary.subject,
-        format_count(summary.n_neuroids),
-        format_count(summary.n_left),
-        format_count(summary.n_right),
-        ", ".join(f"{format_count(n)} in {region}" for region, n in summary.n_shared.items()) or "0",
-        format_count(summary.n_invalid),
-        format_number(summary.medians["nc_testset"], 1),
-        format_number(summary.medians["nc_repetitions"], 1),
-        format_number(summary.medians["repetition_r"], 3),
-        format_number(summary.split_half, 3),
-    ]
-
-
-def split_table(summaries: Sequence[SplitSummary]) -> Table:
-    """Show the images and presentations of each split."""
-    columns = ("Split", "Images", "Presentations per image", "Presentations", "Repetitions", "nsd_id", "Assembly file")
-    rows = [
-        [
-            summary.split,
-            format_count(summary.n_images),
-            " to ".join(str(n) for n in sorted(set(summary.n_per_image))),
-            format_count(summary.n_presentations),
-            "averaged" if summary.split == "train" else "separate",
-            " to ".join(str(nsd_id) for nsd_id in summary.nsd_ids),
-            format_bytes(summary.n_bytes),
-        ]
-        for summary in summaries
-    ]
-    return Table("The two splits", columns, rows)
-
-
-def repetition_table(summaries: Sequence[RepetitionSummary], *, n_trials_per_session: int) -> Table:
-    """Show the sessions of each subject, and the agreement of its repetitions."""
-    pairs = [f"r of repetitions {first} and {second}" for first, second in REPETITION_PAIRS]
-    rows = {
-        summary.subject: [
-            summary.subject,
-            format_count(summary.n_sessions),
-            format_count(n_trials_per_session),
-            *(format_number(correlation, 3) for correlation in summary.correlations),
-        ]
-        for summary in summaries
-    }
-    totals = [rows.pop(ALL)]
-    columns = ("Subject", "Sessions", "Trials per session", *pairs)
-    return Table("Sessions and repetitions", columns, list(rows.values()), totals)
-
-
-def shared_noise_table(agreement: pd.DataFrame, correlations: pd.DataFrame) -> Table:
-    """Show for each subject whether its repetitions seem to share noise.
+def region_table(groups: pd.DataFrame, shared_vertices: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """Show the neuroids of each region and subject.
 
     Parameters
     ----------
-    agreement, correlations : tables with a row per subject
-        As `compare_agreement`, and as `repetition_correlations` of the plugin.
+    groups : as `summarise_groups`
+    shared_vertices : as `describe_shared_vertices`
     """
-    columns = (
-        "Subject",
-        "Mean r of repetitions",
-        "Expected from NSD's noise ceiling",
-        "Interval of the difference",
-        "Largest difference of pairs",
-        "Its interval",
-        "Signs of shared noise",
-    )
+    groups = groups.drop(ALL_REGIONS, level="region").reset_index()
+    keys = zip(groups["region"], groups["subject"], strict=True)
+    groups["shared"] = [shared_vertices.get(key, "0") for key in keys]
+    columns: Columns = {
+        "Region": ("region", str),
+        "Subject": ("subject", str),
+        "Neuroids": ("n_neuroids", format_count),
+        "Left": ("n_left", format_count),
+        "Right": ("n_right", format_count),
+        "Also in another region": ("shared", str),
+        "Invalid vertices": ("n_invalid", format_count),
+        "Median noise ceiling (%)": ("nc_testset", with_digits(1)),
+        "From test repetitions (%)": ("nc_repetitions", with_digits(1)),
+        "Median r of repetitions": ("repetition_r", with_digits(3)),
+        "Split-half ceiling (r)": ("split_half", with_digits(3)),
+    }
+    return _write(groups, columns)
+
+
+def repetition_table(groups: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """Show the sessions of each subject, and how well its repetitions agree."""
+    subjects = groups.loc[ALL_REGIONS].reset_index()
+    n_sessions = {**manifest.sessions, ALL_SUBJECTS: sum(manifest.sessions.values())}
+    subjects["n_sessions"] = subjects["subject"].map(n_sessions)
+    subjects["n_trials"] = manifest.n_trials_per_session
+    columns: Columns = {
+        "Subject": ("subject", str),
+        "Sessions": ("n_sessions", format_count),
+        "Trials per session": ("n_trials", format_count),
+        **{f"r of repetitions {i} and {j}": (f"r_{i}_{j}", with_digits(3)) for i, j in REPETITION_PAIRS},
+    }
+    return _write(subjects, columns)
+
+
+def shared_noise_table(shared_noise: pd.DataFrame) -> pd.DataFrame:
+    """Show for each subject whether its repetitions seem to share noise, from `measure_shared_noise`."""
     rows = []
-    for agreed, pairs in zip(agreement.to_dict("records"), correlations.to_dict("records"), strict=True):
-        signs = {"r above the expected one": agreed["is_above"], "pairs differ": pairs["is_unequal"]}
+    for found in shared_noise.to_dict("records"):
+        signs = {"r above the expected one": found["is_above"], "pairs differ": found["is_unequal"]}
         rows.append(
-            [
-                agreed["subject"],
-                format_number(agreed["observed"], 3),
-                format_number(agreed["expected"], 3),
-                format_range(agreed["lower"], agreed["upper"], 3),
-                format_number(pairs["largest_difference"], 3),
-                format_range(pairs["lower"], pairs["upper"], 3),
-                " and ".join(sign for sign, is_there in signs.items() if is_there) or "none",
-            ]
+            {
+                "Subject": found["subject"],
+                "Mean r of repetitions": format_number(found["observed"], 3),
+                "Expected from NSD's noise ceiling": format_number(found["expected"], 3),
+                "Interval of the difference": format_range(found["lower"], found["upper"], 3),
+                "Largest difference of pairs": format_number(found["largest_difference"], 3),
+                "Its interval": format_range(found["pairs_lower"], found["pairs_upper"], 3),
+                "Signs of shared noise": " and ".join(sign for sign, is_there in signs.items() if is_there) or "none",
+            }
         )
-    return Table("Is the noise of repetitions independent?", columns, rows)
+    return pd.DataFrame(rows)
 
 
-def invalid_table(summaries: Sequence[InvalidSummary]) -> Table:
+def split_table(folder: ReleaseFolder, manifest: Manifest, stimuli: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Show the images and presentations of each split."""
+    rows = []
+    for split, stimulus_table in stimuli.items():
+        with open_assembly(folder, manifest, split) as assembly:
+            n_per_image = np.unique(assembly["nsd_id"].values, return_counts=True)[1]
+        nsd_ids = stimulus_table["nsd_id"]
+        rows.append(
+            {
+                "Split": split,
+                "Images": format_count(len(stimulus_table)),
+                "Presentations per image": " to ".join(map(str, sorted({n_per_image.min(), n_per_image.max()}))),
+                "Presentations": format_count(n_per_image.sum()),
+                "Repetitions": "averaged" if split == "train" else "separate",
+                "nsd_id": f"{nsd_ids.min()} to {nsd_ids.max()}",
+                "Assembly file": format_bytes(folder.assembly_path(manifest.name, split).stat().st_size),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def invalid_table(groups: pd.DataFrame) -> pd.DataFrame:
     """Show what was filled, dropped or missing. Regions of subjects without any of these are left out."""
-    columns = (
-        "Region",
-        "Subject",
-        "Neuroids with invalid values",
-        "Train values filled",
-        "Test values filled",
-        "Neuroids dropped",
-        "Without noise ceiling",
-    )
-    rows = [_invalid_row(summary) for summary in summaries if not summary.is_clean]
-    return Table("Filled, dropped and missing", columns, rows, [_invalid_row(total_invalid(summaries))], n_heads=2)
+    *parts, total = groups.index
+    kept = [(region, subject) for region, subject in parts if region != ALL_REGIONS and subject != ALL_SUBJECTS]
+    shown = groups.loc[kept]
+    shown = shown[shown[["n_invalid", "n_filled_train", "n_filled_test", "n_dropped", "n_without_ceiling"]].any(axis=1)]
+    shown = pd.concat([shown, groups.loc[[total]].rename({ALL_REGIONS: "all"})]).reset_index()
+    for split in SPLITS:
+        filled = zip(shown[f"n_filled_{split}"], shown[f"n_values_{split}"], strict=True)
+        shown[split] = [f"{n:,} ({format_number(100 * n / n_values, 2)} %)" if n else "0" for n, n_values in filled]
+    columns: Columns = {
+        "Region": ("region", str),
+        "Subject": ("subject", str),
+        "Neuroids with invalid values": ("n_invalid", format_count),
+        "Train values filled": ("train", str),
+        "Test values filled": ("test", str),
+        "Neuroids dropped": ("n_dropped", format_count),
+        "Without noise ceiling": ("n_without_ceiling", format_count),
+    }
+    return _write(shown, columns)
 
 
-def _invalid_row(summary: InvalidSummary) -> list[str]:
-    return [
-        summary.region,
-        summary.subject,
-        format_count(summary.n_neuroids),
-        *(format_share(summary.n_filled[split], summary.n_values[split]) for split in SPLITS),
-        format_count(summary.n_dropped),
-        format_count(summary.n_without_ceiling),
-    ]
-
-
-def option_table(manifest: Manifest) -> Table:
+def option_table(manifest: Manifest) -> pd.DataFrame:
     """Show what was chosen when the release was built: the recipe, and the options beside it."""
-    meanings = {
-        "train_fraction": "The share of the shared images that are train images.",
-        "split_seed": "The seed of the random split into train and test.",
-    }
-    rows = [
-        (name, value, OPTION_MEANINGS.get((name, value), meanings.get(name, "")))
-        for name, value in list_options(manifest)
-    ]
-    return Table("Recipe and options", ("Option", "Value", "Meaning"), rows)
-
-
-def list_options(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return the names and values of what was chosen when the release was built."""
     recipe = manifest.recipe
-    split = [("train_fraction", str(recipe.train_fraction)), ("split_seed", str(recipe.split_seed))]
-    return [
-        ("betas", recipe.betas),
-        ("pool", recipe.pool),
-        *(split if recipe.pool == "shared" else []),
-        ("standardize_on", recipe.standardize_on),
-        ("nan_policy", recipe.nan_policy),
-        ("image_format", manifest.image_format),
-        ("from_region_assemblies", str(manifest.from_region_assemblies)),
-    ]
+    names = ["betas", "pool", "train_fraction", "split_seed", "standardize_on", "nan_policy"]
+    options = {name: str(getattr(recipe, name)) for name in names}
+    if recipe.pool == "own":
+        del options["train_fraction"], options["split_seed"]
+    options |= {name: str(getattr(manifest, name)) for name in ("image_format", "from_region_assemblies")}
+    meanings = [OPTION_MEANINGS.get((name, value)) or OPTION_MEANINGS.get(name, "") for name, value in options.items()]
+    return pd.DataFrame({"Option": list(options), "Value": list(options.values()), "Meaning": meanings})
 
 
-def source_table(manifest: Manifest) -> Table:
+def source_table(manifest: Manifest) -> pd.DataFrame:
     """Show from which labels of which atlas each region comes."""
-    rows = [
-        [
-            region.name,
-            region.atlas,
-            ", ".join(map(str, region.labels)) or "every vertex",
-            format_count(region.n_vertices),
-        ]
-        for region in manifest.regions
-    ]
-    return Table("Regions and their labels", ("Region", "Atlas", "Labels", "Vertices of a subject"), rows)
+    labels = [", ".join(map(str, region.labels)) or "every vertex" for region in manifest.regions]
+    return pd.DataFrame(
+        {
+            "Region": region_names(manifest),
+            "Atlas": [region.atlas for region in manifest.regions],
+            "Labels": labels,
+            "Vertices of a subject": [format_count(region.n_vertices) for region in manifest.regions],
+        }
+    )
 
 
-def version_table(manifest: Manifest) -> Table:
-    """Show the versions of the packages that built the release."""
-    return Table("Versions", ("Package", "Version"), list(manifest.versions.items()))
+def input_table(manifest: Manifest) -> pd.DataFrame:
+    """Show which raw files were read, those that differ only in hemisphere, session or image in one row."""
+    inputs = pd.Series(manifest.inputs, dtype="int64")
+    sizes = inputs.groupby([VARYING_PART_OF_PATH.sub("*", path) for path in inputs.index]).agg(["count", "sum"])
+    sizes.loc["all"] = [len(inputs), inputs.sum()]
+    columns: Columns = {"Files": ("index", str), "Count": ("count", format_count), "Size": ("sum", format_bytes)}
+    return _write(sizes.rename_axis("index").reset_index(), columns)
 
 
-def input_table(summaries: Sequence[InputSummary]) -> Table:
-    """Show which raw files were read."""
-    rows = [[summary.pattern, format_count(summary.n_files), format_bytes(summary.n_bytes)] for summary in summaries]
-    n_files, n_bytes = sum(summary.n_files for summary in summaries), sum(summary.n_bytes for summary in summaries)
-    total = [ALL, format_count(n_files), format_bytes(n_bytes)]
-    return Table("Raw files that were read, by their paths in NSD's bucket", ("Files", "Count", "Size"), rows, [total])
-
-
-def file_table(folder: ReleaseFolder, manifest: Manifest) -> Table:
+def file_table(folder: ReleaseFolder, manifest: Manifest) -> pd.DataFrame:
     """Show size and SHA-1 of each file of the release, the images excepted."""
-    path = folder.manifest_path
-    folders_of_images = {folder.stimuli_path(split) for split in SPLITS}
-    records = {
-        name: record
+    rows = [
+        (name, format_bytes(record.size), record.sha1)
         for name, record in manifest.files.items()
-        if folders_of_images.isdisjoint((folder.path / name).parents)
-    }
-    records[folder.file_name(path)] = FileRecord(path.stat().st_size, sha1_of(path))
-    rows = [[name, format_bytes(record.size), record.sha1] for name, record in records.items()]
-    return Table("Files and their SHA-1", ("File", "Size", "SHA-1"), rows)
+        if not name.startswith(tuple(f"stimuli_{split}/" for split in SPLITS))
+    ]
+    path = folder.manifest_path
+    rows.append((path.name, format_bytes(path.stat().st_size), sha1_of(path)))
+    return pd.DataFrame(rows, columns=["File", "Size", "SHA-1"])
+
+
+def _write(table: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Return the columns as texts, under their titles."""
+    return pd.DataFrame({title: [write(value) for value in table[name]] for title, (name, write) in columns.items()})
 
 
 def format_count(count: int) -> str:
@@ -264,17 +201,18 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
-def format_number(value: float, n_digits: int) -> str:
+def format_number(value: float | None, n_digits: int) -> str:
     """Write a number with a fixed number of digits after the point, or a dash if the number is not finite."""
-    if not np.isfinite(value):
+    if value is None or not np.isfinite(value):
         return MISSING
-    return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")  # adding 0.0 removes the sign of zero
+    return f"{round(float(value), n_digits) + 0.0:.{n_digits}f}".replace(
+        "-", "−"
+    )  # adding 0.0 removes the sign of zero
 
 
-def format_estimate(value: float, lower: float, upper: float) -> str:
-    """Write an estimate with its interval, or a dash if it is unknown."""
-    interval = format_range(lower, upper, 0)
-    return MISSING if interval == MISSING else f"{format_number(value, 1)} ({interval})"
+def with_digits(n_digits: int) -> Callable[[float], str]:
+    """Return `format_number` for a number of digits."""
+    return lambda value: format_number(value, n_digits)
 
 
 def format_range(lower: float, upper: float, n_digits: int) -> str:
@@ -284,17 +222,10 @@ def format_range(lower: float, upper: float, n_digits: int) -> str:
     return f"{format_number(lower, n_digits)} to {format_number(upper, n_digits)}"
 
 
-def format_share(count: int, total: int) -> str:
-    """Write a count with its percentage of the total, or only 0 if there are none."""
-    return f"{format_count(count)} ({format_number(100 * count / total, 2)} %)" if count else "0"
-
-
-def format_bytes(size: int) -> str:
-    """Write a size in the largest decimal unit, up to GB, in which it is 1 or more."""
-    for unit, n_bytes in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= n_bytes:
-            return f"{size / n_bytes:,.1f} {unit}"
-    return f"{size} bytes"
+def format_estimate(value: float, lower: float, upper: float) -> str:
+    """Write an estimate with its interval, or a dash if it is unknown."""
+    interval = format_range(lower, upper, 0)
+    return MISSING if interval == MISSING else f"{format_number(value, 1)} ({interval})"
 
 
 def join_words(words: Sequence[str]) -> str:

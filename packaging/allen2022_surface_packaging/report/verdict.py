@@ -1,0 +1,85 @@
+"""The verdict of `verify`, from the file that it writes beside the release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import one_line
+from ..files import read_file, sha1_of
+from ..release import ReleaseFolder
+
+HASHES = ("manifest_sha1", "files_sha1")  # of the release that was verified
+
+
+class Check(NamedTuple):
+    """One check of `verify`: its name, its result in a sentence, and its problems."""
+
+    name: str
+    result: str
+    problems: list[str]
+
+
+class Verdict(NamedTuple):
+    """The result of all checks: ``sound``, ``wrong`` or ``unknown``, and the same in a few words."""
+
+    state: str
+    title: str
+    checks: list[Check]
+
+
+def read_verdict(folder: ReleaseFolder) -> Verdict:
+    """Read what `verify` wrote. A file of unknown structure, or about other files, gives no verdict."""
+    path = folder.verification_path
+    if not path.is_file():
+        return Verdict("unknown", "Not verified yet", [])
+    try:
+        content = json.loads(read_file(path))
+        if content.get(HASHES[0]) not in (None, sha1_of(folder.manifest_path)):
+            return Verdict("unknown", "Not verified since it was built again", [])
+        checks = list(_read_checks(content))
+    except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
+        return Verdict("unknown", "No verdict", [Check(path.name, f"It cannot be read: {one_line(error)}.", [])])
+    n_problems = sum(len(check.problems) for check in checks)
+    if n_problems:
+        return Verdict("wrong", f"{n_problems:,} {'problem' if n_problems == 1 else 'problems'} found", checks)
+    return Verdict("sound", "Verified against the raw files" if "nsd_root" in content else "Verified", checks)
+
+
+def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
+    for name, findings in content.items():
+        if name in HASHES:
+            continue
+        if name == "against":  # a release can be compared with several others
+            for other, compared in findings.items():
+                yield _read_comparison(Path(other).name, compared)
+            continue
+        problems = [str(problem) for problem in findings.get("problems", [])]
+        if name == "nsd_root":
+            yield Check("Raw files", _describe_recomputation(findings), problems)
+        else:
+            result = "The release is not sound." if problems else "No file is missing or damaged."
+            yield Check("Files" if name == "release" else name, result, problems)
+
+
+def _read_comparison(other: str, findings: dict[str, Any]) -> Check:
+    problems = [
+        f"{row['split']}, {row['what']}: {row['beyond tolerance']} of {row['of']} differ, {row['where']}"
+        for row in findings["differences"]
+        if findings["verdict"] == "different" and row["beyond tolerance"]
+    ]
+    return Check("Comparison", f"{findings['verdict']}, compared with {other}.", problems)
+
+
+def _describe_recomputation(findings: dict[str, Any]) -> str:
+    rows = findings["differences"]
+    if not rows:
+        return "No value was recomputed, because the raw files contradict the release."
+    n_values, largest = sum(row["values"] for row in rows), max(float(row["largest difference"]) for row in rows)
+    extent = "every value" if findings["every_vertex"] else "a random sample"
+    return (
+        f"{n_values:,} values were recomputed ({extent}). The largest difference is {largest:.1e}. "
+        f"Up to {findings['tolerance']:.0e} is allowed."
+    )

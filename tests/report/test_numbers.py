@@ -1,0 +1,201 @@
+"""Every number of the report is computed again here from the release."""
+
+import base64
+import json
+import re
+import shutil
+
+import netCDF4
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.report.page import write_report
+from report.reading import REGION_NAMES, SPLITS, Page, agrees, measure, number, split_half_ceiling
+
+
+@pytest.fixture(scope="session")
+def manifest(reported) -> dict:
+    return json.loads((reported / "release.json").read_text())
+
+
+def select(truth: pd.DataFrame, region: str, subject: str) -> pd.DataFrame:
+    is_subject = (truth.subject == subject) | (subject == "all")
+    return truth[is_subject & ((truth.region == region) | (region == "all"))]
+
+
+def counts_of(manifest: dict, region: str, subject: str, name: str) -> int:
+    counts = {who: regions for who, regions in manifest["nan_counts"].items() if subject in (who, "all")}
+    return sum(c[name] for regions in counts.values() for where, c in regions.items() if region in (where, "all"))
+
+
+def test_region_table_equals_the_release(page, truth, manifest):
+    subjects = sorted(manifest["nan_counts"])
+    rows = page.rows("region-table")
+    assert [row[:2] for row in rows] == [
+        *([region, subject] for region in REGION_NAMES for subject in subjects),
+        *([region, "all"] for region in REGION_NAMES),
+    ]
+    for region, subject, n, n_left, n_right, shared, n_invalid, ceiling, of_repetitions, r, split_half in rows:
+        neuroids = select(truth, region, subject)
+        is_left = neuroids.hemisphere == "lh"
+        assert [number(n), number(n_left), number(n_right)] == [len(neuroids), is_left.sum(), (~is_left).sum()]
+        others = select(truth[truth.region != region], "all", subject)
+        overlap = neuroids.merge(others, on=["subject", "hemisphere", "vertex_index"]).region_y.value_counts()
+        assert shared == (", ".join(f"{overlap[name]:,} in {name}" for name in REGION_NAMES if name in overlap) or "0")
+        assert ("in IT" in shared) == (region == "V4")
+        assert number(n_invalid) == counts_of(manifest, region, subject, "neuroids")
+        assert agrees(ceiling, neuroids.nc_testset.median(), 1)
+        assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
+        assert agrees(r, neuroids.repetition_r.median(), 3)
+        assert agrees(split_half, split_half_ceiling(neuroids), 3)
+
+
+@pytest.mark.parametrize("region", ["All regions", *REGION_NAMES])
+def test_panel_of_a_region_equals_the_release(page, truth, manifest, region):
+    rows = page.rows("distributions-0") if region == "All regions" else page.panel(region)
+    name = "all" if region == "All regions" else region
+    assert [row[0] for row in rows] == [*sorted(manifest["nan_counts"]), "all"]
+    for subject, _, ceiling, of_repetitions, *interval, split_half, n in rows:
+        neuroids = select(truth, name, subject)
+        assert number(n) == len(neuroids)
+        assert agrees(ceiling, neuroids.nc_testset.median(), 1)
+        assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
+        assert agrees(split_half, split_half_ceiling(neuroids), 3)
+        if name != "all" and subject != "all":
+            estimate, lower, upper = map(number, re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", interval[0]).groups())
+            assert 0 <= lower - 0.5 < estimate < upper + 0.5 <= 100.5
+    valid = select(truth, name, "all").dropna(subset=["nc_testset", "split_half"])
+    text = re.search(rf"{region}: (\S+) neuroids, rank correlation (\S+)", page.text)
+    assert number(text[1]) == len(valid)
+    assert agrees(text[2].strip(), valid.nc_testset.rank().corr(valid.split_half.rank()), 2)
+
+
+def test_heat_map_equals_the_release(page, truth, manifest):
+    header, *rows = page.tables["heat"]
+    assert header == ["Region", *sorted(manifest["nan_counts"]), "all"]
+    assert [row[0] for row in rows] == list(REGION_NAMES)
+    n_presentations = sum(manifest["shapes"][split][0] for split in SPLITS)
+    for i, region in enumerate(REGION_NAMES):
+        for j, subject in enumerate(header[1:]):
+            neuroids = select(truth, region, subject)
+            n_filled = sum(counts_of(manifest, region, subject, split) for split in SPLITS)
+            expected = {
+                "Noise ceiling (median)": neuroids.nc_testset.median(),
+                "Noise ceiling from test repetitions (median)": neuroids.nc_repetitions.median(),
+                "Split-half ceiling": split_half_ceiling(neuroids),
+                "Correlation of repetitions (median)": neuroids.repetition_r.median(),
+                "Neuroids": len(neuroids),
+                "Filled values": 100 * n_filled / (len(neuroids) * n_presentations),
+            }
+            assert agrees(rows[i][1 + j], expected["Noise ceiling (median)"], 1)
+            shown = {measure["title"]: measure for measure in page.data["heat-values"]}
+            assert list(shown) == list(expected)
+            for title, found in shown.items():
+                assert agrees(f"{found['values'][i][j]:.{found['digits']}f}", expected[title], found["digits"])
+
+
+def test_split_half_ceiling_equals_that_of_brain_score(page, reported):
+    from brainscore_vision import load_ceiling
+
+    with xr.open_dataarray(reported / "Allen2022_fmri_surface_test.nc") as assembly:
+        is_selected = (assembly["region"] == "V2") & (assembly["subject"] == "subj05")
+        responses = NeuroidAssembly(assembly.isel(neuroid=np.flatnonzero(is_selected), time_bin=0).load())
+    expected = load_ceiling("internal_consistency")(responses)
+
+    (ceiling,) = [row[-1] for row in page.rows("region-table") if row[:2] == ["V2", "subj05"]]
+    assert agrees(ceiling, float(expected), 3)
+
+
+def test_repetition_and_split_tables_equal_the_release(page, truth, manifest, reported):
+    sessions = manifest["sessions"] | {"all": sum(manifest["sessions"].values())}
+    rows = page.rows("repetition-table")
+    assert [row[0] for row in rows] == list(sessions)
+    for subject, n_sessions, n_trials, *correlations in rows:
+        assert (number(n_sessions), number(n_trials)) == (sessions[subject], manifest["n_trials_per_session"])
+        for text, pair in zip(correlations, ("pair_01", "pair_02", "pair_12"), strict=True):
+            assert agrees(text, select(truth, "all", subject)[pair].median(), 3)
+    table = pd.read_csv(reported / "train_test_split.csv")
+    for split, n_images, n_per_image, n_presentations, _, nsd_ids, _ in page.rows("split-table"):
+        images = table[table.split == split]
+        assert [number(n) for n in (n_images, n_per_image)] == [len(images), {"train": 1, "test": 3}[split]]
+        assert number(n_presentations) == manifest["shapes"][split][0]
+        assert nsd_ids == f"{images.nsd_id.min()} to {images.nsd_id.max()}"
+        lines = re.search(rf'<path class="{split}" d="([^"]+)"', page.source)[1].count("M")
+        assert lines == len(set(images.nsd_id * 730 // (table.nsd_id.max() + 1)))
+
+
+def test_invalid_table_equals_the_manifest(page, truth, manifest):
+    without_ceiling = truth[truth.nc_testset.isna()]
+    *rows, total = page.rows("invalid-table")
+    for region, subject, n, *filled, n_dropped, n_without in (*rows, total):
+        assert number(n) == counts_of(manifest, region, subject, "neuroids")
+        assert (n_dropped, number(n_without)) == ("0", len(select(without_ceiling, region, subject)))
+        for text, split in zip(filled, SPLITS, strict=True):
+            count = counts_of(manifest, region, subject, split)
+            percent = 100 * count / (len(select(truth, region, subject)) * manifest["shapes"][split][0])
+            assert text == (f"{count:,} ({percent:.2f} %)" if count else "0")
+    assert total[:2] == ["all", "all"]
+    assert sum(number(row[2]) for row in rows) == number(total[2]) > 0
+
+
+def test_invalid_table_counts_dropped_neuroids(nsd_tree, tmp_path):
+    for policy in ("zero", "drop"):
+        build_release(nsd_tree, tmp_path / policy, make_recipe((1, 2), name=f"of_{policy}", nan_policy=policy))
+    whole, kept = (measure(tmp_path / policy / f"of_{policy}_test.nc") for policy in ("zero", "drop"))
+    n_dropped = whole[~whole.neuroid_id.isin(kept.neuroid_id)].groupby(["region", "subject"]).size()
+
+    page = Page(write_report(tmp_path / "drop"))
+
+    *rows, total = page.rows("invalid-table")
+    assert {(row[0], row[1]): number(row[5]) for row in rows} == n_dropped.to_dict()
+    assert number(total[5]) == len(whole) - len(kept) > 0
+    assert {cell for row in rows for cell in row[2:5]} == {"0"}
+    meaning = "A vertex is left out if any trial that the release needs is not a number."
+    assert ["nan_policy", "drop", meaning] in page.rows("option-table")
+
+
+def test_unknown_ceilings_of_a_region_are_dashes(reported, tmp_path):
+    copy = shutil.copytree(reported, tmp_path / "release")
+    path = copy / "Allen2022_fmri_surface_test.nc"
+    with netCDF4.Dataset(path, "a") as file:
+        regions = file["region"][:]
+        file["nc_testset"][regions == "V2"] = np.nan
+        file["data"][:, regions == "V2"] = 0
+    manifest = json.loads((copy / "release.json").read_text())
+    manifest["files"][path.name]["size"] = path.stat().st_size
+    (copy / "release.json").write_text(json.dumps(manifest))
+
+    page = Page(write_report(copy))
+
+    assert {tuple(row[-4:]) for row in page.rows("region-table") if row[0] == "V2"} == {("–",) * 4}
+    assert {row[4] for row in page.panel("V2")} == {"–", ""}
+    assert "V2: 0 neuroids, rank correlation –" in page.text
+    assert {row[-1] for row in page.rows("invalid-table") if row[0] == "V2"} == {"13"}
+
+
+def test_maps_hold_the_regions_and_values_of_every_vertex(page, truth):
+    maps = page.data["cortex-data"]
+    columns = ("nc_testset", "nc_repetitions", "split_half", "repetition_r")
+    assert (maps["regions"], maps["n"]) == (list(REGION_NAMES), 642)
+    for subject in maps["subjects"]:
+        neuroids = select(truth, "all", subject["name"])
+        neuroids = neuroids.assign(place=neuroids.vertex_index + 642 * (neuroids.hemisphere == "rh"))
+        codes = unpack(maps["layouts"][subject["layout"]])
+        assert len(codes) == 2 * 642
+        places = np.flatnonzero(codes)
+        regions = [[maps["regions"][i] for i in maps["sets"][code - 1]] for code in codes[places]]
+        expected = neuroids.groupby("place").region.agg(lambda names: sorted(names, key=REGION_NAMES.index))
+        assert dict(zip(places, regions, strict=True)) == expected.to_dict()
+        for described, text, column in zip(maps["measures"], subject["values"], columns, strict=True):
+            codes, span = unpack(text), described["highest"] - described["lowest"]
+            values = np.where(codes == 65_535, np.nan, described["lowest"] + codes / 65_534 * span)
+            np.testing.assert_allclose(values, neuroids.groupby("place")[column].first(), atol=span / 65_534)
+
+
+def unpack(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<u2")
