@@ -61,7 +61,6 @@ setup(
         "allen2022_surface_packaging.report": ["templates/*"],
     },
     install_requires=[
-        "argcomplete>=3.3",
         "boto3>=1.36",  # conditional writes
         "brainscore_core>=2.4",
         "dask>=2024.8",
@@ -84,7 +83,7 @@ setup(
         "mutants": MUTANTS,
         "test": BRAINSCORE + REPORT + DOCS + TEST,
     },
-    entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.__main__:main"]},
+    entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.cli:main"]},
     classifiers=[
         "Intended Audience :: Science/Research",
         "License :: OSI Approved :: MIT License",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGING = "allen2022_surface_packaging"
 PLUGIN = "brainscore_allen2022_surface"
 FOLDERS = {PACKAGING: ROOT / "packaging" / PACKAGING, PLUGIN: ROOT / PLUGIN}
-LEAVES = ("apart", "arrays", "errors", "facts", "files", "images", "output", "progress", "s3_errors", "signals")
+LEAVES = ("arrays", "errors", "facts", "files", "images", "progress", "s3_errors")
 # What each stage or module may import beside the leaves and itself.
 ALLOWED = {
     **dict.fromkeys(LEAVES, set()),

@@ -13,7 +13,7 @@ def test_every_row_of_the_page_names_a_test_that_exists():
     rows = [line for line in lines if not line.startswith("| what goes wrong")]
     names = [re.fullmatch(r"\|.*\| `(tests/\S+\.py)::(test_\w+)` \|", row) for row in rows]
 
-    assert len(rows) > 25
+    assert len(rows) > 10
     assert [row for row, name in zip(rows, names, strict=True) if not name] == []
     assert [name.groups() for name in names if name and name[2] not in read_functions(ROOT / name[1])] == []
 

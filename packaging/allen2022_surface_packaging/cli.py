@@ -1,28 +1,71 @@
-# PYTHON_ARGCOMPLETE_OK
-"""The command line: ``allen2022-surface COMMAND``."""
+"""The command line: ``allen2022-surface COMMAND``.
+
+A command is one function. Its docstring is the description in the help text; the decorator holds its arguments and examples.
+It imports what it needs: all imports together take half a second, which nobody waits for to read a help text.
+"""
 
 from __future__ import annotations
 
 import argparse
+import io
+import logging
+import os
+import re
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from . import arguments
+from . import __version__
 from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
-from .facts import N_TRIALS_PER_SESSION, TERMS_URL
+from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, SUBJECTS, TERMS_URL
 from .nsd.size import TreeSize
-from .output import OutputError, escape_unknown_letters, flush, print_error, tell
+from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .progress import shown_log
-from .recipe import PUBLISHED_DATASETS, Recipe, change_recipe, list_recipes, read_recipe, recipe_text
-from .signals import ending_signals
+from .recipe import (
+    LARGEST_SEED,
+    NAN_POLICIES,
+    PUBLISHED_DATASETS,
+    STATISTICS,
+    Recipe,
+    change_recipe,
+    list_recipes,
+    read_recipe,
+    recipe_text,
+)
 
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
-REPORT_PACKAGES = ("jinja2", "nilearn")
+USUAL_ORDER = """\
+the usual order:
+  demo                       everything once, small, without NSD's files
+  check  NSD_ROOT            what is there, what is missing and how to fetch it, how long a build takes
+  build  NSD_ROOT RELEASE    read the betas, write a release
+  verify RELEASE             check the release
+  report RELEASE             write a page about the release
+  upload RELEASE --bucket BUCKET/PREFIX --dry-run
+
+`allen2022-surface COMMAND --help` explains a command, with an example.
+"""
+
+Options: TypeAlias = argparse.Namespace
+Command: TypeAlias = Callable[[Options], None]
+Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
+
+COMMANDS: dict[str, tuple[Command, Sequence[str], tuple[Argument, ...]]] = {}
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP asked the program to end, as Ctrl-C does."""
+
+    def __init__(self, number: int, _: object = None) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -31,55 +74,209 @@ def main(command_line: Sequence[str] | None = None) -> None:
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
-    escape_unknown_letters(sys.stdout)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for letters that its encoding lacks, as Python does on stderr
     try:
-        options = arguments.parse(command_line)
-        with shown_log(options.log_level), ending_signals():
-            COMMANDS[options.command](options)
-        status: str | int | None = 0
-    except SystemExit as error:
-        status = error.code
+        with _ending_signals():
+            status = _run(sys.argv[1:] if command_line is None else command_line)
+    except KeyboardInterrupt as error:
+        number = error.signal if isinstance(error, Ended) else signal.SIGINT
+        status = _fail("Interrupted." if number == signal.SIGINT else f"Stopped by {number.name}.", 128 + number)
+    try:
+        print(end="", flush=True)
+    except OSError as error:  # a disk is full, or the reader has left, as in `check | head`
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python tries again at its end, and complains
+        if not (status or isinstance(error, BrokenPipeError)):
+            _fail(f"The output cannot be written: {describe_os_error(error)}")
+        status = status or 1
+    sys.exit(status)
+
+
+def _run(command_line: Sequence[str]) -> int:
+    """Run one command, and return the exit status."""
+    try:
+        options = parse(command_line)
+        with shown_log(options.log_level):
+            COMMANDS[options.command][0](options)
+    except SystemExit as error:  # of argparse
+        return int(error.code or 0)
     except PackagingError as error:
-        status = _fail(str(error))
+        return _fail(str(error))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith(__package__):
             raise
-        status = _fail(describe_missing(error))
+        return _fail(describe_missing(error))
     except MemoryError as error:
-        status = _fail(
+        return _fail(
             f"The memory of this machine is too small ({one_line(error)}). Close other programs, or ask for less."
         )
-    except OutputError as error:
-        status = _fail_to_write(error.error)
-    except OSError as error:
-        status = _fail(describe_os_error(error))
-    sys.exit(_flush_output(status))
-
-
-def _fail(message: str) -> int:
-    """Print an error as one line, and return the exit status."""
-    print_error(f"allen2022-surface: {printable(' '.join(message.split()))}")
-    return 1
-
-
-def _fail_to_write(error: OSError) -> int:
-    """Say that the output cannot be written, unless its reader has left, as in `check | head`."""
-    if isinstance(error, BrokenPipeError):
+    except BrokenPipeError:
         return 1
-    return _fail(f"The output cannot be written: {describe_os_error(error)}")
+    except OSError as error:
+        return _fail(describe_os_error(error))
+    return 0
 
 
-def _flush_output(status: str | int | None) -> str | int | None:
-    """Write what is left of the output, and return the exit status. Python itself would complain in words of its own."""
-    error = flush(sys.stdout)
-    flush(sys.stderr)
-    return status if error is None else status or _fail_to_write(error)
+def _fail(message: str, status: int = 1) -> int:
+    """Print an error as one line, and return the exit status."""
+    with suppress(OSError):  # the status alone tells of the error if stderr is full
+        print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
+    return status
 
 
-# Each command imports what it needs: all together take half a second, which nobody waits for to read a help text.
+@contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Ended` during the block. One that is ignored already, as by nohup, stays ignored."""
+
+    def end(number: int, _: object) -> None:
+        raise Ended(number)
+
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _simulate(options: argparse.Namespace) -> None:
+def parse(command_line: Sequence[str]) -> Options:
+    """Parse a command line. Exit with status 2 if it is wrong.
+
+    Returns
+    -------
+    namespace
+        Besides the options: ``command``, the name of the command, ``parser``, its parser, and ``log_level``.
+    """
+    parser = argparse.ArgumentParser(
+        prog="allen2022-surface",
+        description="Package the Natural Scenes Dataset on the cortical surface for Brain-Score.",
+        epilog=USUAL_ORDER,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    _add_verbosity(parser, default=logging.INFO)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (function, examples, arguments) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=function.__doc__,
+            description=function.__doc__,
+            epilog="\n".join(
+                ["examples:", *(f"  allen2022-surface {name} {example}".rstrip() for example in examples)]
+            ),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(parser=command)
+        _add_verbosity(command, default=argparse.SUPPRESS)  # it keeps what stands before the name of the command
+        for names, settings in arguments:
+            command.add_argument(*names, **settings)
+    if any(re.search("://.*[@?]", word) for word in command_line):  # before any message can show it
+        parser.error(
+            "an address holds a password, a signature or a token. Leave it out, and set AWS_PROFILE or the like"
+        )
+    return parser.parse_args(command_line)
+
+
+def _add_verbosity(parser: argparse.ArgumentParser, *, default: int | str) -> None:
+    options = parser.add_mutually_exclusive_group()
+    for names, level, help in (
+        (("-v", "--verbose"), logging.DEBUG, "say more, with the time of day"),
+        (("-q", "--quiet"), logging.WARNING, "print results and problems only, no progress"),
+    ):
+        options.add_argument(*names, action="store_const", const=level, dest="log_level", default=default, help=help)
+
+
+def command(*arguments: Argument, examples: Sequence[str]) -> Callable[[Command], Command]:
+    """Make a function the command of its name, without an underscore at the end."""
+
+    def register(function: Command) -> Command:
+        COMMANDS[function.__name__.rstrip("_")] = (function, examples, arguments)
+        return function
+
+    return register
+
+
+def argument(usage: str, help: str, **settings: Any) -> Argument:
+    """Describe an argument for argparse: ``"RELEASE"``, ``"--cache DIR"``, or ``"--all"`` for one without a value."""
+    option, _, metavar = usage.partition(" ")
+    if not option.startswith("-"):
+        return (option.lower(),), {"metavar": option, "help": help} | settings
+    if metavar or "choices" in settings:
+        return (option,), {"metavar": metavar or None, "help": help} | settings
+    return (option,), {"action": "store_true", "help": help}
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    """Return a function that reads a whole number. A larger one is a mistake, for which no machine has the memory."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most:,}, but got {value}")
+        return value
+
+    return number
+
+
+class _Subjects(argparse.Action):
+    """Reads subjects such as ``1 2``, ``1,2``, ``1-8`` or ``subj01``, and sorts them."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Options, values: Any, option_string: str | None = None
+    ) -> None:
+        subjects: list[int] = []
+        for word in re.split(r"[\s,]+", " ".join(values).strip(", ")):
+            ends = re.fullmatch(r"(?:subj)?0?([1-8])(?:-(?:subj)?0?([1-8]))?", word, re.IGNORECASE)
+            if ends is None or int(ends[1]) > int(ends[2] or ends[1]):
+                parser.error(f"argument {option_string}: {word!r} is no subject, expected {SUBJECT_FORMS}")
+            subjects += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        if len(set(subjects)) < len(subjects):
+            parser.error(f"argument {option_string}: a subject is named more than once")
+        setattr(namespace, self.dest, tuple(sorted(subjects)))
+
+
+SUBJECT_FORMS = "numbers from 1 to 8, such as 1 2 5 7, or 1,2, or 1-8, or subj01"
+COUNT, SEED = _number(1, 10_000), _number(0, LARGEST_SEED)
+# The type of NSD_ROOT is not a Path, which would remove a slash from the address of a bucket.
+NSD_ROOT = argument("NSD_ROOT", "an NSD tree: a folder, or s3://bucket[/prefix]", type=os.path.expanduser)
+RELEASE = argument("RELEASE", "the folder of the release", type=_path)
+RECIPES = (
+    argument(
+        "--recipe NAME|FILE",
+        "what the release holds: a recipe that ships (see `recipes`) or a TOML file; may be given several times "
+        f"(default {PUBLISHED_DATASETS[0].name})",
+        type=os.path.expanduser,
+        action="append",
+    ),
+    argument("--subjects N", f"{SUBJECT_FORMS} (default: those of the recipe)", nargs="+", action=_Subjects),
+)
+ARTIFACTS = argument("--artifacts FILE", "the file of the objects (default: the plugin's artifacts.json)", type=_path)
+
+
+@command(
+    argument("NSD_ROOT", "the folder to write", type=_path),
+    argument("--subjects N", f"{SUBJECT_FORMS} (default: all 8)", nargs="+", action=_Subjects, default=SUBJECTS),
+    argument("--sessions N", "of the longest subject (default 4; with --expdesign 40)", type=COUNT),
+    argument("--trials N", "per session (default 300; with --expdesign 750)", type=COUNT),
+    argument("--vertices N", "per hemisphere (default 642)", type=_number(1, 10**6), default=TreeSize.n_vertices),
+    argument("--image-size N", "in pixels (default 64)", type=COUNT, default=TreeSize.image_size),
+    argument("--layout", "default official", choices=list(LAYOUTS), default=TreeSize.layout),
+    argument("--seed N", "default 0", type=SEED, default=TreeSize.seed),
+    argument("--betas", "the versions to write", nargs="+", choices=BETAS_VERSIONS, default=TreeSize.betas),
+    argument("--expdesign FILE", "follow this nsd_expdesign.mat", type=_path),
+    examples=["~/simulated_nsd --subjects 1,2 --sessions 3"],
+)
+def simulate(options: Options) -> None:
+    """Write a synthetic NSD tree."""
     from .nsd.simulation import simulate_tree
 
     follows_nsd = options.expdesign is not None
@@ -94,22 +291,57 @@ def _simulate(options: argparse.Namespace) -> None:
         betas=options.betas,
     )
     simulate_tree(options.nsd_root, size, expdesign_path=options.expdesign)
-    tell(f"A synthetic NSD tree is in {options.nsd_root}")
+    print(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
-def _check(options: argparse.Namespace) -> None:
+@command(NSD_ROOT, *RECIPES, examples=["/data/nsd --subjects 1,2,5,7", "/data/nsd --recipe streams --recipe kastner"])
+def check(options: Options) -> None:
+    """List what is there, what is missing and what is malformed; say how to fetch it, and what a build takes."""
     from .check import check_tree
 
     recipes = [read_recipe(name) for name in options.recipe or [PUBLISHED_DATASETS[0].name]]
     recipes = [replace(recipe, subjects=options.subjects or recipe.subjects) for recipe in recipes]
     for number, paragraph in enumerate(check_tree(options.nsd_root, recipes)):
-        tell("\n" * (number > 0) + paragraph)
+        print("\n" * (number > 0) + paragraph)
 
 
-def _build(options: argparse.Namespace) -> None:
+@command(
+    NSD_ROOT,
+    argument("RELEASE", "the folder of the release; with several recipes a folder of releases", type=_path),
+    *RECIPES,
+    argument("--workers N", "processes on this machine (default 1)", type=COUNT),
+    argument("--scheduler ADDRESS", "a running dask.distributed scheduler, tcp://..."),
+    argument(
+        "--cache DIR",
+        "keep the responses of each session here; 'none' keeps nothing (default: a folder beside RELEASE)",
+        type=os.path.expanduser,
+    ),
+    argument("--image-format", "of extracted images (default png; jpg loses quality)", choices=IMAGE_FORMATS),
+    argument(
+        "--standardize-on",
+        "images over which the second standardisation computes mean and deviation (default: as in the recipe)",
+        choices=STATISTICS,
+    ),
+    argument(
+        "--nan-policy",
+        "fill NaN with zero, or drop vertices with NaN (default: as in the recipe)",
+        choices=NAN_POLICIES,
+    ),
+    argument("--from-region-assemblies", "take the averages from NSD_ROOT/assemblies"),
+    argument("--name NAME", "of the release: letters, digits, underscores; needed if a published recipe is changed"),
+    argument("--overwrite", "replace a release at RELEASE"),
+    examples=[
+        "/data/nsd /data/releases/Allen2022_fmri_surface",
+        "s3://natural-scenes-dataset ~/releases --recipe streams --recipe kastner --workers 4",
+    ],
+)
+def build(options: Options) -> None:
+    """Build a release from an NSD tree."""
     from .assemble.pipeline import build_releases
     from .assemble.summary import describe_build
 
+    if options.workers and options.scheduler:
+        options.parser.error("--workers starts processes, --scheduler uses running ones: give one of them")
     start = time.monotonic()
     recipes = _choose_recipes(options)
     cache_path = None
@@ -122,13 +354,13 @@ def _build(options: argparse.Namespace) -> None:
         from_region_assemblies=options.from_region_assemblies,
         overwrite=options.overwrite,
         cache_path=cache_path,
-        n_workers=options.workers,
+        n_workers=options.workers or 1,
         scheduler=options.scheduler,
     )
-    tell(describe_build(manifests, time.monotonic() - start))
+    print(describe_build(manifests, time.monotonic() - start))
 
 
-def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
+def _choose_recipes(options: Options) -> dict[Path, Recipe]:
     """Return the recipes with the changes that other options ask for, by the folder of the release."""
     names = options.recipe or [PUBLISHED_DATASETS[0].name]
     if options.name and len(names) > 1:
@@ -151,19 +383,37 @@ def _choose_recipes(options: argparse.Namespace) -> dict[Path, Recipe]:
     return by_path
 
 
-def _recipes(options: argparse.Namespace) -> None:
+@command(
+    argument("ACTION", "list them (the default), or show one", choices=("list", "show"), nargs="?", default="list"),
+    argument("RECIPE", "the name or the file of the recipe to show", type=os.path.expanduser, nargs="?"),
+    examples=["show streams > my_recipe.toml"],
+)
+def recipes(options: Options) -> None:
+    """List the recipes that ship, or print one to copy and change."""
+    if (options.action == "show") != (options.recipe is not None):
+        options.parser.error("expected `recipes`, or `recipes show NAME|FILE`")
     if options.action == "show":
-        tell(recipe_text(options.recipe)[1], end="")
-    elif options.action == "check":
-        read_recipe(options.recipe)
-        tell("no problems found")
-    else:
-        names = list_recipes()
-        for name in names:
-            tell(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
+        print(recipe_text(options.recipe)[1], end="")
+        return
+    names = list_recipes()
+    for name in names:
+        print(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
 
 
-def _verify(options: argparse.Namespace) -> None:
+@command(
+    RELEASE,
+    argument("--nsd-root NSD_ROOT", "recompute values from raw files, by independent code", type=os.path.expanduser),
+    argument("--all", "recompute every value (default: a sample of vertices)"),
+    argument("--seed N", "of the sample (default 0)", type=SEED),
+    argument(
+        "--against RELEASE2|IDENTIFIER",
+        "compare with another release, or with an object of artifacts.json",
+        type=os.path.expanduser,
+    ),
+    examples=["/data/releases/Allen2022_fmri_surface --nsd-root /data/nsd"],
+)
+def verify(options: Options) -> None:
+    """Check a release: its files, shapes, coordinates, images and values."""
     from .verify.verdicts import verify
 
     if options.nsd_root is None and (options.all or options.seed is not None):
@@ -176,24 +426,38 @@ def _verify(options: argparse.Namespace) -> None:
         against=options.against,
     )
     for line in verification.lines(width=shutil.get_terminal_size().columns):
-        tell(line)
+        print(line)
     verification.write()
     verification.require_no_problems()
 
 
-def _report(options: argparse.Namespace) -> None:
-    try:
-        from .report.page import write_report  # needs the packages of the extra [report]
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in REPORT_PACKAGES:
-            raise
-        raise PackagingError(
-            f"A report needs {error.name}, which is not installed. Install: pip install {' '.join(REPORT_PACKAGES)}"
-        ) from error
-    tell(f"The report is in {write_report(options.release)}")
+@command(RELEASE, examples=["/data/releases/Allen2022_fmri_surface"])
+def report(options: Options) -> None:
+    """Write RELEASE/report.html, a page about the release."""
+    from .report.page import write_report
+
+    print(f"The report is in {write_report(options.release)}")
 
 
-def _upload(options: argparse.Namespace) -> None:
+@command(
+    RELEASE,
+    argument(
+        "--bucket BUCKET[/PREFIX]",
+        "a bucket that keeps versions; boto3's settings give region, profile and endpoint",
+        required=True,
+    ),
+    ARTIFACTS,
+    argument("--dry-run", "print what would be sent, and stop"),
+    argument("--overwrite", "replace objects with other content"),
+    argument(
+        "--accept-nsd-terms",
+        "I have accepted NSD's terms and conditions, which forbid giving its data to anybody who has not accepted "
+        f"them, and I make sure that nobody else can read the bucket. The terms: {TERMS_URL}",
+    ),
+    examples=["/data/releases/Allen2022_fmri_surface --bucket my-bucket/nsd --dry-run"],
+)
+def upload(options: Options) -> None:
+    """Upload a release to S3, and record its objects for the loaders."""
     from .publish.upload import publish_release
 
     if not (options.accept_nsd_terms or options.dry_run):
@@ -206,24 +470,45 @@ def _upload(options: argparse.Namespace) -> None:
         artifacts_path=options.artifacts,
         overwrite=options.overwrite,
         dry_run=options.dry_run,
-        tell=tell,
+        tell=print,
     )
 
 
-def _pack(options: argparse.Namespace) -> None:
+@command(
+    RELEASE,
+    argument("FOLDER", "the folder to write", type=_path),
+    examples=["/data/releases/Allen2022_fmri_surface /data/to_upload"],
+)
+def pack(options: Options) -> None:
+    """Write the objects as files for the upload form of Brain-Score's website."""
     from .publish.website import PAGE_NAME, pack_release
 
     pack_release(options.release, options.folder)
-    tell(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
+    print(f"The files are in {options.folder}. First read {options.folder / PAGE_NAME}")
 
 
-def _record(options: argparse.Namespace) -> None:
+@command(
+    RELEASE,
+    argument("IDS", "the version_ids.csv that pack wrote, filled in", type=_path),
+    ARTIFACTS,
+    examples=["/data/releases/Allen2022_fmri_surface /data/to_upload/version_ids.csv"],
+)
+def record(options: Options) -> None:
+    """Record the version ids of files that the website has stored."""
     from .publish.website import record_versions
 
-    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=tell)
+    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=print)
 
 
-def _export(options: argparse.Namespace) -> None:
+@command(
+    argument("VISION_CHECKOUT", "a clone of brain-score/vision", type=_path),
+    ARTIFACTS,
+    argument("--release RELEASE", "state the ceilings of these releases", type=_path, nargs="+", default=()),
+    argument("--overwrite", "replace the plugin of an earlier export"),
+    examples=["../vision --release /data/releases/Allen2022_fmri_surface"],
+)
+def export(options: Options) -> None:
+    """Write the plugin into a clone of brain-score/vision, for a pull request."""
     from .publish.export import export_plugin
 
     text = export_plugin(
@@ -232,57 +517,54 @@ def _export(options: argparse.Namespace) -> None:
         release_paths=options.release,
         overwrite=options.overwrite,
     )
-    tell(text)
+    print(text)
 
 
-def _link(options: argparse.Namespace) -> None:
+@command(examples=[""])
+def link(options: Options) -> None:
+    """Link the plugin into the installed brainscore_vision, so that load_dataset finds its identifiers."""
     from .link import link
 
-    tell(link())
+    print(link())
 
 
-def _unlink(options: argparse.Namespace) -> None:
+@command(examples=[""])
+def unlink(options: Options) -> None:
+    """Remove that link."""
     from .link import unlink
 
-    tell(unlink())
+    print(unlink())
 
 
-def _list(options: argparse.Namespace) -> None:
+@command(examples=[""])
+def list_(options: Options) -> None:
+    """List all identifiers: where the data of each comes from now, its size, and whether it is on this machine."""
     from .link import describe_inventory
 
-    tell(describe_inventory())
+    print(describe_inventory())
 
 
-def _doctor(options: argparse.Namespace) -> None:
+@command(
+    argument("IDENTIFIER", "an identifier that Brain-Score does not find or load", nargs="?"),
+    examples=["", "Allen2022_fmri_surface.V4.test"],
+)
+def doctor(options: Options) -> None:
+    """Say what is installed, linked, set, found and cached, with advice about what is wrong."""
     from .link import describe_findings, examine
 
     findings = examine(options.identifier)
     for line in describe_findings(findings):
-        tell(line)
+        print(line)
     if any(finding.advice for finding in findings):
         sys.exit(1)
 
 
-def _demo(options: argparse.Namespace) -> None:
+@command(
+    argument("DIRECTORY", "keep everything here (default: a temporary folder)", type=_path, nargs="?"),
+    examples=["my_demo"],
+)
+def demo(options: Options) -> None:
+    """Simulate, build, verify, link, load and compute ceilings, in a minute."""
     from .demo import run_demo  # needs brainscore_vision, which no other command needs
 
     run_demo(options.directory, log_level=options.log_level)
-
-
-COMMANDS = {
-    "simulate": _simulate,
-    "check": _check,
-    "build": _build,
-    "recipes": _recipes,
-    "verify": _verify,
-    "report": _report,
-    "upload": _upload,
-    "pack": _pack,
-    "record": _record,
-    "export": _export,
-    "link": _link,
-    "unlink": _unlink,
-    "list": _list,
-    "doctor": _doctor,
-    "demo": _demo,
-}

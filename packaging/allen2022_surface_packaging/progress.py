@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
-
-from .output import flush
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -28,33 +26,31 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
     than every ten seconds.
     """
     bar = tqdm(
-        items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hides_bars()
+        items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hidden()
     )
+    level = logging.INFO if bar.disable else logging.DEBUG
     start = last_line = time.monotonic()
     for n_done, item in enumerate(bar, start=1):
         yield item
         now = time.monotonic()
         if n_done == n_items:
-            logger.log(_line_level(bar), "%s: %d in %s", title, n_items, format_seconds(now - start))
+            logger.log(level, "%s: %d in %s", title, n_items, format_seconds(now - start))
         elif (10 * n_done) // n_items > (10 * (n_done - 1)) // n_items and now - last_line >= LINE_SECONDS:
             left = (now - start) / n_done * (n_items - n_done)
-            logger.log(_line_level(bar), "%s: %d of %d, about %s left", title, n_done, n_items, format_seconds(left))
+            logger.log(level, "%s: %d of %d, about %s left", title, n_done, n_items, format_seconds(left))
             last_line = now
 
 
 @contextmanager
 def follow_bytes(n_bytes: int, *, title: str) -> Iterator[Callable[[int], object]]:
     """Yield a function that takes the number of bytes that were done since its last call. There is only a bar."""
-    with tqdm(
-        desc=title,
-        total=n_bytes,
-        unit="B",
-        unit_scale=True,
-        bar_format=BAR_FORMAT,
-        dynamic_ncols=True,
-        disable=_hides_bars(),
-    ) as bar:
+    with tqdm(desc=title, total=n_bytes, unit="B", unit_scale=True, bar_format=BAR_FORMAT, disable=_hidden()) as bar:
         yield bar.update
+
+
+def _hidden() -> bool | None:
+    """Return tqdm's `disable`: None shows bars on a terminal only."""
+    return None if logger.isEnabledFor(logging.INFO) else True
 
 
 @contextmanager
@@ -64,14 +60,15 @@ def shown_log(level: int) -> Iterator[None]:
     Other packages are not concerned: they write warnings, as the root logger is left alone.
     """
     package_logger = logging.getLogger(__package__)
-    handler = _LineHandler()
+    handler = logging.StreamHandler()
     if level <= logging.DEBUG:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     previous_level = package_logger.level
     package_logger.addHandler(handler)
     package_logger.setLevel(level)
     try:
-        yield
+        with logging_redirect_tqdm([package_logger]):
+            yield
     finally:
         package_logger.removeHandler(handler)
         package_logger.setLevel(previous_level)
@@ -93,22 +90,3 @@ def format_bytes(n_bytes: float) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:,.{0 if n_bytes >= 100 * size else 1}f} {unit}"
     return f"{n_bytes:.0f} bytes"
-
-
-class _LineHandler(logging.Handler):
-    """Writes a line to stderr, and draws the bar below it again."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if sys.stderr is not None:
-            with suppress(OSError):  # progress that cannot be shown, as on a full disk, stops no work
-                tqdm.write(self.format(record), file=sys.stderr)
-            flush(sys.stderr)
-
-
-def _hides_bars() -> bool | None:
-    """Return tqdm's `disable`: None shows bars on a terminal only."""
-    return None if logger.isEnabledFor(logging.INFO) and sys.stderr is not None else True
-
-
-def _line_level(bar: tqdm[T]) -> int:
-    return logging.INFO if bar.disable else logging.DEBUG

@@ -17,7 +17,7 @@ from . import __version__
 from .arrays import IntArray
 from .errors import PackagingError, one_line
 from .facts import N_REPETITIONS, stimulus_name, subject_name
-from .files import read_file, sha1_of
+from .files import end_replacement, read_file, sha1_of
 from .recipe import Recipe, find_fault, is_region_name
 
 SPLITS = ("train", "test")
@@ -253,7 +253,11 @@ def require_regular_file(path: Path) -> None:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise a `PackagingError` if writing a release to `path` would lose something."""
+    """Raise a `PackagingError` if writing a release to `path` would lose something.
+
+    A release that lost its name to a killed process gets it back first.
+    """
+    end_replacement(path)
     if not path.exists():
         return
     if not overwrite:

@@ -12,11 +12,9 @@ import pandas as pd
 import pytest
 import xarray
 
-from allen2022_surface_packaging import apart
 from allen2022_surface_packaging.assemble import prepared
 from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.assemble.pipeline import build_release
-from allen2022_surface_packaging.assemble.sessions import SessionCache
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
@@ -107,28 +105,15 @@ def test_assembly_is_refused_in_one_line_when_hdf5_cannot_write(tmp_path):
         pass
 
 
-def test_half_written_entry_of_a_killed_build_is_removed_after_a_day(small_tree, tmp_path):
-    for name, age in ((".old.responses.0.partial", 2 * 86_400), (".young.responses.0.partial", 0)):
-        path = tmp_path / name
-        path.touch()
-        os.utime(path, (path.stat().st_mtime - age,) * 2)
-    plan = inspect_tree(open_tree(small_tree), RECIPE).require_sound()
-
-    SessionCache([plan], tmp_path)
-
-    assert [path.name for path in tmp_path.iterdir()] == [".young.responses.0.partial"]
-
-
 def read_prepared(root: Path) -> bytes:
     plan = inspect_tree(open_tree(root), RECIPE, from_region_assemblies=True).require_sound()
     return prepared.read_prepared_averages(plan).read(1, plan.region_map, plan.averaged_images).tobytes()
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_damaged_prepared_assembly_is_named_in_one_line(small_tree, tmp_path, monkeypatch, seed):
+def test_damaged_prepared_assembly_is_named_in_one_line(small_tree, tmp_path, seed):
     """Some bytes change unnoticed, since the file has no checksum of its values. Nothing else happens."""
     root = Path(shutil.copytree(small_tree, tmp_path / "nsd"))
-    monkeypatch.setattr(apart, "READ_SECONDS", 5)
     rng, content = random.Random(seed), bytearray((root / PREPARED).read_bytes())
     for _ in range(3):
         start = rng.randrange(len(content) if seed % 2 else 4096)
@@ -144,17 +129,6 @@ def test_damaged_prepared_assembly_is_named_in_one_line(small_tree, tmp_path, mo
         assert PREPARED in str(error) or "V1" in str(error)
     else:
         assert seed
-
-
-def test_prepared_assembly_that_takes_for_ever_is_named(small_tree, monkeypatch):
-    def hang(*_, **__):
-        while True:
-            pass
-
-    monkeypatch.setattr(apart, "READ_SECONDS", 1)
-    monkeypatch.setattr(xarray, "open_dataarray", hang)
-    with pytest.raises(PackagingError, match=r"V1\.nc cannot be read as an assembly \(no answer within 1 seconds\)"):
-        read_prepared(small_tree)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("NetCDF:\nHDF error"), AttributeError("x"), OverflowError("y")])

@@ -16,7 +16,6 @@ import pandas as pd
 import xarray
 from PIL import Image
 
-from allen2022_surface_packaging.apart import run_apart
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from brainscore_allen2022_surface import cache as plugin_cache
 from brainscore_allen2022_surface import downloading
@@ -369,11 +368,8 @@ def _same_table(path: Path, sound_path: Path) -> bool:
 
 
 def _same_assembly(path: Path, sound_path: Path) -> bool:
-    def compare() -> bool:
-        with xarray.open_dataarray(path) as assembly, xarray.open_dataarray(sound_path) as sound:
-            return assembly.identical(sound) and assembly.dtype == sound.dtype
-
-    return run_apart(compare)  # HDF5 crashes for some damages
+    with xarray.open_dataarray(path) as assembly, xarray.open_dataarray(sound_path) as sound:
+        return assembly.identical(sound) and assembly.dtype == sound.dtype
 
 
 def _same_image(path: Path, sound_path: Path) -> bool:

@@ -127,7 +127,7 @@ def test_commands_of_the_exported_packaging_run_there(another_checkout, measured
             ["upload", "R", "--bucket", "b", "--dry-run"],
             "boto3 is not installed. Install it: pip install boto3",
         ),
-        ("nilearn", ["report", "R"], "A report needs nilearn.* Install: pip install jinja2 nilearn"),
+        ("nilearn", ["report", "R"], "nilearn is not installed. Install it: pip install nilearn"),
         ("moto", ["demo"], r"moto not installed: .* Install: pip install brainscore_vision 'moto\[server\]'"),
     ],
 )

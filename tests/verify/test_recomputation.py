@@ -219,7 +219,6 @@ def test_recomputation_imports_no_arithmetic_of_the_builder():
                 imported.add(node.module)
 
     paths_records_and_processes = {
-        "apart",
         "arrays",
         "errors",
         "nsd.storage",

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,9 +13,8 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..apart import write_apart
 from ..arrays import AnyArray, FloatArray
-from ..files import naming
+from ..files import naming, writing_hdf5
 from ..release import DIMENSIONS, TIME_BIN
 
 VARIABLE_NAME = "data"  # as in brainio's files
@@ -81,8 +79,10 @@ def create_assembly(
     OSError
         If the disk has no space for the values.
     """
-    create = partial(_create_file, path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
-    offset, n_presentations, n_neuroids = write_apart(path, create)
+    with writing_hdf5(path):
+        offset, n_presentations, n_neuroids = _create_file(
+            path, identifier, stimulus_set_identifier or identifier, presentations, neuroids
+        )
     descriptor = os.open(path, os.O_WRONLY)
     try:
         with naming(path):  # so that the disk cannot fill up later

@@ -12,8 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..errors import PackagingError, one_line
-from ..s3_errors import without_secrets
-from ..signals import postponed_signals
 
 if TYPE_CHECKING:
     import distributed
@@ -108,7 +106,7 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
         settings = {"temporary-directory": folder, NO_WORKERS_TIMEOUT: timeout}
         try:
             # A start that is interrupted never ends.
-            with _terminal_signals_blocked(), postponed_signals(), dask.config.set(settings):
+            with _terminal_signals_blocked(), dask.config.set(settings):
                 client = distributed.Client(
                     n_workers=n_workers,
                     threads_per_worker=1,
@@ -124,17 +122,14 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
             try:
                 yield client
             finally:
-                with postponed_signals():  # an end that is interrupted leaves workers behind
-                    client.shutdown()
+                client.shutdown()
 
 
 def _connect_to(scheduler: str) -> distributed.Client:
     import distributed
 
     if re.search(r"[\s@]", scheduler):  # dask would try for a minute
-        raise PackagingError(
-            f"{without_secrets(scheduler)} is not the address of a scheduler, expected one like tcp://host:8786."
-        )
+        raise PackagingError("That is not the address of a scheduler, expected one like tcp://host:8786.")
     _hide_errors()
     try:
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)

@@ -126,7 +126,7 @@ class Entry:
 
 def write_entry(path: Path, trials: IntArray, vertices: Vertices, responses: dict[str, FloatArray]) -> None:
     """Write an entry, whole or not at all; `responses` are of shape (n_trials, n_vertices), by hemisphere."""
-    write_whole(path, _entry_content(path, trials, vertices, responses), sync=False)
+    write_whole(path, _entry_content(path, trials, vertices, responses))
 
 
 def _entry_content(

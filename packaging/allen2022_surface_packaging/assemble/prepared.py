@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ..apart import read_apart
 from ..arrays import AnyArray, FloatArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..facts import DEFAULT_BETAS, HEMISPHERES, stimulus_name, subject_name
@@ -28,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class PreparedAssembly:
-    """The prepared assembly of one region. Every reading is a process of its own: a damaged file can make HDF5 hang."""
+    """The prepared assembly of one region."""
 
     file: RawFile
     dims: tuple[str, ...]
@@ -44,7 +43,7 @@ class PreparedAssembly:
         PackagingError
             If the file is damaged.
         """
-        return cls(file, *_read_apart(file, _read_description))
+        return cls(file, *_read(file, _read_description))
 
     def read(self, subject: int) -> FloatArray:
         """Read the averages of a subject, whose neuroids follow each other: float32 (n_shared_images, n_vertices).
@@ -60,7 +59,7 @@ class PreparedAssembly:
             values: FloatArray = assembly[:, neuroids[0] : neuroids[-1] + 1].values
             return values
 
-        return _read_apart(self.file, read_values)
+        return _read(self.file, read_values)
 
 
 def _read_description(assembly: xarray.DataArray) -> tuple[tuple[str, ...], np.dtype[Any], dict[str, AnyArray]]:
@@ -68,15 +67,12 @@ def _read_description(assembly: xarray.DataArray) -> tuple[tuple[str, ...], np.d
     return tuple(map(str, assembly.dims)), assembly.dtype, {name: assembly[name].values for name in names}
 
 
-def _read_apart(file: RawFile, read: Callable[[xarray.DataArray], Result]) -> Result:
+def _read(file: RawFile, read: Callable[[xarray.DataArray], Result]) -> Result:
     import xarray  # here, because its import takes a second that a build from the betas does not need
 
-    def open_and_read() -> Result:
+    try:
         with xarray.open_dataarray(str(file)) as assembly:
             return read(assembly)
-
-    try:
-        return read_apart(file.size(), open_and_read)
     except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
         raise_if_of_machine(error, file)
         raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ..arrays import FloatArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
-from ..files import remove_old_partials
 from ..nsd.files import read_betas, read_betas_shape
 from ..nsd.plan import Plan, Session
 from ..progress import follow
@@ -59,7 +58,6 @@ class SessionCache:
     def __init__(self, plans: Sequence[Plan], path: Path) -> None:
         self.path = path.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
-        remove_old_partials(self.path)
         self.tasks = _list_tasks(plans, self.path)
 
     def prepare(self, workers: Workers) -> None:

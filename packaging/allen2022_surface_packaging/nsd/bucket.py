@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import PackagingError
-from ..s3_errors import explained, without_secrets
+from ..s3_errors import explained
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -235,7 +235,7 @@ class BucketFile(io.RawIOBase):
         if answered != asked or response.get("ETag", self._listed.etag) != self._listed.etag:
             raise PackagingError(
                 f"{self._bucket.locate(self._path)}: the server was asked for {asked} of {self._listed.etag}, but answered with "
-                f"{without_secrets(str(answered))} of {without_secrets(str(response.get('ETag')))}. Is there a proxy in between, or "
+                f"{answered} of {response.get('ETag')}. Is there a proxy in between, or "
                 "has the object changed? Start again, or download the files."
             )
 

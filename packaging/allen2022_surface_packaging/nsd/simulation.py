@@ -21,7 +21,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -31,7 +30,6 @@ import pandas as pd
 import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
-from ..apart import write_apart
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
 from ..errors import PackagingError
 from ..facts import (
@@ -43,7 +41,7 @@ from ..facts import (
     N_TRIALS_PER_SESSION,
     SUBJECTS,
 )
-from ..files import naming, new_folder
+from ..files import naming, new_folder, writing_hdf5
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
 from .atlases import CALCARINE, LABEL_NAMES, distances_to_path, make_labels, vertex_directions
@@ -274,8 +272,8 @@ def _patterns(size: int) -> DoubleArray:
 
 
 def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatArray) -> None:
-    with _target(tree.images) as path:
-        write_apart(path, partial(_draw_images, path, size, design, latents))
+    with _target(tree.images) as path, writing_hdf5(path):
+        _draw_images(path, size, design, latents)
 
 
 def _draw_images(path: Path, size: TreeSize, design: Design, latents: FloatArray) -> None:

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 from ..errors import PackagingError
 from ..files import LARGEST_FILE_BYTES, naming
-from ..s3_errors import without_secrets
 from .bucket import Bucket, BucketFile
 
 
@@ -182,9 +181,7 @@ def open_storage(root: str | Path) -> Storage:
     if address and re.fullmatch(r"[\w.-]+|arn:[\w.:-]+", address[1]):
         return Bucket(address[1], address[2].strip("/"))
     if re.match(r"[a-z0-9]+:/", str(root)):
-        raise PackagingError(
-            f"{without_secrets(str(root))} is not an NSD tree. Expected a folder, or s3://bucket or s3://bucket/prefix."
-        )
+        raise PackagingError(f"{root} is not an NSD tree. Expected a folder, or s3://bucket or s3://bucket/prefix.")
     folder = Path(root)
     if not folder.is_dir():
         raise PackagingError(f"{root} is not a folder. Expected an NSD tree: a folder in the official or flat layout.")

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import xarray
 
-from ..apart import read_apart
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..release import DIMENSIONS, NEUROID_COORDINATES, TIME_BIN, UNREADABLE, require_regular_file
@@ -43,8 +42,6 @@ def open_assembly(path: Path, *, decode: bool = True) -> xarray.DataArray:
     """Open an assembly, as `opened_assembly`. Its coordinates are read at once, its values when they are needed."""
     require_regular_file(path)
     try:
-        # In a process of its own first: HDF5 crashes on some damaged files, and hangs on others.
-        read_apart(path.stat().st_size, lambda: _open(path, decode).close())
         return _open(path, decode)
     except UNREADABLE as error:
         raise_if_of_machine(error, path)

@@ -11,7 +11,6 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..apart import read_apart
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..facts import (
@@ -123,7 +122,7 @@ def _read_layout(path: Path, identifier: str, presentation_coordinates: list[str
 
     require_regular_file(path)
     try:
-        return read_apart(path.stat().st_size, read)
+        return read()
     except UNREADABLE as error:
         raise_if_of_machine(error, path)
         raise PackagingError(

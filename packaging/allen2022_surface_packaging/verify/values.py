@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from ..apart import read_apart
 from ..arrays import BoolArray, DoubleArray, IntArray
 from ..errors import PackagingError
 from .assemblies import read_neuroids
@@ -139,7 +138,7 @@ def _read_prepared_averages(expected: Expectation, region: str, block: Block) ->
     """Read the averages of the complete images from a prepared assembly, of shape (n_images, n_neuroids)."""
     file = expected.tree.prepared_assembly(region)
     with reading(file, "a prepared assembly"), local_copy(file) as path:
-        averages = read_apart(path.stat().st_size, lambda: _read_block(path, block, expected.images))
+        averages = _read_block(path, block, expected.images)
     return np.where(np.isfinite(averages), averages, np.nan)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import PackagingError, printable
-from ..files import read_file, unreplaced, write_whole
+from ..files import read_file, write_whole
 from ..release import ReleaseFolder
 from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
 from .soundness import Soundness, check_soundness
@@ -152,17 +152,16 @@ def verify(
     Raises
     ------
     PackagingError
-        If the folder is not a release, its manifest is damaged, or it was replaced meanwhile.
+        If the folder is not a release or its manifest is damaged.
     """
-    with unreplaced(release_path):
-        soundness = check_soundness(release_path)
-        return Verification(
-            ReleaseFolder(release_path),
-            soundness,
-            _describe_soundness(release_path, soundness),
-            None if nsd_root is None else _ask_raw_files(release_path, nsd_root, every_vertex=every_vertex, seed=seed),
-            {} if against is None else {_name_other(against): _ask_other(release_path, against)},
-        )
+    soundness = check_soundness(release_path)
+    return Verification(
+        ReleaseFolder(release_path),
+        soundness,
+        _describe_soundness(release_path, soundness),
+        None if nsd_root is None else _ask_raw_files(release_path, nsd_root, every_vertex=every_vertex, seed=seed),
+        {} if against is None else {_name_other(against): _ask_other(release_path, against)},
+    )
 
 
 def _describe_soundness(release_path: Path, soundness: Soundness) -> Answer:
