@@ -55,7 +55,7 @@ setup(
     ],
     package_dir={"allen2022_surface_packaging": "packaging/allen2022_surface_packaging"},
     package_data={
-        "brainscore_allen2022_surface": ["artifacts.json", "py.typed"],
+        "brainscore_allen2022_surface": ["README.md", "artifacts.json", "data_packaging/*", "py.typed"],
         "allen2022_surface_packaging": ["py.typed", "recipes/*.toml"],
         "allen2022_surface_packaging.publish": ["templates/*"],
         "allen2022_surface_packaging.report": ["templates/*"],

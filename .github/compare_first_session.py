@@ -23,7 +23,6 @@ from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.nsd.trials import list_trials
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, make_recipe
 from brainscore_allen2022_surface.loaders import load_assembly
-from brainscore_allen2022_surface.sources import default_artifacts_path
 
 NAME = "Allen2022_fmri_surface"
 TOLERANCE = 1e-4  # of values whose standard deviation is about 1; published values agree within 1e-5
@@ -80,7 +79,7 @@ def require_standardised(responses):
 def load_published(subject, region_name):
     """Return the published test split of a subject's region, or None if there are no credentials and it is private."""
     try:
-        assembly = load_assembly(NAME, "test", region=region_name, source=default_artifacts_path())
+        assembly = load_assembly(NAME, "test", region=region_name)
     except ConnectionError as error:
         if boto3.Session().get_credentials() is not None:
             raise

@@ -1,24 +1,94 @@
-"""Assemblies and stimulus sets as Brain-Score uses them."""
+"""Assemblies and stimulus sets as Brain-Score uses them, from a release on disk or from S3."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import warnings
+from ast import literal_eval
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+from zipfile import BadZipFile, ZipFile
 
+import numpy as np
 import pandas as pd
 import xarray as xr
-from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
+from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS, NeuroidAssembly
+from brainscore_core.supported_data_standards.brainio.fetch import fetch_file, get_local_data_path
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
+from numpy.typing import NDArray
 
-from .artifacts import StoredObject
-from .assemblies import explained, read_responses
-from .cache import is_cached, local_file
-from .environment import ARTIFACTS_VARIABLE as ARTIFACTS_VARIABLE
-from .environment import RELEASE_VARIABLE as RELEASE_VARIABLE
-from .files import LocalFile, system_errors_explained
-from .sources import DatasetFiles, Source, default_source, find_files
-from .sources import SimulatedDataWarning as SimulatedDataWarning
-from .stimuli import ADVICE, read_stimulus_set
+RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
+ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
+SHIPPED_ARTIFACTS_PATH = Path(__file__).with_name("artifacts.json")
+SPLITS = ("train", "test")
+KINDS = ("assembly", "stimulus_csv", "stimulus_zip")  # of the objects of a split
+SEPARATOR = "--"  # Brain-Score's own, between a registered identifier and what is added to it
+N_MARKER_DIGITS = 8
+ADVICE = "Build the release again, or upload it again."
+SYSTEM_ADVICE = "Look at its permissions and the disk. For a disk without locks, set HDF5_USE_FILE_LOCKING=FALSE."
+# What pandas, xarray, netCDF4 and zipfile raise for damaged files.
+READ_ERRORS = (AttributeError, BadZipFile, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+Source: TypeAlias = str | os.PathLike[str]  # a release, a folder of releases, or an artifacts file
+
+
+class SimulatedDataWarning(UserWarning):
+    """Warns that a release was built from simulated files, and not from NSD's."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One version of an S3 object.
+
+    Attributes
+    ----------
+    sha1 : of the content, in hexadecimal
+    size : in bytes, if known
+    shape : of an assembly, if known
+    simulated : whether it holds simulated responses; only a demonstration publishes such
+    """
+
+    bucket: str
+    key: str
+    version_id: str
+    sha1: str
+    size: int | None = None
+    shape: list[int] | None = None
+    simulated: bool = False
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key} (version {self.version_id})"
+
+    @property
+    def cached_path(self) -> Path:
+        """Where brainscore_core keeps the object once it is downloaded."""
+        return Path(get_local_data_path(), self.sha1, PurePosixPath(self.key).name)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The files of one split, each on this machine or an S3 object.
+
+    Attributes
+    ----------
+    assembly : NetCDF file of the whole split, or of one region
+    stimulus_table : CSV file
+    stimuli : folder of images on this machine, or an S3 object that is a ZIP file of images
+    is_shipped : whether the table and the images are those that the shipped artifacts file lists
+    is_simulated : whether the responses are simulated
+    """
+
+    assembly: Path | StoredObject
+    stimulus_table: Path | StoredObject
+    stimuli: Path | StoredObject
+    is_shipped: bool
+    is_simulated: bool
 
 
 def load_assembly(name: str, split: str, region: str | None = None, *, source: Source | None = None) -> NeuroidAssembly:
@@ -48,17 +118,24 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     ConnectionError
         If a download fails.
     ValueError
-        If there is no such split, the assembly has no such region, a file is damaged (its SHA-1 is checked), or the system
-        cannot read or write a file.
+        If there is no such split, the assembly has no such region, or a file is damaged.
     """
-    with system_errors_explained():
-        files = find_files(name, split, default_source() if source is None else source)
-        stimulus_set = read_stimulus_set(files, f"{name}.{split}")
-        path = local_file(assembly_file(files, region))
-        responses = read_responses(path, split, region)
-        _require_stimuli(path, responses, stimulus_set)
-        with explained(path):
-            assembly = NeuroidAssembly(_with_stimulus_columns(responses, stimulus_set))
+    dataset = find_dataset(name, split, region, source)
+    stimulus_set = _read_stimulus_set(dataset, f"{name}.{split}")
+    path = _local_path(dataset.assembly)
+    chunks = literal_eval(os.environ.get(BRAINIO_CHUNKS) or "None")
+    with _explained(path):
+        responses = xr.open_dataarray(path, chunks=chunks)
+        if region is not None:
+            responses = responses.isel(neuroid=_find_region(responses["region"].values, region))
+        if chunks is None:
+            responses.load().close()
+        # Brain-Score merges the columns of the stimulus set into every assembly that it loads.
+        rows = pd.DataFrame(stimulus_set).set_index("stimulus_id").loc[responses["stimulus_id"].values]
+        columns = {
+            column: ("presentation", rows[column].to_numpy()) for column in rows if column not in responses.coords
+        }
+        assembly = NeuroidAssembly(responses.assign_coords(columns))
     assembly.attrs["identifier"] = f"{name}.{region}.{split}" if region else f"{name}.{split}"
     assembly.attrs["stimulus_set_identifier"] = stimulus_set.identifier
     assembly.attrs["stimulus_set"] = stimulus_set
@@ -85,48 +162,175 @@ def load_stimulus_set(name: str, split: str, *, source: Source | None = None) ->
     FileNotFoundError, ConnectionError, ValueError
         As `load_assembly`.
     """
-    with system_errors_explained():
-        files = find_files(name, split, default_source() if source is None else source)
-        return read_stimulus_set(files, f"{name}.{split}")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The files of one split, each on this machine or an S3 object."""
-
-    assembly: Path | StoredObject
-    stimulus_table: Path | StoredObject
-    stimuli: Path | StoredObject
+    return _read_stimulus_set(find_dataset(name, split, source=source), f"{name}.{split}")
 
 
 def find_dataset(name: str, split: str, region: str | None = None, source: Source | None = None) -> Dataset:
-    """Find the files of a split. Only small JSON files are read, and nothing is downloaded."""
-    files = find_files(name, split, default_source() if source is None else source)
-    found = (assembly_file(files, region), files.stimulus_table, files.stimuli)
-    return Dataset(*(one if isinstance(one, StoredObject) else one.path for one in found))
+    """Find the files of a split. Only small JSON files are read, and nothing is downloaded.
 
-
-def assembly_file(files: DatasetFiles, region: str | None) -> LocalFile | StoredObject:
-    """Return the smallest file that holds a region: its own, unless only the whole assembly is in the cache already."""
-    whole, part = files.assembly, files.region_assemblies.get(region or "")
-    if part is None or (isinstance(whole, StoredObject) and not is_cached(part) and is_cached(whole)):
-        return whole
-    return part
-
-
-def _require_stimuli(path: Path, responses: xr.DataArray, stimulus_set: StimulusSet) -> None:
-    """Raise a ValueError if an assembly has a stimulus that its stimulus set lacks."""
-    with explained(path):
-        unknown = set(responses["stimulus_id"].values) - set(stimulus_set["stimulus_id"])
-    if unknown:
-        raise ValueError(
-            f"{path} has responses to {min(map(str, unknown))!r}, which is not in the stimulus table. {ADVICE}"
+    Parameters and errors are those of `load_assembly`. Simulated data gives a `SimulatedDataWarning`.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"The split is {split!r}, expected one of {', '.join(SPLITS)}.")
+    path = default_source() if source is None else Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist, expected a release, a folder of releases or an artifacts file. Is {RELEASE_VARIABLE} or "
+            f"{ARTIFACTS_VARIABLE} set to it?"
         )
+    dataset = _find_in_folder(name, split, path) if path.is_dir() else _find_objects(name, split, region, path)
+    if dataset.is_simulated:
+        message = f"{path} holds simulated data, not the responses of people. Use it only to try the code."
+        warnings.warn(message, SimulatedDataWarning, stacklevel=3)  # where the loader was called
+    return dataset
 
 
-def _with_stimulus_columns(responses: xr.DataArray, stimulus_set: StimulusSet) -> xr.DataArray:
-    """Add the columns of the stimulus set to the presentations, as Brain-Score does whenever it loads an assembly."""
-    rows = pd.DataFrame(stimulus_set).set_index("stimulus_id").loc[responses["stimulus_id"].values]
-    columns = {column: ("presentation", rows[column].to_numpy()) for column in rows if column not in responses.coords}
-    with_columns: xr.DataArray = responses.assign_coords(columns)
-    return with_columns
+def default_source() -> Path:
+    """Return the folder or the artifacts file that an environment variable names, or else the shipped artifacts file."""
+    named = os.environ.get(RELEASE_VARIABLE) or os.environ.get(ARTIFACTS_VARIABLE)
+    return Path(named).expanduser() if named else SHIPPED_ARTIFACTS_PATH
+
+
+def read_artifacts(path: Path) -> dict[str, dict[str, StoredObject]]:
+    """Return the objects of each identifier in an artifacts file: `assembly`, and of a whole split the table and images.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    with _explained(path):
+        entries = json.loads(path.read_bytes())
+        return {
+            identifier: {kind: StoredObject(**stored) for kind, stored in objects.items()}
+            for identifier, objects in entries.items()
+        }
+
+
+def _find_in_folder(name: str, split: str, folder: Path) -> Dataset:
+    """Find a split in a release, or in one of the releases in a folder."""
+    manifests: dict[str, list[tuple[Path, Any]]] = {}
+    for path in (folder / "release.json", *sorted(folder.glob("[!.]*/release.json"))):
+        if path.is_file():
+            with _explained(path):
+                manifest = json.loads(path.read_bytes())
+                manifests.setdefault(manifest["name"], []).append((path.parent, manifest))
+    if len(manifests.get(name, [])) != 1:
+        found = ", ".join(f"{other} ({len(releases)})" for other, releases in sorted(manifests.items()))
+        raise FileNotFoundError(
+            f"{folder} holds {found or 'no release'}, expected {name} once. Build it (allen2022-surface build), set "
+            f"{RELEASE_VARIABLE} to another folder, or unset it to load from S3."
+        )
+    ((release, manifest),) = manifests[name]
+    assembly, table = release / f"{name}_{split}.nc", release / f"stimulus_metadata_{split}.csv"
+    for path in (assembly, table):
+        with _explained(path):  # `verify` compares the SHA-1 of every file
+            n_bytes, n_expected_bytes = path.stat().st_size, manifest["files"][path.name]["size"]
+            if n_bytes != n_expected_bytes:
+                raise ValueError(f"it has {n_bytes:,} bytes, expected {n_expected_bytes:,} as in release.json")
+    return Dataset(assembly, table, release / f"stimuli_{split}", False, manifest.get("simulated", False))
+
+
+def _find_objects(name: str, split: str, region: str | None, path: Path) -> Dataset:
+    """Find the S3 objects of a split, or of a region of it, in an artifacts file."""
+    artifacts, identifier = read_artifacts(path), f"{name}.{split}"
+    if identifier not in artifacts:
+        raise FileNotFoundError(
+            f"{path} lists {', '.join(sorted(artifacts)) or 'nothing'}, expected {identifier}. "
+            f"Upload it (allen2022-surface upload), or set {RELEASE_VARIABLE} to a release."
+        )
+    with _explained(path):
+        whole, table, images = (artifacts[identifier][kind] for kind in KINDS)
+    assembly = artifacts.get(f"{name}.{region}.{split}", {}).get("assembly", whole)
+    if whole.cached_path.is_file() and not assembly.cached_path.is_file():
+        assembly = whole  # nothing has to be downloaded
+    shipped = read_artifacts(SHIPPED_ARTIFACTS_PATH).get(identifier, {})
+    is_shipped = [table.sha1, images.sha1] == [shipped[kind].sha1 for kind in KINDS[1:] if kind in shipped]
+    return Dataset(assembly, table, images, is_shipped, whole.simulated)
+
+
+def _local_path(file: Path | StoredObject) -> Path:
+    """Return the path of a file on this machine. An object is downloaded first, and once more if its SHA-1 is wrong."""
+    if isinstance(file, Path):
+        return file
+    address = f"https://{file.bucket}.s3.amazonaws.com/{file.key}"
+    try:
+        try:
+            return Path(fetch_file("S3", address, sha1=file.sha1, version_id=file.version_id))
+        except ValueError:
+            file.cached_path.unlink(missing_ok=True)
+            return Path(fetch_file("S3", address, sha1=file.sha1, version_id=file.version_id))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be kept as {file.cached_path}: {error}. {ADVICE}") from error
+    except Exception as error:  # brainscore_core raises this class, with the errors of both attempts
+        raise ConnectionError(
+            f"{file} could not be downloaded: {' '.join(str(error).split())}. Check the network and your AWS credentials, or "
+            f"set {RELEASE_VARIABLE} to a release on disk."
+        ) from error
+
+
+def _extracted(zip_path: Path) -> Path:
+    """Return the folder of the files of a ZIP file, where brainscore_core has it. It appears whole."""
+    folder = zip_path.with_suffix("")
+    with ZipFile(zip_path) as archive:
+        sizes = {folder / entry.filename: entry.file_size for entry in archive.infolist()}
+        if not all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
+            with TemporaryDirectory(dir=zip_path.parent, prefix=".") as temporary:
+                whole, incomplete = Path(temporary, "whole"), Path(temporary, "incomplete")
+                archive.extractall(whole)
+                with suppress(OSError):  # it is not there, or another process does the same
+                    folder.rename(incomplete)
+                with suppress(OSError):
+                    whole.rename(folder)
+    return folder
+
+
+def _read_stimulus_set(dataset: Dataset, key: str) -> StimulusSet:
+    """Read a stimulus set, and give its identifier a marker unless its images are those that ship."""
+    table_path, folder = _local_path(dataset.stimulus_table), _local_path(dataset.stimuli)
+    with _explained(folder):
+        folder = _extracted(folder) if isinstance(dataset.stimuli, StoredObject) else folder
+    with _explained(table_path):
+        table = pd.read_csv(table_path)
+        if "filename" not in table:  # brainio needs it; the table of a release has only image_file_name
+            table.insert(1, "filename", table["image_file_name"])
+        if table.isna().any(axis=None):  # Brain-Score groups presentations by all columns, and NaN differs from itself
+            raise ValueError("it has empty cells")
+        stimulus_set = StimulusSet(table)
+        stimulus_set.stimulus_paths = {
+            stimulus_id: folder / name
+            for stimulus_id, name in zip(table["stimulus_id"], table["filename"], strict=True)
+        }
+    missing = [path for path in stimulus_set.stimulus_paths.values() if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} and {len(missing) - 1} more images of {key} are missing. {ADVICE}")
+    stimulus_set.identifier = key
+    if not dataset.is_shipped:
+        digest = hashlib.sha1()
+        for stimulus_id, path in sorted(stimulus_set.stimulus_paths.items()):
+            digest.update(f"{stimulus_id} {hashlib.sha1(path.read_bytes()).hexdigest()}\n".encode())
+        stimulus_set.identifier += f"{SEPARATOR}{digest.hexdigest()[:N_MARKER_DIGITS]}"
+    return stimulus_set
+
+
+def _find_region(regions: NDArray[Any], region: str) -> slice:
+    """Return where the neuroids of a region lie. They are contiguous, so that one slice reads them all."""
+    rows = np.flatnonzero(regions == region)
+    if not len(rows):
+        raise ValueError(f"it has no neuroid of region {region}, only of {', '.join(sorted(set(regions)))}")
+    if rows[-1] - rows[0] >= len(rows):
+        raise ValueError(f"the neuroids of {region} are not contiguous")
+    return slice(int(rows[0]), int(rows[-1]) + 1)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into a ValueError of one line that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename or path} is missing. {ADVICE}") from error
+    except READ_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        is_of_system = isinstance(error, OSError) and (error.errno or 0) > 0  # those of NetCDF are negative
+        raise ValueError(f"{path} cannot be read: {reason}. {SYSTEM_ADVICE if is_of_system else ADVICE}") from error

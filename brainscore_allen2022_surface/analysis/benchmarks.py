@@ -13,9 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
-from ..loaders import load_assembly
-from ..markers import N_DIGITS, SEPARATOR, marker_of
-from ..sources import Source
+from ..loaders import N_MARKER_DIGITS, SEPARATOR, Source, load_assembly
 from .ceiling import internal_consistency
 
 PLUGIN = "allen2022_fmri_surface"  # of Brain-Score, in its folders `data` and `benchmarks`
@@ -128,8 +126,8 @@ def _replaced(registry: Registry, replacements: Registry) -> Iterator[None]:
 
 def _mark_images(stimulus_set: Any, assemblies: Mapping[str, NeuroidAssembly]) -> None:
     """Add the markers of both splits to the set of all images, which Brain-Score gives a fixed identifier."""
-    markers = filter(None, (marker_of(assembly.attrs["stimulus_set_identifier"]) for assembly in assemblies.values()))
-    stimulus_set.identifier = SEPARATOR.join([stimulus_set.identifier, *markers])
+    markers = [assembly.attrs["stimulus_set_identifier"].partition(SEPARATOR)[2] for assembly in assemblies.values()]
+    stimulus_set.identifier = SEPARATOR.join([stimulus_set.identifier, *filter(None, markers)])
 
 
 def _marker_of_assemblies(assemblies: Mapping[str, NeuroidAssembly]) -> str:
@@ -144,4 +142,4 @@ def _marker_of_assemblies(assemblies: Mapping[str, NeuroidAssembly]) -> str:
             *assembly["neuroid_id"].values,
         ]
         digest.update("\n".join(names).encode())
-    return digest.hexdigest()[:N_DIGITS]
+    return digest.hexdigest()[:N_MARKER_DIGITS]

@@ -16,7 +16,7 @@ from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.link import is_linked, link, unlink
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
-from brainscore_allen2022_surface.sources import RELEASE_VARIABLE
+from brainscore_allen2022_surface.loaders import RELEASE_VARIABLE
 
 FRONT_MATTER = """---
 file_format: mystnb

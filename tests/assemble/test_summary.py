@@ -15,7 +15,7 @@ from allen2022_surface_packaging.facts import subject_names
 from allen2022_surface_packaging.progress import format_bytes, format_seconds
 from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
-from brainscore_allen2022_surface import sources
+from brainscore_allen2022_surface import loaders
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_commands_of_the_summary_run(releases):
 def test_a_published_release_is_loaded_by_its_identifier(release):
     text = describe_build(read_manifests(release), 1.0)
 
-    assert RELEASE_VARIABLE == sources.RELEASE_VARIABLE
+    assert RELEASE_VARIABLE == loaders.RELEASE_VARIABLE
     assert f"export {RELEASE_VARIABLE}={release}\n" in text
     assert "load_dataset('Allen2022_fmri_surface.test')" in text
     assert "allen2022-surface link" in text

@@ -10,7 +10,7 @@ A test that asks for `s3` loads from there, into an empty cache. Its results are
 
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ import xarray as xr
 from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 
 from allen2022_surface_packaging.publish.upload import publish_release
-from brainscore_allen2022_surface.artifacts import StoredDataset, read_artifacts
-from brainscore_allen2022_surface.sources import ARTIFACTS_VARIABLE, RELEASE_VARIABLE
+from brainscore_allen2022_surface.loaders import ARTIFACTS_VARIABLE, RELEASE_VARIABLE, StoredObject, read_artifacts
+from publish.proxy import Proxy
 
 BUCKET = "brain"
 PREFIX = "benchmarks/Allen2022/surface"
@@ -110,7 +110,7 @@ def use_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
 
 
 @pytest.fixture
-def objects(published) -> StoredDataset:
+def objects(published) -> dict[str, StoredObject]:
     """The S3 objects of the test split of eight subjects."""
     return read_artifacts(published)["Allen2022_fmri_surface.test"]
 
@@ -121,20 +121,13 @@ def cache_path() -> Path:
 
 
 @pytest.fixture
-def downloads(s3, monkeypatch) -> list[str]:
-    """The keys that boto3 downloads during the test, in order."""
-    keys: list[str] = []
-    make_client = boto3.client
-
-    def make_observed_client(*arguments, **options):
-        client = make_client(*arguments, **options)
-        client.meta.events.register(
-            "before-parameter-build.s3.GetObject", lambda params, **_: keys.append(params["Key"])
-        )
-        return client
-
-    monkeypatch.setattr(boto3, "client", make_observed_client)
-    return keys
+def proxy(s3, moto_port, monkeypatch) -> Iterator[Proxy]:
+    """The way to the S3 server. It records requests, and fails when a test says so."""
+    proxy = Proxy(moto_port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    yield proxy
+    proxy.server.shutdown()
 
 
 @pytest.fixture(scope="session")

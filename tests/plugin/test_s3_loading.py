@@ -14,8 +14,7 @@ from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidA
 from brainscore_core.supported_data_standards.brainio.s3 import load_assembly_from_s3, load_stimulus_set_from_s3
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 
-from brainscore_allen2022_surface.artifacts import read_artifacts
-from brainscore_allen2022_surface.loaders import load_assembly
+from brainscore_allen2022_surface.loaders import load_assembly, read_artifacts
 
 NAMES = ("Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj")
 WHOLE = [f"{name}.{split}" for name in NAMES for split in ("train", "test")]
@@ -60,7 +59,7 @@ def test_artifacts_file_given_as_source_equals_local_release(
 
 
 def test_pinned_version_loads_after_later_upload(s3, objects, load_locally, assert_same_assembly):
-    key = objects.assembly.key
+    key = objects["assembly"].key
     later_version = s3.put_object(Bucket="brain", Key=key, Body=b"a later version")["VersionId"]
     try:
         actual = load_assembly("Allen2022_fmri_surface", "test")
@@ -78,22 +77,22 @@ def test_uploaded_objects_load_with_brainscore_core(s3, published, load_locally,
     name, split = identifier.split(".")
     objects = read_artifacts(published)[identifier]
     expected = load_locally(load_assembly, name, split)
-    bucket = f"brain/{Path(objects.assembly.key).parent}"
+    bucket = f"brain/{Path(objects['assembly'].key).parent}"
 
     def load_stimuli():
         return load_stimulus_set_from_s3(
             identifier=identifier,
             bucket=bucket,
-            csv_sha1=objects.stimulus_csv.sha1,
-            zip_sha1=objects.stimulus_zip.sha1,
-            csv_version_id=objects.stimulus_csv.version_id,
-            zip_version_id=objects.stimulus_zip.version_id,
+            csv_sha1=objects["stimulus_csv"].sha1,
+            zip_sha1=objects["stimulus_zip"].sha1,
+            csv_version_id=objects["stimulus_csv"].version_id,
+            zip_version_id=objects["stimulus_zip"].version_id,
         )
 
     assembly = load_assembly_from_s3(
         identifier=identifier,
-        version_id=objects.assembly.version_id,
-        sha1=objects.assembly.sha1,
+        version_id=objects["assembly"].version_id,
+        sha1=objects["assembly"].sha1,
         bucket=bucket,
         cls=NeuroidAssembly,
         stimulus_set_loader=load_stimuli,

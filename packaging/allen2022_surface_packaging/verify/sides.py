@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -99,9 +100,11 @@ def load_object(identifier: str) -> dict[str, Side]:
             f"{identifier} is neither the folder of a release nor an identifier such as Allen2022_fmri_surface.train."
         )
     name, region, split = parsed.groups()
-    loaders, sources = import_plugin("loaders"), import_plugin("sources")
+    loaders = import_plugin("loaders")
+    # Also if the environment names a release: an identifier means what is published.
+    source = os.environ.get(loaders.ARTIFACTS_VARIABLE) or loaders.SHIPPED_ARTIFACTS_PATH
     try:
-        assembly = loaders.load_assembly(name, split, region=region, source=sources.default_artifacts_path())
+        assembly = loaders.load_assembly(name, split, region=region, source=source)
     except (OSError, ValueError, KeyError) as error:
         raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
     stimulus_set = assembly.attrs["stimulus_set"]
