@@ -41,7 +41,6 @@ def plain_read(*paths: str) -> Reading:
 
 def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
     """Read and standardise every session of a subject, and keep the results in a cache."""
-    from allen2022_surface_packaging.assemble.cluster import Workers
     from allen2022_surface_packaging.assemble.sessions import SessionCache
     from allen2022_surface_packaging.nsd.inspection import inspect_tree
     from allen2022_surface_packaging.nsd.tree import open_tree
@@ -49,17 +48,14 @@ def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
 
     plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
     started, core_started = time.perf_counter(), time.process_time()
-    SessionCache([plan], Path(cache_path)).prepare(Workers())
-    core_seconds = time.process_time() - core_started
-    return Reading(time.perf_counter() - started, core_seconds)
+    SessionCache([plan], Path(cache_path)).prepare()
+    return Reading(time.perf_counter() - started, time.process_time() - core_started)
 
 
 def assemble(nsd_root: str, subject: str, folder_path: str) -> Reading:
     """Average, standardise and write the assemblies of a subject whose sessions are in a cache."""
-    from allen2022_surface_packaging.assemble.cluster import Workers
-    from allen2022_surface_packaging.assemble.pipeline import write_assemblies
     from allen2022_surface_packaging.assemble.sessions import SessionCache
-    from allen2022_surface_packaging.assemble.subjects import compute_subject, plan_subject
+    from allen2022_surface_packaging.assemble.subjects import write_assemblies
     from allen2022_surface_packaging.nsd.inspection import inspect_tree
     from allen2022_surface_packaging.nsd.tree import open_tree
     from allen2022_surface_packaging.recipe import make_recipe
@@ -68,12 +64,10 @@ def assemble(nsd_root: str, subject: str, folder_path: str) -> Reading:
     plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
     folder = Path(folder_path)
     folder.mkdir(exist_ok=True)
-    workers = Workers()
     cache = SessionCache([plan], folder / "cache")
-    cache.prepare(workers)
+    cache.prepare()
     started, core_started = time.perf_counter(), time.process_time()
-    task = plan_subject(plan, cache, int(subject), None, folder / "values")
-    write_assemblies(plan, workers.run(compute_subject, [task]), ReleaseFolder(folder))
+    write_assemblies(plan, cache, ReleaseFolder(folder))
     return Reading(time.perf_counter() - started, time.process_time() - core_started)
 
 
@@ -180,10 +174,10 @@ def write_train(nsd_root: str, path: str) -> Writing:
     from allen2022_surface_packaging.files import sha1_of
     from allen2022_surface_packaging.nsd.tree import open_tree
 
-    table = trees.list_all_neuroids(open_tree(nsd_root))
-    values = trees.random_values("train", len(table))
+    groups = trees.list_all_neuroids(open_tree(nsd_root))
+    values = trees.random_values("train", trees.count_neuroids(groups))
     started = time.perf_counter()
-    trees.write_assembly(Path(path), "train", values, table)
+    trees.write_assembly(Path(path), "train", values, groups)
     sha1 = sha1_of(Path(path))
     return Writing(time.perf_counter() - started, Path(path).stat().st_size, sha1)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from allen2022_surface_packaging.arrays import FloatArray, IntArray
 from allen2022_surface_packaging.assemble.assembly import create_assembly
-from allen2022_surface_packaging.assemble.neuroids import NeuroidTable, order_neuroids
+from allen2022_surface_packaging.assemble.neuroids import RegionNeuroids, list_coordinates, list_neuroids
 from allen2022_surface_packaging.facts import (
     DEFAULT_BETAS,
     HEMISPHERES,
@@ -102,11 +102,11 @@ def path_of(file: RawFile) -> Path:
     return Path(str(file))
 
 
-def list_all_neuroids(tree: NSDTree) -> NeuroidTable:
+def list_all_neuroids(tree: NSDTree) -> list[RegionNeuroids]:
     """List the neuroids of eight subjects, with random noise ceilings."""
     region_map = read_regions(tree, Recipe(DATASET.name))
     ncsnr = np.random.default_rng(SEED).random(region_map.n_read_vertices)
-    return order_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
+    return list_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
 
 
 def random_values(split: str, n_neuroids: int) -> FloatArray:
@@ -121,18 +121,23 @@ def list_images(split: str) -> IntArray:
     return np.arange(start, start + DATASET.n_images[split])
 
 
-def write_assembly(path: Path, split: str, values: FloatArray, table: NeuroidTable) -> None:
-    """Write an assembly in the order in which a build writes it: subject by subject, region by region."""
+def count_neuroids(groups: Sequence[RegionNeuroids]) -> int:
+    """Return the number of neuroids of an assembly."""
+    return sum(map(len, groups))
+
+
+def write_assembly(path: Path, split: str, values: FloatArray, groups: Sequence[RegionNeuroids]) -> None:
+    """Write an assembly region by region of each subject."""
     presentations = list_presentations(split, list_images(split))
     identifier = f"{DATASET.name}.{split}"
-    neuroids = table.coordinates()
+    neuroids, start = list_coordinates(groups).items(), 0
     with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=neuroids) as assembly:
-        for subject in SUBJECTS:
-            for group in table.of_subject(subject):
-                assembly.write(0, group.start, values[:, group.start : group.start + len(group)])
+        for group in groups:
+            assembly.write(0, start, values[:, start : start + len(group)])
+            start += len(group)
 
 
-def make_core_assembly(split: str, table: NeuroidTable) -> NeuroidAssembly:
+def make_core_assembly(split: str, groups: Sequence[RegionNeuroids]) -> NeuroidAssembly:
     """Make an assembly in memory with the values and coordinates that `write_assembly` writes."""
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
@@ -140,21 +145,21 @@ def make_core_assembly(split: str, table: NeuroidTable) -> NeuroidAssembly:
     coordinates = {name: ("presentation", presentations[name].to_numpy()) for name in presentations}
     coordinates |= {
         name: ("neuroid", values.astype(str).astype(object) if values.dtype.kind == "S" else values)
-        for name, values in table.coordinates()
+        for name, values in list_coordinates(groups).items()
     }
     coordinates |= {name: ("time_bin", np.array(values)) for name, values in TIME_BIN.items()}
-    values = random_values(split, len(table))[:, :, None]
+    values = random_values(split, count_neuroids(groups))[:, :, None]
     return NeuroidAssembly(values, coords=coordinates, dims=DIMENSIONS)
 
 
-def write_release(path: Path, table: NeuroidTable) -> None:
+def write_release(path: Path, groups: Sequence[RegionNeuroids]) -> None:
     """Write a release of random values."""
     folder = ReleaseFolder(path)
     path.mkdir()
     for split in SPLITS:
         _write_stimuli(folder, split)
-        values = random_values(split, len(table))
-        write_assembly(folder.assembly_path(DATASET.name, split), split, values, table)
+        values = random_values(split, count_neuroids(groups))
+        write_assembly(folder.assembly_path(DATASET.name, split), split, values, groups)
     manifest = Manifest(
         name=DATASET.name,
         recipe=Recipe(DATASET.name),

@@ -122,7 +122,7 @@ def no_process_is_left():
 
 
 def count_entries(folder: Path) -> int:
-    return len(list((folder / CACHE).glob("*.responses")))
+    return len(list((folder / CACHE).glob("*.npy")))
 
 
 def is_importing(run: Run, folder: Path) -> bool:
@@ -167,7 +167,7 @@ def test_build_that_a_signal_ends_leaves_nothing_and_continues(nsd_tree, release
 
     assert run.end()[0] == 128 + number
     assert {path.name for path in tmp_path.iterdir()} <= {CACHE, "tmp"}
-    assert all(path.suffix == ".responses" for path in tmp_path.glob(f"{CACHE}/*"))
+    assert all(path.suffix == ".npy" for path in tmp_path.glob(f"{CACHE}/*"))
     assert Run(tmp_path, *arguments).end() == (0, "")
     assert hashes(tmp_path / "release") == hashes(release)
 

@@ -1,366 +1,200 @@
-"""The session cache on a tiny tree: which entries there are, what they hold, and what is read from them.
+"""The session cache: it never changes a byte, nothing is read twice, and a stopped build continues."""
 
-`test_sessions.py` tries it in whole builds.
-"""
-
-import logging
 import os
-import re
+import random
 import shutil
-from dataclasses import replace
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import reference
 from allen2022_surface_packaging.assemble import sessions
-from allen2022_surface_packaging.assemble.cluster import Workers
-from allen2022_surface_packaging.assemble.entries import Entry, write_entry
-from allen2022_surface_packaging.assemble.sessions import SessionCache, compute_entry
+from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.files import BetasShape
-from allen2022_surface_packaging.nsd.inspection import inspect_tree
-from allen2022_surface_packaging.nsd.tree import open_tree
-from allen2022_surface_packaging.recipe import Region, make_recipe
+from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
+from support import hashes
 
-TWO = make_recipe((1, 4), name="Two")
-BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
-
-
-def with_regions(*regions, recipe=TWO):
-    return replace(recipe, regions=tuple(Region(f"r{atlas}", atlas, labels) for atlas, labels in regions))
+EIGHT, FOUR = make_recipe(), make_recipe((1, 2, 5, 7))
+# How often a build is killed. Set it higher, such as 50, for a longer test.
+N_KILLS = int(os.environ.get("ALLEN2022_SURFACE_KILLS", "8"))
 
 
-CORTEX, V1, IT = with_regions(("cortex", ())), with_regions(("Kastner2015", (1, 2))), with_regions(("streams", (5,)))
-OWN = replace(make_recipe((4,), name="own", standardize_on="train"), pool="own", regions=V1.regions)
+def list_betas(tree: Path) -> list[Path]:
+    return sorted(tree.glob("nsddata_betas/ppdata/subj*/fsaverage/betas_fithrf_GLMdenoise_RR/?h.betas_session*.mgh"))
+
+
+def list_entries(cache: Path) -> list[Path]:
+    return sorted(cache.glob("subj*.npy"))
+
+
+def set_to_zero(path: Path) -> None:
+    """Set every response to 0, but keep the size and the modification time of the file."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.truncate(MGH_DATA_OFFSET)
+        file.truncate(status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 @pytest.fixture(scope="module")
-def plan_of(tiny_tree):
-    """A function that returns the plan of a recipe."""
-    plans = {}
-
-    def plan_of(recipe):
-        if recipe not in plans:
-            plans[recipe] = inspect_tree(open_tree(tiny_tree), recipe).require_sound()
-        return plans[recipe]
-
-    return plan_of
-
-
-def names_of(cache):
-    return [task.path.name for task in cache.tasks.values()]
-
-
-def fill(plans, path):
-    cache = SessionCache(plans, path)
-    cache.prepare(Workers())
+def filled_cache(nsd_tree, tmp_path_factory) -> Path:
+    """The cache of a build of all eight subjects. Tests only read it."""
+    cache = tmp_path_factory.mktemp("sessions") / "cache"
+    build_release(nsd_tree, cache.parent / "release", EIGHT, cache_path=cache)
     return cache
 
 
-def test_every_needed_session_has_an_entry_of_its_own(plan_of, tmp_path):
-    cache = SessionCache([plan_of(V1)], tmp_path / "new" / "cache")
-
-    assert [name[:16] for name in names_of(cache)] == [f"subj0{s}_session0{n}" for s in (1, 4) for n in (1, 2, 3)]
-    assert all(
-        re.fullmatch(r"subj0\d_session0\d_[0-9a-f]{20}_[0-9a-f]{20}\.responses", name) for name in names_of(cache)
-    )
-    assert len({name[17:] for name in names_of(cache)}) == 6  # also without subject and session
-    assert list((tmp_path / "new" / "cache").iterdir()) == []
-
-
-def test_task_holds_the_trials_and_vertices_of_its_plan(plan_of, tmp_path):
-    plan = plan_of(V1)
-    for session, task in zip(plan.sessions, SessionCache([plan], tmp_path).tasks.values(), strict=True):
-        assert task.session is session
-        assert task.trials.tolist() == session.trials.tolist()
-        assert {h: task.vertices[h].tolist() for h in ("lh", "rh")} == {
-            h: plan.region_map.vertices[h].tolist() for h in ("lh", "rh")
-        }
-
-
-def test_task_of_several_plans_holds_what_any_of_them_needs(plan_of, tmp_path):
-    plans = [plan_of(V1), plan_of(IT), plan_of(OWN)]
-    tasks = SessionCache(plans, tmp_path).tasks.values()
-
-    assert len(tasks) == 6
-    for task in tasks:
-        others = [(s, plan) for plan in plans for s in plan.sessions if str(s) == str(task.session)]
-        assert len(others) == (2 if task.session.subject == 1 else 3)
-        assert task.trials.tolist() == sorted({t for s, _ in others for t in s.trials.tolist()})
-        for h in ("lh", "rh"):
-            needed = {v for _, plan in others for v in plan.region_map.vertices[h].tolist()}
-            assert task.vertices[h].tolist() == sorted(needed)
-
-
-def test_name_of_an_entry_depends_on_vertices_and_trials(plan_of, tmp_path):
-    names = [names_of(SessionCache([plan_of(recipe)], tmp_path))[-1] for recipe in (V1, IT, CORTEX, OWN)]
-
-    assert len(set(names)) == 4
-    assert len({name.rsplit("_", 1)[0] for name in names}) == 1  # the betas are the same
-
-
-def test_name_of_an_entry_depends_on_the_method(plan_of, tmp_path, monkeypatch):
-    before = names_of(SessionCache([plan_of(V1)], tmp_path))
-    monkeypatch.setattr(sessions, "METHOD_VERSION", 2)
-    after = names_of(SessionCache([plan_of(V1)], tmp_path))
-
-    assert not set(before) & set(after)
-
-
 @pytest.fixture
-def tree_path(tiny_tree, tmp_path):
-    return shutil.copytree(tiny_tree, tmp_path / "nsd")
+def cache(filled_cache, tmp_path) -> Path:
+    """A copy of the filled cache that a test may change."""
+    return Path(shutil.copytree(filled_cache, tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
-def test_name_of_an_entry_depends_on_both_betas_files(tree_path, tmp_path, hemisphere):
-    plan = inspect_tree(open_tree(tree_path), V1).require_sound()
-    before = names_of(SessionCache([plan], tmp_path / "cache"))
-    os.utime(tree_path / BETAS / f"{hemisphere}.betas_session02.mgh", ns=(0, 0))
-    after = names_of(SessionCache([plan], tmp_path / "cache"))
+def test_second_build_reads_only_the_sessions_that_are_missing(tree_copy, release, four_subject_release, tmp_path):
+    cache = tmp_path / "cache"
+    build_release(tree_copy, tmp_path / "eight", EIGHT, cache_path=cache)
+    before = list_entries(cache)
+    for path in list_betas(tree_copy):
+        if "session04" not in path.name:
+            set_to_zero(path)
 
-    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True, True, True, True]
+    build_release(tree_copy, tmp_path / "again", EIGHT, cache_path=cache)
+    build_release(tree_copy, tmp_path / "four", FOUR, cache_path=cache)
 
+    assert hashes(tmp_path / "again") == hashes(release)
+    assert hashes(tmp_path / "four") == hashes(four_subject_release)
+    added = set(list_entries(cache)) - set(before)
+    assert sorted(path.name[:16] for path in added) == [f"subj{subject:02d}_session04" for subject in FOUR.subjects]
 
-def test_betas_that_changed_while_the_build_ran_are_named(tree_path, tmp_path, monkeypatch):
-    plan = inspect_tree(open_tree(tree_path), V1).require_sound()
-    cache = SessionCache([plan], tmp_path / "cache")
-    path = tree_path / BETAS / "rh.betas_session02.mgh"
 
-    def change_after(task):
-        name = compute_entry(task)
-        if task.session.subject == 1 and task.session.number == 2:
-            path.write_bytes(path.read_bytes()[:-4] + b"\x41\x00\x00\x00")
-        return name
+def test_entries_of_larger_recipes_serve_a_smaller_one(tree_copy, release, tmp_path):
+    """One reading for several recipes; then a recipe of fewer vertices and images reads nothing."""
+    recipes = {tmp_path / name: read_recipe(name) for name in ("cortex", "subj01_own")}
+    build_releases(tree_copy, recipes, cache_path=tmp_path / "cache")
+    before = hashes(tmp_path / "cache")
+    for path in list_betas(tree_copy):
+        set_to_zero(path)
 
-    monkeypatch.setattr(sessions, "compute_entry", change_after)
-    before = {task.path for task in cache.tasks.values()}
-    with pytest.raises(PackagingError, match=rf" or {path} was changed while the build ran\. Start it again\.$"):
-        cache.prepare(Workers())
+    build_release(tree_copy, tmp_path / "eight", EIGHT, cache_path=tmp_path / "cache")
 
-    assert sum(not path.exists() for path in before) == 1  # the entry of the changed file
-
-
-def test_entry_that_another_build_removes_meanwhile_does_not_serve(plan_of, tmp_path, monkeypatch):
-    fill([plan_of(V1)], tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    open_entry = Entry.open
-
-    def remove_and_open(path):
-        path.unlink()
-        return open_entry(path)
-
-    monkeypatch.setattr(Entry, "open", remove_and_open)
-
-    assert sorted(names_of(SessionCache([plan_of(V1)], tmp_path))) == names
-
-
-def test_betas_that_are_missing_by_now_are_named(tree_path, tmp_path):
-    plan = inspect_tree(open_tree(tree_path), V1).require_sound()
-    (tree_path / BETAS / "rh.betas_session02.mgh").unlink()
-
-    with pytest.raises(PackagingError, match=r"rh\.betas_session02\.mgh is missing\. Download it"):
-        SessionCache([plan], tmp_path / "cache")
-
-
-@pytest.mark.parametrize("recipe", [CORTEX, V1, OWN], ids=["cortex", "V1", "own"])
-def test_entries_hold_the_standardised_sessions_of_the_reference(tiny_tree, plan_of, tmp_path, recipe):
-    cache = fill([plan_of(recipe)], tmp_path)
-
-    for subject in recipe.subjects:
-        every = {h: np.ones(1300, bool) for h in ("lh", "rh")}
-        trials = reference.standardised_trials(tiny_tree, subject, every)
-        for task in cache.tasks.values():
-            if task.session.subject == subject:
-                rows = 42 * (task.session.number - 1) + task.trials
-                entry = Entry.open(task.path)
-                for first, h in ((0, "lh"), (1300, "rh")):
-                    expected = trials[rows][:, first + task.vertices[h]]
-                    actual = entry.read(task.trials, h, task.vertices[h])
-                    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
-
-
-def test_entry_with_more_vertices_serves_as_well(plan_of, tmp_path):
-    whole = fill([plan_of(CORTEX)], tmp_path)
-    part = SessionCache([plan_of(V1)], tmp_path)
-
-    assert names_of(part) == names_of(whole)
-    assert {h: part.tasks[key].vertices[h].tolist() for key in part.tasks for h in ("lh", "rh")} == {
-        h: plan_of(V1).region_map.vertices[h].tolist() for h in ("lh", "rh")
-    }
-
-
-def test_entry_without_a_needed_vertex_or_trial_does_not_serve(plan_of, tmp_path):
-    present = fill([plan_of(V1)], tmp_path)
-
-    for recipe in (IT, CORTEX, OWN):
-        assert not set(names_of(SessionCache([plan_of(recipe)], tmp_path))) & set(names_of(present))
-
-
-def test_smallest_entry_that_serves_is_used(plan_of, tmp_path):
-    fill([plan_of(CORTEX)], tmp_path)
-    small = SessionCache([plan_of(V1), plan_of(IT)], tmp_path / "other")
-    small.prepare(Workers())
-    for path in (tmp_path / "other").iterdir():
-        path.rename(tmp_path / path.name)
-
-    assert names_of(SessionCache([plan_of(V1)], tmp_path)) == names_of(small)
-
-
-@pytest.mark.parametrize("content", [b"", b"[1, 1, 1]\n"])
-def test_damaged_entry_does_not_serve_and_is_computed(plan_of, tmp_path, content):
-    cache = fill([plan_of(CORTEX)], tmp_path)
-    path = next(iter(cache.tasks.values())).path
-    path.write_bytes(content)
-    again = SessionCache([plan_of(V1)], tmp_path)
-
-    assert [old == new for old, new in zip(names_of(cache), names_of(again), strict=True)] == [False] + [True] * 5
-
-
-def test_only_missing_entries_are_computed_and_counted(plan_of, tmp_path, caplog):
-    cache = fill([plan_of(V1)], tmp_path)
-    paths = [task.path for task in cache.tasks.values()]
-    before = {path: path.stat().st_mtime_ns for path in paths}
-    paths[2].unlink()
-    with caplog.at_level(logging.DEBUG):
-        SessionCache([plan_of(V1)], tmp_path).prepare(Workers())
-
-    changed = [path for path in paths if path.stat().st_mtime_ns != before[path]]
-    assert changed == [paths[2]]
-    messages = [record.getMessage() for record in caplog.records]
-    assert f"5 of 6 sessions are in {tmp_path} already" in messages
-    assert "subj01 session 03 is standardised" in messages
-
-
-def test_parts_that_a_killed_build_left_are_removed(plan_of, tmp_path):
-    (tmp_path / ".a.responses.0.partial").touch()
-    os.utime(tmp_path / ".a.responses.0.partial", (0, 0))
-    (tmp_path / ".b.responses.0.partial").touch()  # of a build that may be running
-    SessionCache([plan_of(V1)], tmp_path)
-
-    assert [path.name for path in tmp_path.iterdir()] == [".b.responses.0.partial"]
-
-
-def test_nothing_is_said_about_an_empty_cache(plan_of, tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        fill([plan_of(V1)], tmp_path)
-
-    assert "already" not in caplog.text
-
-
-def test_error_of_one_session_stops_the_preparation(tree_path, tmp_path):
-    plan = inspect_tree(open_tree(tree_path), V1).require_sound()
-    cache = SessionCache([plan], tmp_path / "cache")
-    os.truncate(tree_path / BETAS / "rh.betas_session03.mgh", 5000)
-
-    with pytest.raises(PackagingError, match=r"rh\.betas_session03\.mgh is cut short"):
-        cache.prepare(Workers())
-    assert len(list((tmp_path / "cache").iterdir())) == 2  # sessions 1 and 2, and no part of another
-
-
-def test_betas_of_another_shape_than_the_tree_are_refused(plan_of, tmp_path):
-    task = next(iter(SessionCache([plan_of(V1)], tmp_path).tasks.values()))
-    other = replace(task, session=replace(task.session, shape=BetasShape(1300, 43)))
-
-    message = r"holds 1,300 vertices x 42 trials, expected 1,300 vertices x 43 trials as in the rest of the tree"
-    with pytest.raises(PackagingError, match=message):
-        compute_entry(other)
-    assert compute_entry(task) == "subj01 session 01"
-
-
-def plain_responses(tiny_tree, subject, images, n_repetitions, hemisphere, vertices):
-    """Return the standardised responses to some images, NaN where an image was not shown."""
-    n_sessions = {1: 3, 4: 3}[subject]
-    trials = reference.standardised_trials(tiny_tree, subject, {hemisphere: np.ones(1300, bool)})
-    shown = reference.shown_images(tiny_tree, subject, 42 * n_sessions)
-    rows = reference.find_trials(shown, images, n_repetitions)
-    return np.where(rows[:, :, None] < 0, np.nan, trials[rows])[:, :, vertices]
-
-
-@pytest.mark.parametrize("recipe", [V1, OWN], ids=["shared", "own"])
-@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
-def test_responses_are_in_the_row_and_repetition_of_their_trial(tiny_tree, plan_of, tmp_path, recipe, hemisphere):
-    plan = plan_of(recipe)
-    vertices = plan.region_map.vertices[hemisphere][1:]
-    responses = fill([plan], tmp_path).responses_of(plan, 4)
-    actual = responses.read(hemisphere, vertices)
-
-    expected = plain_responses(tiny_tree, 4, plan.images.tolist(), 3, hemisphere, vertices)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
-    assert responses.images.tolist() == plan.images.tolist()
-    rows, repetitions = responses.shown_trials()
-    shown = sorted(zip(rows.tolist(), repetitions.tolist(), strict=True))
-    count = reference.shown_images(tiny_tree, 4, 126).count
-    assert shown == [(row, n) for row, i in enumerate(plan.images.tolist()) for n in range(count(i))]
-
-
-def test_incomplete_shared_images_are_cached_but_not_returned(tiny_tree, plan_of, tmp_path):
-    plan = plan_of(V1)
-    responses = SessionCache([plan], tmp_path).responses_of(plan, 1)
-
-    assert len({i for session in plan.sessions for i in session.nsd_ids.tolist()}) > len(plan.images)
-    assert {i for session in responses.sessions for i in session.nsd_ids.tolist()} == set(plan.images.tolist())
-    for session, whole in zip(responses.sessions, plan.sessions, strict=False):
-        rows = np.isin(whole.nsd_ids, plan.images)
-        assert session.trials.tolist() == whole.trials[rows].tolist()
-        assert session.repetitions.tolist() == whole.repetitions[rows].tolist()
-        assert (str(session), session.betas, session.shape) == (str(whole), whole.betas, whole.shape)
-
-
-@pytest.mark.parametrize(("shift", "n_repetitions"), [(-2, 3), (0, 3), (1, 4), (4, 7)])
-def test_responses_have_room_for_every_repetition(plan_of, tmp_path, shift, n_repetitions):
-    plan = plan_of(V1)
-    shifted = tuple(
-        replace(session, repetitions=np.maximum(session.repetitions + shift, 0)) for session in plan.sessions
-    )
-    plan = replace(plan, sessions=shifted)
-
-    assert SessionCache([plan], tmp_path).responses_of(plan, 1).n_repetitions == n_repetitions
-
-
-def change_a_value(content):
-    """Change the last value of rh in an entry, before the digests of two blocks and of the index."""
-    position = len(content) - 3 * 20 - 1
-    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
-def test_damaged_entry_is_computed_again_while_it_is_read(plan_of, tmp_path, caplog, damage):
-    plan = plan_of(V1)
-    responses = fill([plan], tmp_path).responses_of(plan, 4)
-    vertices = plan.region_map.vertices["rh"]
-    expected = responses.read("rh", vertices)
-    path = responses.tasks[1].path
-    content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-        responses.entries.clear()
-    else:
-        path.write_bytes(content[:-500] if damage == "cut" else change_a_value(content))
-    with caplog.at_level(logging.WARNING):
-        actual = responses.read("rh", vertices)
-
-    np.testing.assert_array_equal(actual, expected)
-    assert f"{path} is damaged or missing; it is computed again" in caplog.text
-    assert path.read_bytes() == content
-
-
-def test_disk_that_damages_what_is_written_is_named(plan_of, tmp_path, monkeypatch):
-    plan = plan_of(V1)
-    responses = fill([plan], tmp_path).responses_of(plan, 4)
-    path = responses.tasks[1].path
-
-    def write_damaged(path, trials, vertices, values):
-        write_entry(path, trials, vertices, values)
-        path.write_bytes(change_a_value(path.read_bytes()))
-
-    monkeypatch.setattr(sessions, "write_entry", write_damaged)
-    write_damaged(path, responses.tasks[1].trials, responses.tasks[1].vertices, read_all(responses.tasks[1]))
-    message = rf"{path.name} is damaged as soon as it is written\. Is the disk sound\? Choose --cache\."
-    with pytest.raises(PackagingError, match=message):
-        responses.read("rh", plan.region_map.vertices["rh"])
-
-
-def read_all(task):
-    return {h: Entry.open(task.path).read(task.trials, h, task.vertices[h]) for h in ("lh", "rh")}
+    assert hashes(tmp_path / "eight") == hashes(release)
+    assert hashes(tmp_path / "cache") == before
+
+
+def test_betas_are_read_again_when_nothing_is_cached(tree_copy, release, tmp_path):
+    build_release(tree_copy, tmp_path / "one", EIGHT)
+    for path in list_betas(tree_copy):
+        set_to_zero(path)
+    build_release(tree_copy, tmp_path / "two", EIGHT)
+
+    assert hashes(tmp_path / "one") == hashes(release) != hashes(tmp_path / "two")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nsd", "one", "two"]
+
+
+def test_betas_are_read_again_when_they_have_changed(tree_copy, tmp_path):
+    build_release(tree_copy, tmp_path / "before", EIGHT, cache_path=tmp_path / "cache")
+    changed = list_betas(tree_copy)[0]
+    content = bytearray(changed.read_bytes())
+    values = np.frombuffer(content, dtype=">f4", offset=MGH_DATA_OFFSET, count=300 * 642)
+    values[:] = np.random.default_rng(0).permutation(values)
+    changed.write_bytes(content)
+
+    build_release(tree_copy, tmp_path / "cached", EIGHT, cache_path=tmp_path / "cache")
+    build_release(tree_copy, tmp_path / "fresh", EIGHT)
+
+    assert hashes(tmp_path / "cached") == hashes(tmp_path / "fresh") != hashes(tmp_path / "before")
+
+
+def test_no_old_entry_is_used_when_the_method_has_changed(nsd_tree, cache, tmp_path, monkeypatch):
+    old = set(list_entries(cache))
+    monkeypatch.setattr(sessions, "METHOD_VERSION", sessions.METHOD_VERSION + 1)
+
+    build_release(nsd_tree, tmp_path / "release", EIGHT, cache_path=cache)
+
+    assert len(set(list_entries(cache)) - old) == len(old)
+
+
+DAMAGES = {
+    "cut": lambda content: content[:-100],
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "another file": lambda content: b"not an array\n" * 1000,
+    "another array": lambda content: content.replace(b"<f4", b"<i4", 1),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_entry_is_computed_again_when_it_is_damaged(nsd_tree, release, cache, tmp_path, damage):
+    intact = hashes(cache)
+    for path in list_entries(cache)[::3]:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+
+    build_release(nsd_tree, tmp_path / "release", EIGHT, cache_path=cache)
+
+    assert hashes(tmp_path / "release") == hashes(release)
+    assert hashes(cache) == intact
+
+
+@pytest.mark.parametrize("name", ["lh.betas_session02.mgh", "lh.ncsnr.mgh"])
+def test_raw_file_that_changes_while_the_build_runs_is_named(tree_copy, tmp_path, monkeypatch, name):
+    """The change comes after the first session was read."""
+    (changed,) = tree_copy.glob(f"**/subj02/fsaverage/betas_fithrf_GLMdenoise_RR/{name}")
+    follow = sessions.follow
+
+    def change_and_follow(items, **options):
+        for item in follow(items, **options):
+            yield item
+            os.utime(changed, (0, 0))
+
+    monkeypatch.setattr(sessions, "follow", change_and_follow)
+    with pytest.raises(PackagingError, match=rf"{name}.* was changed .*while the build ran"):
+        build_release(tree_copy, tmp_path / "release", EIGHT)
+
+    assert not (tmp_path / "release").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 15 * N_KILLS)
+def test_killed_build_gives_the_same_bytes_when_resumed(nsd_tree, release, tmp_path):
+    rng = random.Random(N_KILLS)
+    target, cache = tmp_path / "release", tmp_path / "allen2022_surface_cache"
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "build", str(nsd_tree), str(target)]
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    duration = time.monotonic() - started
+    assert hashes(target) == hashes(release)
+    n_needed = len(list_entries(cache))
+
+    n_killed_while_writing = 0
+    for kill in range(N_KILLS):
+        shutil.rmtree(target, ignore_errors=True)
+        if len(list_entries(cache)) >= n_needed:  # too little work is left for a kill, so start over
+            shutil.rmtree(cache)
+        # Every second kill waits until some sessions are finished. The others come at a random moment.
+        n_awaited = min(n_needed, len(list_entries(cache)) + rng.randint(1, 6)) if kill % 2 == 0 else n_needed + 1
+        deadline = time.monotonic() + (rng.uniform(0, 1.2) * duration if kill % 2 else 60)
+        build = subprocess.Popen(
+            [*command, "--workers", rng.choice("112")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while build.poll() is None and len(list_entries(cache)) < n_awaited and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if build.poll() is None:
+            os.killpg(build.pid, signal.SIGKILL)  # with its workers
+            build.wait()
+            n_killed_while_writing += (tmp_path / ".release.partial").exists()
+        if target.exists():  # a release is whole or absent, whenever the kill came
+            assert hashes(target) == hashes(release)
+
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(command, check=True, capture_output=True)
+    assert hashes(target) == hashes(release)
+    assert {path.name for path in tmp_path.iterdir()} == {"release", "allen2022_surface_cache"}
+    assert n_killed_while_writing >= N_KILLS // 3

@@ -57,7 +57,7 @@ TARGETS = {
         Target("release/stimuli_*/*.png"),
     ),
     "artifacts": (Target("artifacts.json", damages.JSON), Target("objects/version_ids.csv", damages.TABLES)),
-    "cache": (Target("brainio/**/*.*"), Target("sessions/*.responses")),
+    "cache": (Target("brainio/**/*.*"), Target("sessions/*.npy")),
     "recipe": tuple(Target(f"{name}.toml", damages.LINES) for name in RECIPES),
 }
 

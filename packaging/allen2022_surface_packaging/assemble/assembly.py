@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def encode_columns(table: pd.DataFrame) -> Iterator[tuple[str, AnyArray]]:
 
 @dataclass(frozen=True)
 class AssemblyFile:
-    """An assembly file that is open for its values.
+    """An assembly file that is open for its values. Several threads may write it.
 
     Attributes
     ----------
@@ -80,20 +80,18 @@ def create_assembly(
         If the disk has no space for the values.
     """
     with writing_hdf5(path):
-        offset, n_presentations, n_neuroids = _create_file(
-            path, identifier, stimulus_set_identifier or identifier, presentations, neuroids
-        )
+        _create_file(path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
+        with h5py.File(path, "r") as created:
+            n_presentations, n_neuroids, _ = created[VARIABLE_NAME].shape
+            offset = created[VARIABLE_NAME].id.get_offset()
     descriptor = os.open(path, os.O_WRONLY)
     try:
-        with naming(path):  # so that the disk cannot fill up later
-            os.posix_fallocate(descriptor, offset, 4 * n_presentations * n_neuroids)
+        with naming(path):
+            os.posix_fallocate(descriptor, offset, 4 * n_presentations * n_neuroids)  # the disk cannot fill up later
         yield AssemblyFile(path, descriptor, offset, n_neuroids)
-    except BaseException:
-        with suppress(OSError):
+    finally:
+        with naming(path):
             os.close(descriptor)
-        raise
-    with naming(path):
-        os.close(descriptor)
 
 
 def _create_file(
@@ -102,16 +100,13 @@ def _create_file(
     stimulus_set_identifier: str,
     presentations: pd.DataFrame,
     neuroids: Iterable[tuple[str, AnyArray]],
-) -> tuple[int, int, int]:
-    """Write everything but the values.
-
-    Returns
-    -------
-    where the values begin, in bytes, and the number of presentations and of neuroids
-    """
+) -> None:
+    """Write everything but the values."""
+    coordinates = [(name, "presentation", values) for name, values in encode_columns(presentations)]
+    coordinates += [(name, "neuroid", values) for name, values in neuroids]
+    coordinates += [(name, "time_bin", np.array(times)) for name, times in TIME_BIN.items()]
+    sizes = {dimension: len(values) for _, dimension, values in coordinates}
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
-        coordinates = [*_list_coordinates(presentations, neuroids)]
-        sizes = {dimension: len(values) for _, dimension, values in coordinates}
         for dimension in DIMENSIONS:
             file.createDimension(dimension, sizes[dimension])
         for name, dimension, values in coordinates:
@@ -122,32 +117,14 @@ def _create_file(
         variable.identifier = identifier
         variable.stimulus_set_identifier = stimulus_set_identifier
         variable[-1, -1, -1] = 0  # so that the library gives the values their place in the file
-    with h5py.File(path, "r") as created:
-        return created[VARIABLE_NAME].id.get_offset(), sizes["presentation"], sizes["neuroid"]
-
-
-def _list_coordinates(
-    presentations: pd.DataFrame, neuroids: Iterable[tuple[str, AnyArray]]
-) -> Iterator[tuple[str, str, AnyArray]]:
-    """Yield name, dimension and values of every coordinate; text as fixed-width bytes."""
-    for name, values in encode_columns(presentations):
-        yield name, "presentation", values
-    for name, values in neuroids:
-        yield name, "neuroid", values
-    for name, times in TIME_BIN.items():
-        yield name, "time_bin", np.array(times)
 
 
 def _write_coordinate(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
-    if values.dtype.kind == "S":
-        _write_strings(file, name, dimension, values)
+    if values.dtype.kind != "S":
+        dtype = np.float64 if values.dtype.kind == "f" else np.int64
+        variable = file.createVariable(name, dtype, (dimension,), compression="zlib", complevel=4, fill_value=False)
+        variable[:] = values
         return
-    dtype = np.float64 if values.dtype.kind == "f" else np.int64
-    variable = file.createVariable(name, dtype, (dimension,), compression="zlib", complevel=4, fill_value=False)
-    variable[:] = values
-
-
-def _write_strings(file: netCDF4.Dataset, name: str, dimension: str, values: AnyArray) -> None:
     width = values.dtype.itemsize
     length = f"string{width}"
     if length not in file.dimensions:

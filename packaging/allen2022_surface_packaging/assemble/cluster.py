@@ -6,10 +6,10 @@ import logging
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import PackagingError, one_line
 
@@ -24,47 +24,29 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Workers:
-    """Runs tasks: in this process, on processes of this machine, or on a dask.distributed cluster.
-
-    Processes are started when the first tasks need them, and stopped at the end of the block.
+def run_tasks(
+    task: Callable[[Item], Result], items: Sequence[Item], *, n_workers: int = 1, scheduler: str | None = None
+) -> Iterator[Result]:
+    """Run a task on every item, and yield the results as they are ready. If a worker dies, another one takes over.
 
     Parameters
     ----------
     n_workers : processes to start on this machine, unless a scheduler is named; 1 is this process
     scheduler : address of a running dask.distributed scheduler, optional
+
+    Raises
+    ------
+    PackagingError
+        If the scheduler cannot be reached, workers keep dying, or the task raises one.
     """
+    if scheduler is None and (n_workers == 1 or len(items) < 2):
+        yield from map(task, items)
+        return
+    import distributed  # here, because its import takes a second that a single worker does not need
 
-    def __init__(self, n_workers: int = 1, scheduler: str | None = None) -> None:
-        self.n_workers = n_workers
-        self.scheduler = scheduler
-        self._client: distributed.Client | None = None
-        self._exits = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exits.close()
-
-    def run(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """Run a task on every item, and yield the results as they are ready.
-
-        If a worker dies, another one takes over its items.
-
-        Raises
-        ------
-        PackagingError
-            If the scheduler cannot be reached, workers keep dying, or the task raises one.
-        """
-        if self.scheduler is None and (self.n_workers == 1 or len(items) < 2):
-            return map(task, items)
-        return self._run_elsewhere(task, items)
-
-    def _run_elsewhere(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        import distributed  # here, because its import takes a second that a single worker does not need
-
-        client = self._connect()
+    for name in ("distributed", "distributed.client"):  # errors of workers arrive as exceptions
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with _connect_to(scheduler) if scheduler else _start_workers(n_workers) as client:
         futures = client.map(task, items, pure=False)
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
@@ -76,21 +58,22 @@ class Workers:
             ) from error
         except distributed.client.FutureCancelledError as error:
             raise PackagingError(
-                f"The connection to the dask scheduler {self.scheduler or 'of this build'} was lost ({error.reason}). Run the "
+                f"The connection to the dask scheduler {scheduler or 'of this build'} was lost ({error.reason}). Run the "
                 "same command again with a scheduler that runs; the build continues."
             ) from error
         finally:
             client.cancel(futures)
 
-    def _connect(self) -> distributed.Client:
-        if self._client is None:
-            self._client = self._exits.enter_context(_open_client(self.n_workers, self.scheduler))
-        return self._client
 
+def _connect_to(scheduler: str) -> distributed.Client:
+    import distributed
 
-def _open_client(n_workers: int, scheduler: str | None) -> AbstractContextManager[distributed.Client]:
-    # Not as the default client: dask would send all later work of this process to it, even after it is closed.
-    return _start_workers(n_workers) if scheduler is None else _connect_to(scheduler)
+    if re.search(r"[\s@]", scheduler):  # dask would try for a minute
+        raise PackagingError("That is not the address of a scheduler, expected one like tcp://host:8786.")
+    try:  # not as the default client: dask would send all later work of this process to it
+        return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise PackagingError(f"No dask scheduler answers at {scheduler} ({one_line(error)}). Is it running?") from error
 
 
 @contextmanager
@@ -99,14 +82,11 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
     import dask
     import distributed
 
-    _hide_errors()
     with TemporaryDirectory(prefix="allen2022_surface_", ignore_cleanup_errors=True) as folder:
         # Without the timeout, workers that die as soon as they are started are started for ever.
         timeout = dask.config.get(NO_WORKERS_TIMEOUT, None) or "60s"
-        settings = {"temporary-directory": folder, NO_WORKERS_TIMEOUT: timeout}
         try:
-            # A start that is interrupted never ends.
-            with _terminal_signals_blocked(), dask.config.set(settings):
+            with _interrupts_blocked(), dask.config.set({"temporary-directory": folder, NO_WORKERS_TIMEOUT: timeout}):
                 client = distributed.Client(
                     n_workers=n_workers,
                     threads_per_worker=1,
@@ -125,40 +105,17 @@ def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
                 client.shutdown()
 
 
-def _connect_to(scheduler: str) -> distributed.Client:
-    import distributed
-
-    if re.search(r"[\s@]", scheduler):  # dask would try for a minute
-        raise PackagingError("That is not the address of a scheduler, expected one like tcp://host:8786.")
-    _hide_errors()
-    try:
-        return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise PackagingError(f"No dask scheduler answers at {scheduler} ({error}). Is it running?") from error
-
-
-def _hide_errors() -> None:
-    """Hide what dask logs beside the exceptions that it raises: errors, and tracebacks of any level."""
-    for name in list(logging.root.manager.loggerDict):
-        if name.split(".")[0] == "distributed":
-            logging.getLogger(name).addFilter(_is_no_error)
-
-
-def _is_no_error(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR and not record.exc_info
-
-
 @contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
-    """Block the signals that a terminal sends to all of its processes. Processes that start meanwhile never receive them.
+def _interrupts_blocked() -> Iterator[None]:
+    """Block the signals that a terminal sends to all of its processes. Workers that start meanwhile never receive them.
 
     Otherwise Ctrl-C also ends the workers, and this process waits a minute for them to answer. It receives the signal
     when the block ends.
     """
-    # Python's resource tracker ignores SIGINT, but a SIGHUP would end it.
+    # Python's resource tracker ignores SIGINT, but a SIGHUP would end it, and its start would unblock SIGINT.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        resource_tracker.ensure_running()  # its start would unblock SIGINT
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:

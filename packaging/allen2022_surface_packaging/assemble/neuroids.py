@@ -2,138 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
-from ..facts import HEMISPHERES, noise_ceiling, subject_name
-from ..nsd.regions import LabelledRegion, RegionMap
-
-N_DIGITS = 5  # of the number of a neuroid in its region, at least
+from ..facts import noise_ceiling, subject_name
+from ..nsd.regions import RegionMap
+from .sessions import both_hemispheres
 
 
 @dataclass(frozen=True, eq=False)
 class RegionNeuroids:
-    """The neuroids of one region of one subject, which follow each other in the assembly: lh before rh.
+    """Neuroids of one region of one subject, which follow each other in the assembly: lh before rh.
 
     Attributes
     ----------
-    start : the position of the first one in the assembly
-    columns : the position of each vertex in `RegionMap.vertices` of lh followed by rh
+    n_hemisphere_vertices : of fsaverage
+    vertices : numbered through both hemispheres, ascending
     numbers : which count the vertices of the region through lh, then rh. Neuroids that are left out leave gaps.
-    is_left : whether each neuroid is in lh
+    nc_testset : noise ceiling, in percent
     """
 
     subject: int
     region: str
-    start: int
-    columns: IntArray
+    n_hemisphere_vertices: int
+    vertices: IntArray
     numbers: IntArray
-    is_left: BoolArray
-    vertex_index: IntArray
     nc_testset: DoubleArray
 
     def __len__(self) -> int:
-        return len(self.columns)
+        return len(self.vertices)
+
+    def select(self, columns: IntArray | slice) -> RegionNeuroids:
+        """Return some of the neuroids."""
+        return replace(
+            self,
+            vertices=self.vertices[columns],
+            numbers=self.numbers[columns],
+            nc_testset=self.nc_testset[columns],
+        )
+
+    @property
+    def is_left(self) -> BoolArray:
+        """Whether each neuroid is in lh."""
+        return self.vertices < self.n_hemisphere_vertices
 
     @property
     def ids(self) -> AnyArray:
         """The `neuroid_id`, such as ``subj01_lh_V1_v00000``."""
-        left, right = self.numbers[self.is_left], self.numbers[~self.is_left]
-        parts = zip(HEMISPHERES, (left, right), strict=True)
-        return np.concatenate(
-            [_numbered(f"{subject_name(self.subject)}_{h}_{self.region}_v", numbers) for h, numbers in parts]
-        )
+        prefixes = {is_left: f"{subject_name(self.subject)}_{h}_{self.region}_v" for is_left, h in _HEMISPHERES}
+        ids = [f"{prefixes[left]}{n:05d}" for left, n in zip(self.is_left.tolist(), self.numbers.tolist(), strict=True)]
+        return np.array(ids, dtype="S")
 
 
-@dataclass(frozen=True, eq=False)
-class NeuroidTable:
-    """All neuroids of an assembly: by region, then subject."""
-
-    groups: tuple[RegionNeuroids, ...]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.groups))
-
-    def of_subject(self, subject: int) -> list[RegionNeuroids]:
-        """Return the neuroids of one subject, region by region."""
-        return [group for group in self.groups if group.subject == subject]
-
-    def coordinates(self) -> Iterator[tuple[str, AnyArray]]:
-        """Yield name and values of every neuroid coordinate, one at a time, because the whole cortex has millions."""
-        yield "neuroid_id", self._collect(lambda group: group.ids)
-        yield "subject", self._collect(lambda group: np.full(len(group), subject_name(group.subject).encode()))
-        yield "hemisphere", self._collect(lambda group: np.where(group.is_left, b"lh", b"rh"))
-        yield "vertex_index", self._collect(lambda group: group.vertex_index)
-        yield "region", self._collect(lambda group: np.full(len(group), group.region.encode()))
-        yield "nc_testset", self._collect(lambda group: group.nc_testset)
-
-    def _collect(self, values_of: Callable[[RegionNeuroids], AnyArray]) -> AnyArray:
-        return np.concatenate([values_of(group) for group in self.groups])
+_HEMISPHERES = ((True, "lh"), (False, "rh"))
 
 
-def order_neuroids(
-    region_map: RegionMap, ncsnr: dict[int, DoubleArray], valid: dict[int, BoolArray] | None = None
-) -> NeuroidTable:
-    """Put the neuroids of all subjects in the order of the assembly: by region, subject, hemisphere and vertex.
+def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> list[RegionNeuroids]:
+    """List the neuroids of all subjects in the order of the assembly: by region, subject, hemisphere and vertex.
 
     Parameters
     ----------
     ncsnr : arrays of shape (n_read_vertices of lh + rh,)
         Noise-ceiling signal-to-noise ratio by subject, unitless.
-    valid : arrays of shape (n_read_vertices of lh + rh,), optional
-        Which vertices to keep, by subject; all if None.
     """
-    groups: list[RegionNeuroids] = []
-    start = 0
-    ceilings = {subject: noise_ceiling(values) for subject, values in ncsnr.items()}
-    for members in map(_RegionMembers, region_map.regions):
-        columns = region_map.columns(members.region)
-        for subject in ncsnr:
-            kept = np.arange(len(columns)) if valid is None else np.flatnonzero(valid[subject][columns])
-            groups.append(
-                RegionNeuroids(
-                    subject=subject,
-                    region=members.region.name,
-                    start=start,
-                    columns=columns[kept],
-                    numbers=kept,
-                    is_left=members.is_left[kept],
-                    vertex_index=members.vertex_index[kept],
-                    nc_testset=ceilings[subject][columns[kept]],
-                )
-            )
-            start += len(kept)
-    return NeuroidTable(tuple(groups))
+    groups = []
+    read_vertices = both_hemispheres(region_map.vertices, region_map.n_vertices)
+    for region in region_map.regions:
+        vertices = both_hemispheres(region.vertices, region_map.n_vertices)
+        columns = np.searchsorted(read_vertices, vertices)
+        for subject, values in ncsnr.items():
+            nc_testset, numbers = noise_ceiling(values[columns]), np.arange(len(vertices))
+            groups.append(RegionNeuroids(subject, region.name, region_map.n_vertices, vertices, numbers, nc_testset))
+    return groups
 
 
-@dataclass(frozen=True, eq=False)
-class _RegionMembers:
-    region: LabelledRegion
-
-    @cached_property
-    def vertex_index(self) -> IntArray:
-        return np.concatenate([self.region.vertices[hemisphere] for hemisphere in HEMISPHERES])
-
-    @cached_property
-    def is_left(self) -> BoolArray:
-        left, right = (len(self.region.vertices[hemisphere]) for hemisphere in HEMISPHERES)
-        return np.repeat([True, False], [left, right])
+def list_coordinates(groups: Sequence[RegionNeuroids]) -> dict[str, AnyArray]:
+    """Return every neuroid coordinate of an assembly by its name."""
+    return {
+        "neuroid_id": np.concatenate([group.ids for group in groups]),
+        "subject": _repeat([subject_name(group.subject) for group in groups], groups),
+        "hemisphere": np.concatenate([np.where(group.is_left, b"lh", b"rh") for group in groups]),
+        "vertex_index": np.concatenate([group.vertices % group.n_hemisphere_vertices for group in groups]),
+        "region": _repeat([group.region for group in groups], groups),
+        "nc_testset": np.concatenate([group.nc_testset for group in groups]),
+    }
 
 
-def _numbered(prefix: str, numbers: IntArray) -> AnyArray:
-    """Return the prefix followed by each number, filled up with zeros to five digits, as fixed-width bytes."""
-    n_digits = max(N_DIGITS, len(str(numbers.max(initial=0))))
-    encoded = prefix.encode()
-    texts = np.zeros((len(numbers), len(encoded) + n_digits), dtype=np.uint8)
-    texts[:, : len(encoded)] = np.frombuffer(encoded, dtype=np.uint8)
-    powers = 10 ** np.arange(n_digits - 1, -1, -1)
-    texts[:, len(encoded) :] = numbers[:, None] // powers % 10 + ord("0")
-    ids: AnyArray = texts.view(f"S{texts.shape[1]}").ravel()
-    if n_digits > N_DIGITS:  # a smaller number has no more than five digits
-        short = numbers < 10 ** (n_digits - 1)
-        ids[short] = _numbered(prefix, numbers[short])
-    return ids
+def _repeat(names: list[str], groups: Sequence[RegionNeuroids]) -> AnyArray:
+    return np.repeat(np.array(names, dtype="S"), [len(group) for group in groups])

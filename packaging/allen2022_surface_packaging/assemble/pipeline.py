@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import math
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from ..errors import PackagingError
 from ..facts import subject_name
@@ -20,54 +16,27 @@ from ..nsd.plan import Plan
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..recipe import Recipe
-from ..release import (
-    SPLITS,
-    FilledCounts,
-    Manifest,
-    ReleasedRegion,
-    ReleaseFolder,
-    installed_versions,
-    list_presentations,
-    record_files,
-    refuse_existing,
-)
-from .assembly import AssemblyFile, create_assembly
-from .cluster import Workers
-from .neuroids import NeuroidTable, order_neuroids
-from .prepared import read_prepared_averages
+from ..release import SPLITS, Manifest, ReleasedRegion, ReleaseFolder, installed_versions, record_files, refuse_existing
+from .estimates import BYTES_PER_VALUE, count_values
 from .sessions import SessionCache
 from .stimuli import write_stimuli
-from .subjects import SubjectTask, SubjectValues, compute_subject, plan_subject
-
-logger = logging.getLogger(__name__)
+from .subjects import AssemblyRecord, write_assemblies
 
 
-def build_release(
-    nsd_root: str | Path,
-    release_path: Path,
-    recipe: Recipe,
-    *,
-    image_format: str | None = None,
-    from_region_assemblies: bool = False,
-    overwrite: bool = False,
-    cache_path: Path | None = None,
-    n_workers: int = 1,
-    scheduler: str | None = None,
-) -> None:
-    """Build a release: standardised assemblies, stimulus sets and tables, whole or not at all.
+class Choices(TypedDict, total=False):
+    """The optional arguments of `build_releases`."""
 
-    Parameters and errors are those of `build_releases`.
-    """
-    build_releases(
-        nsd_root,
-        {release_path: recipe},
-        image_format=image_format,
-        from_region_assemblies=from_region_assemblies,
-        overwrite=overwrite,
-        cache_path=cache_path,
-        n_workers=n_workers,
-        scheduler=scheduler,
-    )
+    image_format: str | None
+    from_region_assemblies: bool
+    overwrite: bool
+    cache_path: Path | None
+    n_workers: int
+    scheduler: str | None
+
+
+def build_release(nsd_root: str | Path, release_path: Path, recipe: Recipe, **choices: Unpack[Choices]) -> Manifest:
+    """Build one release. Choices and errors are those of `build_releases`."""
+    return build_releases(nsd_root, {release_path: recipe}, **choices)[release_path]
 
 
 def build_releases(
@@ -81,7 +50,7 @@ def build_releases(
     n_workers: int = 1,
     scheduler: str | None = None,
 ) -> dict[Path, Manifest]:
-    """Build several releases from one pass over the data: each betas file that any of them needs is read once.
+    """Build several releases, whole or not at all: each betas file that any of them needs is read once.
 
     Parameters
     ----------
@@ -94,7 +63,7 @@ def build_releases(
         Where the responses of each session are kept, so that a build that was stopped continues. Without it they are
         removed at the end.
     n_workers, scheduler
-        See `Workers`.
+        See `run_tasks`.
 
     Returns
     -------
@@ -118,105 +87,29 @@ def build_releases(
     first_path = next(iter(recipes)).absolute()
     manifests, stimuli = {}, {}
     with ExitStack() as exits:
-        folders = {path: exits.enter_context(ExitStack()) for path in recipes}
-        partial_paths = {path: folders[path].enter_context(new_folder(path)) for path in recipes}
+        endings = {path: exits.enter_context(ExitStack()) for path in recipes}
+        folders = {path: ReleaseFolder(endings[path].enter_context(new_folder(path))) for path in recipes}
         if cache_path is None:
             cache_path = exits.enter_context(scratch_folder(first_path.parent, f"{first_path.name}.cache"))
         cache = SessionCache(list(plans.values()), cache_path)
-        workers = exits.enter_context(Workers(n_workers, scheduler))
+        _require_space(first_path.parent, plans.values(), cache)
         for path, plan in plans.items():  # first, because it takes seconds, and a damaged image ends the build
-            stimuli[path] = write_stimuli(plan, ReleaseFolder(partial_paths[path]))
-        cache.prepare(workers)
+            stimuli[path] = write_stimuli(plan, folders[path])
+        cache.prepare(n_workers=n_workers, scheduler=scheduler)
         for path, plan in plans.items():
-            manifests[path] = _write_release(plan, ReleaseFolder(partial_paths[path]), stimuli[path], cache, workers)
+            assemblies = write_assemblies(plan, cache, folders[path])
+            manifests[path] = describe_release(plan, folders[path], stimuli[path], assemblies)
+            with naming(folders[path].manifest_path):
+                manifests[path].write(folders[path])
             _refuse_changed(plan.inputs, stamps)
-            folders[path].close()  # the release appears, whatever happens to the next
+            endings[path].close()  # the release appears, whatever happens to the next
     return manifests
 
 
-def _write_release(
-    plan: Plan, folder: ReleaseFolder, stimuli: list[Path], cache: SessionCache, workers: Workers
-) -> Manifest:
-    """Write the rest of one release from the cached sessions, and return its manifest."""
-    n_images = [len(plan.splits[split]) for split in SPLITS]
-    logger.info("%s: %d images, %d train, %d test", plan.recipe.name, sum(n_images), *n_images)
-    # In the cache, which every worker sees, and named after the release, so that two builds do not share it.
-    name = f"values-{hashlib.sha1(os.fsencode(folder.path)).hexdigest()[:12]}"
-    with scratch_folder(cache.path, name) as scratch:
-        subjects = workers.run(compute_subject, _plan_subjects(plan, cache, scratch))
-        assemblies = write_assemblies(plan, subjects, folder)
-    manifest = describe_release(plan, assemblies, folder, stimuli)
-    with naming(folder.manifest_path):
-        manifest.write(folder)
-    return manifest
-
-
-def _refuse_changed(inputs: Iterable[RawFile], stamps: Mapping[RawFile, str]) -> None:
-    """Raise a `PackagingError` if a raw file is not what it was when the build started: parts of both may be in the release."""
-    for file in inputs:
-        if not file.exists() or file.stamp() != stamps[file]:
-            raise PackagingError(f"{file} was changed or removed while the build ran. Start it again.")
-
-
-def _plan_subjects(plan: Plan, cache: SessionCache, scratch: Path) -> list[SubjectTask]:
-    prepared = read_prepared_averages(plan) if plan.from_region_assemblies else None
-    tasks = []
-    for subject in plan.recipe.subjects:
-        averages = None if prepared is None else prepared.read(subject, plan.region_map, plan.averaged_images)
-        tasks.append(plan_subject(plan, cache, subject, averages, scratch / f"{subject_name(subject)}.values"))
-    return tasks
-
-
-@dataclass(frozen=True)
-class AssemblyRecord:
-    """The assemblies of a release: their shapes by split, and how many values were NaN by subject and region."""
-
-    shapes: dict[str, tuple[int, int, int]]
-    nan_counts: dict[str, dict[str, FilledCounts]]
-
-
-def write_assemblies(plan: Plan, subjects: Iterator[SubjectValues], folder: ReleaseFolder) -> AssemblyRecord:
-    """Write the train and test assemblies from the values of each subject, whose files are removed.
-
-    Raises
-    ------
-    PackagingError
-        If the disk is full, or no vertex of a subject is valid and invalid ones are dropped.
-    """
-    valid = None
-    if plan.recipe.nan_policy == "drop":  # the neuroids are known only when all subjects are
-        known = list(subjects)
-        subjects, valid = iter(known), {values.subject: values.is_valid for values in known}
-        _refuse_empty(known)
-    neuroids = order_neuroids(plan.region_map, plan.ncsnr, valid)
-    presentations = {split: list_presentations(split, plan.splits[split]) for split in SPLITS}
-    shapes = {split: (len(presentations[split]), len(neuroids), 1) for split in SPLITS}
-    _require_space(folder, 4 * sum(math.prod(shape) for shape in shapes.values()))
-    nan_counts = {}
-    with ExitStack() as exits:
-        assemblies = {
-            split: exits.enter_context(
-                create_assembly(
-                    folder.assembly_path(plan.recipe.name, split),
-                    identifier=f"{plan.recipe.name}.{split}",
-                    presentations=presentations[split],
-                    neuroids=neuroids.coordinates(),
-                )
-            )
-            for split in SPLITS
-        }
-        for values in subjects:
-            nan_counts[values.subject] = _copy_subject(values, neuroids, assemblies)
-            values.path.unlink()
-    for split, assembly in assemblies.items():
-        logger.info("%s: %s, %.1f MB", assembly.path.name, shapes[split], assembly.path.stat().st_size / 1e6)
-    return AssemblyRecord(shapes, {subject_name(subject): nan_counts[subject] for subject in plan.recipe.subjects})
-
-
 def describe_release(
-    plan: Plan, assemblies: AssemblyRecord, folder: ReleaseFolder, stimuli: Iterable[Path]
+    plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], assemblies: AssemblyRecord
 ) -> Manifest:
-    """Return the manifest of a release whose other files are written.
+    """Return the manifest of a release whose other files are written; `stimuli` are its images and tables.
 
     Raw files are listed by their paths in NSD's public bucket, so that both layouts give the same manifest.
     """
@@ -238,35 +131,19 @@ def describe_release(
     )
 
 
-def _copy_subject(
-    values: SubjectValues, neuroids: NeuroidTable, assemblies: dict[str, AssemblyFile]
-) -> dict[str, FilledCounts]:
-    """Copy the values of a subject to the places of its neuroids, and count the NaN of each region."""
-    groups = neuroids.of_subject(values.subject)
-    for split, assembly in assemblies.items():
-        for first_row, band in values.bands(split):
-            for group in groups:
-                assembly.write(first_row, group.start, band[:, group.columns])
-    logger.info("%s: %d neuroids", subject_name(values.subject), sum(map(len, groups)))
-    counts = {}
-    for group in groups:
-        train, test = (values.n_invalid[split][group.columns] for split in SPLITS)
-        counts[group.region] = FilledCounts(int(train.sum()), int(test.sum()), int(((train > 0) | (test > 0)).sum()))
-    return counts
+def _refuse_changed(inputs: Iterable[RawFile], stamps: Mapping[RawFile, str]) -> None:
+    """Raise a `PackagingError` if a raw file is not what it was when the build started: parts of both may be in the release."""
+    for file in inputs:
+        if not file.exists() or file.stamp() != stamps[file]:
+            raise PackagingError(f"{file} was changed or removed while the build ran. Start it again.")
 
 
-def _refuse_empty(subjects: list[SubjectValues]) -> None:
-    for values in subjects:
-        if not values.is_valid.any():
+def _require_space(parent: Path, plans: Iterable[Plan], cache: SessionCache) -> None:
+    """Raise a `PackagingError` if the values of the releases, or the sessions that the cache lacks, need more space."""
+    needed = {parent: BYTES_PER_VALUE * sum(map(count_values, plans)), cache.path: cache.count_missing_bytes()}
+    for folder, n_bytes in needed.items():
+        free = shutil.disk_usage(folder).free
+        if free < n_bytes:
             raise PackagingError(
-                f"{subject_name(values.subject)} has no vertex whose trials are all valid, so nothing is left. Keep "
-                "invalid vertices (--nan-policy zero), or choose other subjects."
+                f"{folder} has {free:,} bytes free, but the build writes {n_bytes:,} there: no space left. Free some space."
             )
-
-
-def _require_space(folder: ReleaseFolder, n_bytes: int) -> None:
-    free = shutil.disk_usage(folder.path).free
-    if free < n_bytes:
-        raise PackagingError(
-            f"{folder.path.parent} has {free:,} bytes free, but the assemblies take {n_bytes:,}: no space left. Free some space."
-        )

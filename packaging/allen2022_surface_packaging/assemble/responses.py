@@ -12,25 +12,21 @@ Brain-Score, notebooks 02 and 03 of Allen2022_fmri (surface): `per_rep` and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..arrays import BoolArray, DoubleArray, FloatArray, IntArray
+from ..arrays import DoubleArray, FloatArray, IntArray
 from ..facts import N_REPETITIONS
 
 # Part of the name of every cache entry: raise it whenever a change here or in `sessions` could change a value.
 METHOD_VERSION = 1
 
-AnyFloatArray = TypeVar("AnyFloatArray", FloatArray, DoubleArray)
-
 
 def standardise_session(blocks: Iterable[FloatArray], *, vertices: IntArray, kept_trials: IntArray) -> FloatArray:
     """Standardise each vertex over all trials of one session, and keep some of the trials.
 
-    The data is read in one pass. Sums and sums of squares are in double precision and relative to the first trial,
+    The betas are read in one pass. Sums and sums of squares are in double precision and relative to the first trial,
     which costs no accuracy and makes a constant vertex exactly constant.
 
     Parameters
@@ -54,58 +50,36 @@ def standardise_session(blocks: Iterable[FloatArray], *, vertices: IntArray, kep
     """
     kept = np.empty((len(kept_trials), len(vertices)), dtype=np.float32)
     row_of_trial = {int(trial): row for row, trial in enumerate(kept_trials)}
-    sums = _Sums(len(vertices))
+    origin, centred, total, total_of_squares = np.zeros((4, len(vertices)))
+    n_trials = 0
     with np.errstate(invalid="ignore"):  # NaN and infinite trials are expected, and make the vertex NaN
         for trial, responses in enumerate(_gather(blocks, vertices)):
             if trial in row_of_trial:
                 kept[row_of_trial[trial]] = responses
-            sums.add(responses)
-        mean, deviation = sums.mean_and_deviation()
-        scale = 1 / deviation
+            if trial == 0:
+                origin[:] = responses
+            np.subtract(responses, origin, out=centred)
+            total += centred
+            total_of_squares += np.multiply(centred, centred, out=centred)
+            n_trials += 1
+        centred_mean = total / n_trials
+        variance = np.maximum(total_of_squares / n_trials - centred_mean**2, 0)
+        mean, scale = origin + centred_mean, 1 / _nonzero(np.sqrt(variance))
         for row in kept:
             row[:] = (row - mean) * scale
     return kept
 
 
-def _gather(blocks: Iterable[FloatArray], vertices: IntArray) -> Iterable[FloatArray]:
+def _gather(blocks: Iterable[FloatArray], vertices: IntArray) -> Iterator[FloatArray]:
     """Yield the responses of some vertices in each trial, in native byte order; each is valid until the next."""
     gathered = np.empty(len(vertices), dtype=np.uint32)
-    responses = gathered.view(np.float32)
     for block in blocks:
-        swap = not block.dtype.isnative
         # Gathered as integers: numpy copies them unchanged, and only the few that are needed are swapped afterwards.
         for trial in block.view(np.uint32):
             np.take(trial, vertices, out=gathered, mode="clip")
-            if swap:
+            if not block.dtype.isnative:
                 gathered.byteswap(inplace=True)
-            yield responses
-
-
-class _Sums:
-    """Sums over trials, relative to the first trial, in double precision."""
-
-    def __init__(self, n_vertices: int) -> None:
-        self.n_trials = 0
-        self.origin = np.zeros(n_vertices)
-        self.centred = np.empty(n_vertices)
-        self.total = np.zeros(n_vertices)
-        self.total_of_squares = np.zeros(n_vertices)
-
-    def add(self, responses: FloatArray) -> None:
-        """Add the responses of one trial."""
-        if self.n_trials == 0:
-            self.origin[:] = responses
-        np.subtract(responses, self.origin, out=self.centred)
-        self.total += self.centred
-        np.multiply(self.centred, self.centred, out=self.centred)
-        self.total_of_squares += self.centred
-        self.n_trials += 1
-
-    def mean_and_deviation(self) -> tuple[DoubleArray, DoubleArray]:
-        """Return mean and population standard deviation over trials; a deviation of 0 is replaced by 1."""
-        mean = self.total / self.n_trials
-        variance = np.maximum(self.total_of_squares / self.n_trials - mean**2, 0)
-        return self.origin + mean, _nonzero(np.sqrt(variance))
+            yield gathered.view(np.float32)
 
 
 def average_repetitions(responses: FloatArray) -> FloatArray:
@@ -120,108 +94,60 @@ def average_repetitions(responses: FloatArray) -> FloatArray:
     array of shape (n_images, n_vertices)
         NaN where every repetition is NaN.
     """
-    total = responses[:, 0].astype(np.float64)
-    for repetition in range(1, responses.shape[1]):
-        total += responses[:, repetition]
-    averages: FloatArray = (total / responses.shape[1]).astype(np.float32)
-    incomplete = np.isnan(averages)
-    if incomplete.any():  # few vertices, in most releases
-        averages[incomplete] = _average_valid(responses.swapaxes(1, 2)[incomplete])
-    return averages
-
-
-def _average_valid(repetitions: FloatArray) -> FloatArray:
-    """Average the values that are not NaN in each row of an array of shape (n, n_repetitions)."""
-    valid = ~np.isnan(repetitions)
-    total = np.zeros(len(repetitions))
-    for column, is_valid in zip(repetitions.T, valid.T, strict=True):
-        np.add(total, column, out=total, where=is_valid)
+    is_missing = np.isnan(responses)
+    n_valid: IntArray | int = responses.shape[1]
+    if is_missing.any():  # few vertices, in most releases
+        responses = np.where(is_missing, np.float32(0), responses)
+        n_valid = responses.shape[1] - is_missing.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        averages: FloatArray = (total / valid.sum(axis=1)).astype(np.float32)
+        averages: FloatArray = (responses.sum(axis=1, dtype=np.float64) / n_valid).astype(np.float32)
     return averages
 
 
-@dataclass(frozen=True, eq=False)
-class GlobalStatistics:
-    """Mean and standard deviation of each vertex over images, each of shape (n_vertices,), unitless."""
-
-    mean: DoubleArray
-    deviation: DoubleArray
-
-    @classmethod
-    def of(cls, averages: FloatArray) -> GlobalStatistics:
-        """Compute them over the images that are not NaN, in double precision.
-
-        Parameters
-        ----------
-        averages : array of shape (n_images, n_vertices)
-
-        Returns
-        -------
-        statistics
-            A deviation of 0 is replaced by 1. Both are NaN for a vertex that is NaN for every image.
-        """
-        valid = ~np.isnan(averages)
-        if valid.all():  # the same result in fewer passes
-            mean = averages.sum(axis=0, dtype=np.float64) / len(averages)
-            deviations = averages - mean
-            np.multiply(deviations, deviations, out=deviations)
-            return cls(mean, _nonzero(np.sqrt(deviations.sum(axis=0) / len(averages))))
-        n_valid = valid.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            mean = np.where(valid, averages, 0).sum(axis=0, dtype=np.float64) / n_valid
-            deviations = np.where(valid, averages - mean, 0)
-            return cls(mean, _nonzero(np.sqrt((deviations**2).sum(axis=0) / n_valid)))
-
-    def standardise(self, responses: FloatArray) -> FloatArray:
-        """Standardise responses of shape (..., n_vertices); NaN stays NaN, and what float32 cannot hold is infinite."""
-        centred = responses - self.mean
-        with np.errstate(over="ignore"):
-            centred /= self.deviation
-            return centred.astype(np.float32)
-
-
-def standardise_images(
-    averages: FloatArray, test_responses: FloatArray, *, train: IntArray, statistics_over: IntArray
-) -> dict[str, FloatArray]:
-    """Standardise the train averages and the test repetitions by the statistics of the averages.
+def standardise_images(averages: FloatArray, test_responses: FloatArray, *, train: IntArray) -> dict[str, FloatArray]:
+    """Standardise the train averages and the test repetitions by mean and standard deviation of the averages over images.
 
     Parameters
     ----------
     averages : array of shape (n_images, n_vertices)
-        Averages over repetitions of the images of train and of the statistics.
+        Averages over repetitions of the images whose statistics are used: all complete images, or those of train.
     test_responses : array of shape (n_test_images, n_repetitions, n_vertices)
         Of these, the first three repetitions are standardised.
     train : array of shape (n_train_images,)
         The rows of `averages` that are train images.
-    statistics_over : array of rows of `averages`
-        The images over which the statistics are computed.
 
     Returns
     -------
     dict with ``train``, of shape (n_train_images, n_vertices), and ``test``, of shape (n_test_images * 3, n_vertices)
-        Unitless; NaN stays NaN, and what float32 cannot hold is infinite.
+        Unitless. NaN images are left out of the statistics and stay NaN; a standard deviation of 0 counts as 1; what
+        float32 cannot hold is infinite.
     """
-    statistics = GlobalStatistics.of(averages if len(statistics_over) == len(averages) else averages[statistics_over])
+    mean, deviation = _mean_and_deviation(averages)
     repetitions = test_responses[:, :N_REPETITIONS].reshape(-1, averages.shape[1])
-    return {"train": statistics.standardise(averages[train]), "test": statistics.standardise(repetitions)}
+    with np.errstate(over="ignore"):
+        return {
+            split: ((responses - mean) / deviation).astype(np.float32)
+            for split, responses in (("train", averages[train]), ("test", repetitions))
+        }
 
 
-def find_valid_vertices(responses: FloatArray, rows: IntArray, repetitions: IntArray) -> BoolArray:
-    """Return which vertices have no NaN in the trials that were shown.
+def _mean_and_deviation(averages: FloatArray) -> tuple[DoubleArray, DoubleArray]:
+    """Return mean and population standard deviation of each vertex over the images that are not NaN; 1 in place of 0."""
+    is_missing = np.isnan(averages)
+    n_valid = len(averages) - is_missing.sum(axis=0)
+    with np.errstate(invalid="ignore"):  # a vertex that is NaN for every image
+        mean = _sum_over_images(np.where(is_missing, np.float32(0), averages)) / n_valid
+        deviations = averages - mean
+        deviations[is_missing] = 0
+        return mean, _nonzero(np.sqrt(_sum_over_images(deviations**2) / n_valid))
 
-    Parameters
-    ----------
-    responses : array of shape (n_images, n_repetitions, n_vertices)
-    rows, repetitions : arrays of shape (n_trials,)
-        The image and the repetition of each trial.
 
-    Returns
-    -------
-    array of shape (n_vertices,)
-    """
-    valid: BoolArray = ~np.isnan(responses[rows, repetitions]).any(axis=0)
-    return valid
+def _sum_over_images(values: FloatArray | DoubleArray) -> DoubleArray:
+    """Sum over the first axis, image by image, in double precision."""
+    total: DoubleArray = values.sum(axis=0, dtype=np.float64)
+    if values.shape[1] == 1:  # NumPy adds the values of a single vertex in another order than those of many
+        total = np.cumsum(values, axis=0, dtype=np.float64)[-1]
+    return total
 
 
 def _nonzero(deviation: DoubleArray) -> DoubleArray:

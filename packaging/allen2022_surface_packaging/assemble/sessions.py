@@ -1,29 +1,80 @@
-"""The session cache: every betas file is read once for all recipes, and its responses survive a killed build."""
+"""The session cache: every betas file is read once for all recipes, and its responses survive a killed build.
+
+An entry of the cache is one file with the standardised responses of one session: three arrays in NumPy's format, one after
+the other. The first one, of shape (n_vertices, n_trials), is mapped into memory, so that a few vertices of many sessions are
+read without the rest. The others say which trials and vertices these are.
+
+Vertices of both hemispheres are numbered through: those of rh follow the last one of lh.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import FloatArray, IntArray
+from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
+from ..files import Bytes, write_whole
 from ..nsd.files import read_betas, read_betas_shape
 from ..nsd.plan import Plan, Session
+from ..nsd.storage import RawFile
 from ..progress import follow
-from .cluster import Workers
-from .entries import SUFFIX, DamagedEntryError, Entry, Vertices, write_entry
+from .cluster import run_tasks
 from .responses import METHOD_VERSION, standardise_session
 
 logger = logging.getLogger(__name__)
+
+SUFFIX = ".npy"
+TRANSPOSED_VERTICES = 512  # at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """An entry of the cache without its responses.
+
+    Attributes
+    ----------
+    trials : array of shape (n_trials,), 0-based within the session, ascending
+    vertices : array of shape (n_vertices,), ascending
+    """
+
+    path: Path
+    trials: IntArray
+    vertices: IntArray
+
+    def covers(self, trials: IntArray, vertices: IntArray) -> bool:
+        """Return whether the entry holds all of some trials and vertices."""
+        return bool(np.isin(trials, self.trials).all() and np.isin(vertices, self.vertices).all())
+
+    def read(self, trials: IntArray, vertices: IntArray) -> FloatArray:
+        """Read some trials of some vertices, all of which the entry holds: an array of shape (n_vertices, n_trials)."""
+        # Mapped for this reading only: mapped pages count as memory of this process.
+        responses = np.load(self.path, mmap_mode="r")
+        selected: FloatArray = responses[np.searchsorted(self.vertices, vertices)]
+        return selected[:, np.searchsorted(self.trials, trials)]
+
+
+def open_entry(path: Path) -> Entry | None:
+    """Open an entry. Return None if there is none, or if it is damaged, cut short or something else."""
+    try:
+        responses = np.load(path, mmap_mode="r")
+        with path.open("rb") as file:
+            file.seek(responses.offset + responses.nbytes)
+            trials, vertices = np.load(file), np.load(file)
+        is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
+    except (AttributeError, EOFError, OSError, TypeError, ValueError):
+        return None
+    return Entry(path, trials, vertices) if is_whole else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,23 +84,23 @@ class SessionTask:
     Attributes
     ----------
     trials : array of shape (n_trials,), 0-based within the session, ascending
-    masks : per hemisphere whether each vertex is needed, in packed bits, because a task may be sent to another machine
+    mask : whether each vertex is needed, in packed bits, because a task may be sent to another machine
     path : the entry
     """
 
     session: Session
     trials: IntArray
-    masks: dict[str, NDArray[np.uint8]]
+    mask: NDArray[np.uint8]
     path: Path
 
     @property
-    def vertices(self) -> Vertices:
-        """Per hemisphere the vertices, ascending."""
-        return {hemisphere: np.flatnonzero(np.unpackbits(mask)) for hemisphere, mask in self.masks.items()}
+    def vertices(self) -> IntArray:
+        """The vertices, ascending."""
+        return np.flatnonzero(np.unpackbits(self.mask))
 
 
 class SessionCache:
-    """The standardised responses of the sessions of some plans, one file (an entry) per session.
+    """The standardised responses of the sessions of some plans, one entry per session.
 
     The name of an entry depends on everything that it is computed from, so that an outdated entry is never used. An
     entry with more vertices or trials than needed serves as well. Several builds may share a cache.
@@ -58,9 +109,24 @@ class SessionCache:
     def __init__(self, plans: Sequence[Plan], path: Path) -> None:
         self.path = path.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
-        self.tasks = _list_tasks(plans, self.path)
+        self.tasks: dict[RawFile, SessionTask] = {}  # by the betas of lh
+        self.missing: list[SessionTask] = []
+        present = sorted(self.path.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_size)
+        for session, trials, mask in list_needed(plans):
+            key, packed = _key(session), np.packbits(mask)
+            entries = (open_entry(path) for path in present if path.name.startswith(key))
+            entry = next((one for one in entries if one and one.covers(trials, np.flatnonzero(mask))), None)
+            name = f"{key}_{hashlib.sha1(trials.tobytes() + packed.tobytes()).hexdigest()[:20]}{SUFFIX}"
+            task = SessionTask(session, trials, packed, entry.path if entry else self.path / name)
+            self.tasks[session.betas["lh"]] = task
+            if entry is None:
+                self.missing.append(task)
 
-    def prepare(self, workers: Workers) -> None:
+    def count_missing_bytes(self) -> int:
+        """Return the size of the responses that `prepare` will write."""
+        return sum(4 * len(task.trials) * len(task.vertices) for task in self.missing)
+
+    def prepare(self, *, n_workers: int = 1, scheduler: str | None = None) -> None:
         """Compute all missing entries.
 
         Raises
@@ -69,90 +135,66 @@ class SessionCache:
             If a betas file is missing, damaged, of another shape than the rest of the tree or changed meanwhile, the
             scheduler cannot be reached, or workers keep dying.
         """
-        missing = [task for task in self.tasks.values() if not task.path.is_file()]
-        n_present = len(self.tasks) - len(missing)
+        n_present = len(self.tasks) - len(self.missing)
         if n_present:
             logger.info("%d of %d sessions are in %s already", n_present, len(self.tasks), self.path)
-        computed: Iterable[str] = workers.run(compute_entry, missing)
-        for name in follow(computed, n_items=len(missing), title="sessions standardised", unit="session"):
+        computed = run_tasks(compute_entry, self.missing, n_workers=n_workers, scheduler=scheduler)
+        for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
             logger.debug("%s is standardised", name)
-        for task in missing:
-            if not task.path.name.startswith(_key(task.session)):
-                task.path.unlink(missing_ok=True)  # its name says that it is of the files as they were
-                raise PackagingError(
-                    f"{' or '.join(map(str, task.session.betas.values()))} was changed while the build ran. Start it again."
-                )
 
     def responses_of(self, plan: Plan, subject: int) -> SubjectResponses:
-        """Return access to the responses of a subject that a plan needs."""
-        sessions = [session for session in plan.sessions if session.subject == subject]
-        n_repetitions = max(N_REPETITIONS, *(int(session.repetitions.max()) + 1 for session in sessions))
-        return SubjectResponses(
-            images=plan.single_trial_images,
-            n_repetitions=n_repetitions,
-            sessions=[_select(session, plan.single_trial_images) for session in sessions],
-            tasks=[self.tasks[_files_of(session)] for session in sessions],
-        )
+        """Return access to the responses of a subject that a plan needs. An entry that was lost is computed again."""
+        parts = []
+        for session in plan.sessions:
+            if session.subject == subject:
+                task = self.tasks[session.betas["lh"]]
+                if (entry := open_entry(task.path)) is None:
+                    compute_entry(task)
+                    entry = Entry(task.path, task.trials, task.vertices)
+                is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
+                rows = np.searchsorted(plan.single_trial_images, session.nsd_ids[is_needed])
+                parts.append(_SessionPart(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))
+        n_repetitions = max(N_REPETITIONS, *(int(part.repetitions.max()) + 1 for part in parts))
+        return SubjectResponses(len(plan.single_trial_images), n_repetitions, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _SessionPart:
+    """The trials of one session that a release needs, and the row (of the image) and the repetition of each."""
+
+    entry: Entry
+    trials: IntArray
+    rows: IntArray
+    repetitions: IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class SubjectResponses:
-    """Access to the standardised responses of one subject. Another process can use it.
+    """Access to the standardised responses of one subject to the images whose single trials a release needs."""
 
-    Attributes
-    ----------
-    images : the `nsd_id` of the images, ascending
-    sessions, tasks : the trials of these images by session, and where their responses are
-    """
-
-    images: IntArray
+    n_images: int
     n_repetitions: int
-    sessions: list[Session]
-    tasks: list[SessionTask]
-    entries: dict[Path, Entry] = field(default_factory=dict)
+    parts: list[_SessionPart]
 
-    def read(self, hemisphere: str, vertices: IntArray) -> FloatArray:
-        """Return the responses of some vertices. A damaged entry is computed again.
+    def read(self, vertices: IntArray) -> FloatArray:
+        """Return the responses of some vertices.
 
         Returns
         -------
         array of shape (n_images, n_repetitions, n_vertices)
             Unitless; see `standardise_session`. NaN for a repetition that was not shown.
-
-        Raises
-        ------
-        PackagingError
-            If an entry is damaged and its betas cannot be read.
         """
-        responses = np.full((len(self.images), self.n_repetitions, len(vertices)), np.nan, dtype=np.float32)
-        for session, task in zip(self.sessions, self.tasks, strict=True):
-            rows = np.searchsorted(self.images, session.nsd_ids)
-            responses[rows, session.repetitions] = self._read_session(task, session.trials, hemisphere, vertices)
+        responses = np.full((self.n_images, self.n_repetitions, len(vertices)), np.nan, dtype=np.float32)
+        for part in self.parts:
+            responses[part.rows, part.repetitions] = part.entry.read(part.trials, vertices).T
         return responses
 
-    def shown_trials(self) -> tuple[IntArray, IntArray]:
-        """Return the row and the repetition of every trial."""
-        rows = np.concatenate([np.searchsorted(self.images, session.nsd_ids) for session in self.sessions])
-        return rows, np.concatenate([session.repetitions for session in self.sessions])
-
-    def _read_session(self, task: SessionTask, trials: IntArray, hemisphere: str, vertices: IntArray) -> FloatArray:
-        try:
-            return self._entry(task.path).read(trials, hemisphere, vertices)
-        except (DamagedEntryError, FileNotFoundError):
-            logger.warning("%s is damaged or missing; it is computed again", task.path)
-            compute_entry(task)
-            self.entries.pop(task.path, None)
-        try:
-            return self._entry(task.path).read(trials, hemisphere, vertices)
-        except DamagedEntryError as error:
-            raise PackagingError(
-                f"{task.path} is damaged as soon as it is written. Is the disk sound? Choose --cache."
-            ) from error
-
-    def _entry(self, path: Path) -> Entry:
-        if path not in self.entries:
-            self.entries[path] = Entry.open(path)
-        return self.entries[path]
+    def find_valid(self, vertices: IntArray) -> BoolArray:
+        """Return which of some vertices have no NaN in any trial that the release needs."""
+        is_valid = np.ones(len(vertices), dtype=bool)
+        for part in self.parts:
+            is_valid &= ~np.isnan(part.entry.read(part.trials, vertices)).any(axis=1)
+        return is_valid
 
 
 def compute_entry(task: SessionTask) -> str:
@@ -161,62 +203,61 @@ def compute_entry(task: SessionTask) -> str:
     Raises
     ------
     PackagingError
-        If a betas file is missing, damaged or of another shape than the rest of the tree.
+        If a betas file is missing, damaged, of another shape than the rest of the tree, or changed meanwhile.
     """
-    vertices = task.vertices
+    session, vertices = task.session, task.vertices
+    n_left = int(np.searchsorted(vertices, session.shape.n_vertices))
+    vertices_of = {"lh": vertices[:n_left], "rh": vertices[n_left:] - session.shape.n_vertices}
 
     def standardise(hemisphere: str) -> FloatArray:
-        file = task.session.betas[hemisphere]
+        file = session.betas[hemisphere]
         shape = read_betas_shape(file)
-        if shape != task.session.shape:
+        if shape != session.shape:
             raise PackagingError(
-                f"{file} holds {shape}, expected {task.session.shape} as in the rest of the tree. Download it again."
+                f"{file} holds {shape}, expected {session.shape} as in the rest of the tree. Download it again."
             )
-        return standardise_session(read_betas(file, shape), vertices=vertices[hemisphere], kept_trials=task.trials)
+        betas = read_betas(file, shape)
+        return standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
 
     with ThreadPoolExecutor(len(HEMISPHERES)) as threads:  # one computes while the other waits for its file
-        responses = dict(zip(HEMISPHERES, threads.map(standardise, HEMISPHERES), strict=True))
-    write_entry(task.path, task.trials, vertices, responses)
-    return str(task.session)
+        responses = list(threads.map(standardise, HEMISPHERES))
+    if not task.path.name.startswith(_key(session)):  # its name says that it is of the files as they were
+        raise PackagingError(f"{session.betas['lh']} or rh was changed while the build ran. Start it again.")
+    write_whole(task.path, _entry_content(responses, task.trials, vertices))
+    return str(session)
 
 
-def _list_tasks(plans: Sequence[Plan], folder: Path) -> dict[tuple[str, ...], SessionTask]:
-    """List what the cache must hold of every session over all plans, by the betas files of the session."""
-    users: dict[tuple[str, ...], list[tuple[Session, Plan]]] = {}
+def _entry_content(responses: Sequence[FloatArray], trials: IntArray, vertices: IntArray) -> Iterator[Bytes]:
+    """Yield the bytes of an entry; `responses` are those of lh and of rh, each of shape (n_trials, n_vertices)."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(vertices), len(trials))}
+    first, rest = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(first, header)
+    yield first.getvalue()
+    for values in responses:
+        for start in range(0, values.shape[1], TRANSPOSED_VERTICES):
+            yield np.ascontiguousarray(values[:, start : start + TRANSPOSED_VERTICES].T, dtype="<f4").data.cast("B")
+    for numbers in (trials, vertices):
+        np.save(rest, numbers.astype(np.int32))
+    yield rest.getvalue()
+
+
+def list_needed(plans: Sequence[Plan]) -> Iterator[tuple[Session, IntArray, BoolArray]]:
+    """Yield every session of some plans, the trials that any of them needs, and whether each vertex is needed."""
+    users: dict[RawFile, list[tuple[Session, Plan]]] = {}
     for plan in plans:
         for session in plan.sessions:
-            users.setdefault(_files_of(session), []).append((session, plan))
-    present = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIX))
-    vertex_sets: dict[frozenset[int], Vertices] = {}  # most sessions are needed by the same plans
-    masks = {}
-    tasks = {}
-    for files, sessions_and_plans in users.items():
-        plan_set = frozenset(id(plan) for _, plan in sessions_and_plans)
-        if plan_set not in vertex_sets:
-            maps = [plan.region_map for _, plan in sessions_and_plans]
-            vertex_sets[plan_set] = {h: _union([region_map.vertices[h] for region_map in maps]) for h in HEMISPHERES}
-            masks[plan_set] = {h: _pack(vertices) for h, vertices in vertex_sets[plan_set].items()}
-        trials, vertices = _union([session.trials for session, _ in sessions_and_plans]), vertex_sets[plan_set]
-        key = _key(sessions_and_plans[0][0])
-        path = _find_entry(folder, [name for name in present if name.startswith(key)], trials, vertices)
-        path = path or folder / f"{key}_{_digest(trials, vertices)}{SUFFIX}"
-        tasks[files] = SessionTask(sessions_and_plans[0][0], trials, masks[plan_set], path)
-    return tasks
+            users.setdefault(session.betas["lh"], []).append((session, plan))
+    for sessions_and_plans in users.values():
+        session = sessions_and_plans[0][0]
+        mask = np.zeros(len(HEMISPHERES) * session.shape.n_vertices, dtype=bool)
+        for _, plan in sessions_and_plans:
+            mask[both_hemispheres(plan.region_map.vertices, session.shape.n_vertices)] = True
+        yield session, np.unique(np.concatenate([one.trials for one, _ in sessions_and_plans])), mask
 
 
-def _find_entry(folder: Path, names: list[str], trials: IntArray, vertices: Vertices) -> Path | None:
-    """Return the smallest entry that holds some trials and vertices, or None."""
-    for path in sorted((folder / name for name in names), key=lambda path: path.stat().st_size):
-        try:
-            if Entry.open(path).covers(trials, vertices):
-                return path
-        except (DamagedEntryError, FileNotFoundError):
-            continue
-    return None
-
-
-def _files_of(session: Session) -> tuple[str, ...]:
-    return tuple(str(session.betas[hemisphere]) for hemisphere in HEMISPHERES)
+def both_hemispheres(vertices: dict[str, IntArray], n_vertices: int) -> IntArray:
+    """Number vertices through both hemispheres, each of which has `n_vertices`."""
+    return np.concatenate([vertices["lh"], n_vertices + vertices["rh"]])
 
 
 def _key(session: Session) -> str:
@@ -234,34 +275,3 @@ def _key(session: Session) -> str:
             raise PackagingError(f"{file} is missing. Download it.")
         key.update(os.fsencode(file.stamp()))
     return f"{subject_name(session.subject)}_session{session.number:02d}_{key.hexdigest()[:20]}"
-
-
-def _digest(trials: IntArray, vertices: Vertices) -> str:
-    digest = hashlib.sha1(np.asarray(trials, dtype="<i8").tobytes())
-    for hemisphere in HEMISPHERES:
-        digest.update(np.asarray(vertices[hemisphere], dtype="<i8").tobytes())
-    return digest.hexdigest()[:20]
-
-
-def _select(session: Session, nsd_ids: IntArray) -> Session:
-    """Return a session with only the trials of some images."""
-    kept = np.isin(session.nsd_ids, nsd_ids)
-    return Session(
-        session.subject,
-        session.number,
-        session.betas,
-        session.shape,
-        session.trials[kept],
-        session.nsd_ids[kept],
-        session.repetitions[kept],
-    )
-
-
-def _pack(vertices: IntArray) -> NDArray[np.uint8]:
-    mask = np.zeros(int(vertices.max(initial=-1)) + 1, dtype=bool)
-    mask[vertices] = True
-    return np.packbits(mask)
-
-
-def _union(arrays: Sequence[IntArray]) -> IntArray:
-    return arrays[0] if len(arrays) == 1 else np.unique(np.concatenate(arrays))

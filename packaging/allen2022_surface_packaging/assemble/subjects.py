@@ -1,217 +1,177 @@
-"""One subject from its cached sessions to final values, a few vertices at a time, so that memory stays small.
-
-A worker writes the values of a subject to a file of its own, block by block of vertices. The first process copies them to
-the places of the neuroids in the assemblies.
-"""
+"""The assemblies of a release, one subject after the other and a few neuroids at a time, so that memory stays small."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Self
 
 import numpy as np
 
 from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES
-from ..files import naming
+from ..facts import subject_name
 from ..nsd.plan import Plan
-from ..nsd.storage import FolderFile
-from ..release import SPLITS
-from .entries import BLOCK_VERTICES
-from .responses import average_repetitions, find_valid_vertices, standardise_images
+from ..release import SPLITS, FilledCounts, ReleaseFolder, list_presentations
+from .assembly import AssemblyFile, create_assembly
+from .neuroids import RegionNeuroids, list_coordinates, list_neuroids
+from .prepared import PreparedAssembly, open_prepared
+from .responses import average_repetitions, standardise_images
 from .sessions import SessionCache, SubjectResponses
 
-MOST_VERTICES = 8 * BLOCK_VERTICES  # at a time; more gain no speed
-MOST_RESPONSES = 16 * 2**20  # at a time, single trials of all vertices
-BAND_VALUES = 8 * 2**20  # that are copied at a time
-MOST_THREADS = 4
+logger = logging.getLogger(__name__)
+
+MOST_NEUROIDS = 1024  # at a time
+MOST_RESPONSES = 4 * 2**20  # at a time, single trials of all neuroids
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class AssemblyRecord:
+    """The assemblies of a release: their shapes by split, and how many values were NaN by subject and region."""
+
+    shapes: dict[str, tuple[int, int, int]]
+    nan_counts: dict[str, dict[str, FilledCounts]]
 
 
 @dataclass(frozen=True, eq=False)
-class SubjectTask:
-    """Everything that a worker needs to compute the values of one subject.
+class _Subject:
+    """What the values of one subject are computed from.
 
     Attributes
     ----------
-    vertices : per hemisphere, ascending
-    averaged : rows of the images in `responses` whose repetitions are averaged
-    train, statistics : rows of the train images, and of those of the second standardisation, among the averaged ones
-    test : rows of the test images in `responses`
-    averages : prepared averages of shape (n_averaged_images, n_vertices), or None
-    is_validity_needed : whether vertices with NaN are to be found
-    path : the file to write
+    averages : prepared averages of all vertices of each region; empty if they are to be computed
+    averaged, test : rows of the averaged images and of the test images in `responses`
+    train : rows of the train images among the averaged ones
     """
 
-    subject: int
     responses: SubjectResponses
-    vertices: dict[str, IntArray]
+    averages: dict[str, FloatArray]
     averaged: IntArray
-    train: IntArray
-    statistics: IntArray
     test: IntArray
-    averages: FloatArray | None
-    is_validity_needed: bool
-    path: Path
+    train: IntArray
+
+    @classmethod
+    def open(cls, plan: Plan, cache: SessionCache, prepared: Mapping[str, PreparedAssembly], number: int) -> Self:
+        images, averaged = plan.single_trial_images, plan.averaged_images
+        return cls(
+            responses=cache.responses_of(plan, number),
+            averages={region: assembly.read(number, averaged) for region, assembly in prepared.items()},
+            averaged=np.searchsorted(images, averaged),
+            test=np.searchsorted(images, plan.splits["test"]),
+            train=np.searchsorted(averaged, plan.splits["train"]),
+        )
+
+    @property
+    def width(self) -> int:
+        """How many neuroids are computed at a time."""
+        n_responses = self.responses.n_images * self.responses.n_repetitions
+        return max(1, min(MOST_NEUROIDS, MOST_RESPONSES // n_responses))
+
+    def compute(self, block: RegionNeuroids) -> dict[str, FloatArray]:
+        """Return the standardised values of some neuroids, by split."""
+        responses = self.responses.read(block.vertices)
+        if self.averages:
+            averages = self.averages[block.region][:, block.numbers]
+        else:
+            averages = average_repetitions(responses[self.averaged])
+        return standardise_images(averages, responses[self.test], train=self.train)
+
+    def find_valid(self, block: RegionNeuroids) -> BoolArray:
+        """Return which of some neuroids have no NaN in what their values are computed from."""
+        is_valid = self.responses.find_valid(block.vertices)
+        if self.averages:
+            is_valid &= ~np.isnan(self.averages[block.region][:, block.numbers]).any(axis=0)
+        return is_valid
 
 
-@dataclass(frozen=True, eq=False)
-class SubjectValues:
-    """The values of one subject in the file that a worker wrote.
-
-    Attributes
-    ----------
-    blocks : first column and number of columns of each block
-    n_rows : the number of presentations, by split
-    n_invalid : how many values of each column were NaN or infinite, by split, arrays of shape (n_columns,)
-    is_valid : whether each column had no NaN among the trials that the release needs, of shape (n_columns,); all True
-        unless the task asks for it
-    """
-
-    subject: int
-    path: Path
-    blocks: list[tuple[int, int]]
-    n_rows: dict[str, int]
-    n_invalid: dict[str, IntArray]
-    is_valid: BoolArray
-
-    def bands(self, split: str) -> Iterator[tuple[int, FloatArray]]:
-        """Yield some presentations of a split at a time: the first one, and the values of shape (n_rows, n_columns)."""
-        n_columns = len(self.is_valid)
-        n_band = max(1, BAND_VALUES // n_columns)
-        n_rows, n_all_rows = self.n_rows[split], sum(self.n_rows.values())
-        first_row = 0 if split == SPLITS[0] else self.n_rows[SPLITS[0]]
-        with naming(self.path), FolderFile(self.path) as file:
-            for start in range(0, n_rows, n_band):
-                band = np.empty((min(n_band, n_rows - start), n_columns), dtype=np.float32)
-                for column, width in self.blocks:
-                    part = np.empty((len(band), width), dtype=np.float32)
-                    offset = 4 * (column * n_all_rows + (first_row + start) * width)
-                    if file.read_at(offset, part.data.cast("B")) != part.nbytes:
-                        raise PackagingError(f"{self.path} ended early. Is the disk sound? Start again.")
-                    band[:, column : column + width] = part
-                yield start, band
-
-
-def plan_subject(plan: Plan, cache: SessionCache, subject: int, averages: FloatArray | None, path: Path) -> SubjectTask:
-    """Describe how the values of a subject are computed; `averages` are the prepared ones, if there are any."""
-    images, averaged = plan.single_trial_images, plan.averaged_images
-    statistics = averaged if plan.recipe.standardize_on == "all" else plan.splits["train"]
-    return SubjectTask(
-        subject=subject,
-        responses=cache.responses_of(plan, subject),
-        vertices=plan.region_map.vertices,
-        averaged=np.searchsorted(images, averaged),
-        train=np.searchsorted(averaged, plan.splits["train"]),
-        statistics=np.searchsorted(averaged, statistics),
-        test=np.searchsorted(images, plan.splits["test"]),
-        averages=averages,
-        is_validity_needed=plan.recipe.nan_policy == "drop",
-        path=path,
-    )
-
-
-def compute_subject(item: SubjectTask) -> SubjectValues:
-    """Average and standardise the responses of a subject, and write the values with zeros for NaN and infinite ones.
+def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> AssemblyRecord:
+    """Write the train and test assemblies of a release from the cached sessions.
 
     Raises
     ------
     PackagingError
-        If a cached session is damaged and its betas cannot be read.
+        If a prepared assembly is damaged or does not belong to the tree, the disk is full, or no vertex of a subject is
+        valid and invalid ones are dropped.
     """
-    blocks = list(_list_blocks(item))
-    counts: dict[str, list[IntArray]] = {split: [] for split in SPLITS}
-    valid, n_rows = [], {}
-    with naming(item.path), item.path.open("wb", buffering=0) as file, ThreadPoolExecutor(_n_threads()) as threads:
-        for values, block_valid in _ahead(threads, item, blocks):
-            for split in SPLITS:
-                invalid = ~np.isfinite(values[split])
-                counts[split].append(invalid.sum(axis=0))
-                if invalid.any():
-                    values[split][invalid] = 0
-                _write(file.fileno(), values[split])
-                n_rows[split] = len(values[split])
-            valid.append(block_valid)
-    return SubjectValues(
-        item.subject,
-        item.path,
-        [(block.column, len(block.vertices)) for block in blocks],
-        n_rows,
-        {split: np.concatenate(split_counts) for split, split_counts in counts.items()},
-        np.concatenate(valid),
-    )
+    prepared = open_prepared(plan) if plan.from_region_assemblies else {}
+    groups = list_neuroids(plan.region_map, plan.ncsnr)
+    if plan.recipe.nan_policy == "drop":
+        groups = _keep_valid(plan, cache, prepared, groups)
+    presentations = {split: list_presentations(split, plan.splits[split]) for split in SPLITS}
+    neuroids = list_coordinates(groups)
+    nan_counts = {}
+    with ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0)))) as threads, ExitStack() as exits:
+        files = {
+            split: exits.enter_context(
+                create_assembly(
+                    folder.assembly_path(plan.recipe.name, split),
+                    identifier=f"{plan.recipe.name}.{split}",
+                    presentations=presentations[split],
+                    neuroids=neuroids.items(),
+                )
+            )
+            for split in SPLITS
+        }
+        for number in plan.recipe.subjects:
+            subject = _Subject.open(plan, cache, prepared, number)
+            blocks, starts = zip(*_list_blocks(groups, number, subject.width), strict=True)
+            write = partial(_write_block, subject, files)
+            counts = {region.name: np.zeros(3, dtype=int) for region in plan.region_map.regions}
+            for block, block_counts in zip(blocks, threads.map(write, blocks, starts), strict=True):
+                counts[block.region] += block_counts
+            nan_counts[subject_name(number)] = {name: FilledCounts(*n.tolist()) for name, n in counts.items()}
+            logger.info("%s: %d neuroids", subject_name(number), sum(map(len, blocks)))
+    shapes = {split: (len(presentations[split]), sum(map(len, groups)), 1) for split in SPLITS}
+    for split, file in files.items():
+        logger.info("%s: %s, %.1f MB", file.path.name, shapes[split], file.path.stat().st_size / 1e6)
+    return AssemblyRecord(shapes, nan_counts)
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Some vertices of one hemisphere, and the column of the first of them."""
-
-    hemisphere: str
-    vertices: IntArray
-    column: int
-
-
-def _list_blocks(item: SubjectTask) -> Iterator[_Block]:
-    n_trials = len(item.responses.images) * item.responses.n_repetitions
-    n_blocks = MOST_RESPONSES // (n_trials * BLOCK_VERTICES)
-    width = min(MOST_VERTICES, max(1, n_blocks) * BLOCK_VERTICES)
-    column = 0
-    for hemisphere in HEMISPHERES:
-        vertices = item.vertices[hemisphere]
-        for start in range(0, len(vertices), width):
-            block = _Block(hemisphere, vertices[start : start + width], column)
-            column += len(block.vertices)
-            yield block
+def _keep_valid(
+    plan: Plan, cache: SessionCache, prepared: Mapping[str, PreparedAssembly], groups: Sequence[RegionNeuroids]
+) -> list[RegionNeuroids]:
+    """Return the neuroids without those that have an invalid trial."""
+    kept: dict[int, list[RegionNeuroids]] = {}
+    for number in plan.recipe.subjects:
+        subject = _Subject.open(plan, cache, prepared, number)
+        own_groups = [group for group in groups if group.subject == number]
+        kept[number] = [group.select(np.flatnonzero(subject.find_valid(group))) for group in own_groups]
+        if not any(map(len, kept[number])):
+            raise PackagingError(
+                f"{subject_name(number)} has no vertex whose trials are all valid, so nothing is left. Keep "
+                "invalid vertices (--nan-policy zero), or choose other subjects."
+            )
+    return [kept[group.subject].pop(0) for group in groups]
 
 
-def _ahead(
-    threads: ThreadPoolExecutor, item: SubjectTask, blocks: list[_Block]
-) -> Iterator[tuple[dict[str, FloatArray], BoolArray]]:
-    """Compute blocks on several threads, and yield them in order; no more than one per thread is kept."""
-    waiting = deque(blocks)
-    ahead = deque(threads.submit(_compute_block, item, waiting.popleft()) for _ in blocks[: _n_threads()])
-    while ahead:
-        result = ahead.popleft().result()
-        if waiting:
-            ahead.append(threads.submit(_compute_block, item, waiting.popleft()))
-        yield result
+def _list_blocks(groups: Sequence[RegionNeuroids], subject: int, width: int) -> Iterator[tuple[RegionNeuroids, int]]:
+    """Yield some neuroids of a subject at a time, and the position of the first one in the assembly."""
+    starts = itertools.accumulate(map(len, groups), initial=0)
+    for group, start in zip(groups, starts, strict=False):
+        if group.subject == subject:
+            for first in range(0, len(group), width):
+                yield group.select(slice(first, first + width)), start + first
 
 
-def _compute_block(item: SubjectTask, block: _Block) -> tuple[dict[str, FloatArray], BoolArray]:
-    """Return the standardised values of some vertices by split, and which of the vertices are valid."""
-    n_columns = len(block.vertices)
-    responses = _widen(item.responses.read(block.hemisphere, block.vertices))
-    is_valid = np.ones(responses.shape[2], dtype=bool)
-    if item.is_validity_needed:
-        is_valid &= find_valid_vertices(responses, *item.responses.shown_trials())
-    if item.averages is None:
-        averages = average_repetitions(_rows(responses, item.averaged))
-    else:
-        averages = _widen(item.averages[:, block.column : block.column + n_columns])
-        is_valid &= ~np.isnan(averages).any(axis=0)
-    values = standardise_images(averages, responses[item.test], train=item.train, statistics_over=item.statistics)
-    return {split: np.ascontiguousarray(values[split][:, :n_columns]) for split in SPLITS}, is_valid[:n_columns]
+def _write_block(subject: _Subject, files: Mapping[str, AssemblyFile], block: RegionNeuroids, start: int) -> IntArray:
+    """Write the values of some neuroids, with zeros for NaN and infinite ones.
 
-
-def _widen(values: FloatArray) -> FloatArray:
-    """Repeat a single column, because NumPy sums it in another order than the columns of a matrix."""
-    return np.repeat(values, 2, axis=-1) if values.shape[-1] == 1 else values
-
-
-def _rows(values: FloatArray, rows: IntArray) -> FloatArray:
-    """Return some rows; all of them without a copy."""
-    return values if len(rows) == len(values) else values[rows]
-
-
-def _write(descriptor: int, values: FloatArray) -> None:
-    buffer = values.data.cast("B")
-    while buffer:
-        buffer = buffer[os.write(descriptor, buffer) :]
-
-
-def _n_threads() -> int:
-    return min(MOST_THREADS, len(os.sched_getaffinity(0)))
+    Returns
+    -------
+    how many values of train and of test were NaN or infinite, and how many neuroids have any
+    """
+    n_invalid = {}
+    for split, values in subject.compute(block).items():
+        is_invalid = ~np.isfinite(values)
+        values[is_invalid] = 0
+        files[split].write(0, start, values)
+        n_invalid[split] = is_invalid.sum(axis=0)
+    train, test = (n_invalid[split] for split in SPLITS)
+    return np.array([train.sum(), test.sum(), np.count_nonzero(train + test)])
