@@ -128,7 +128,8 @@ def compute_release(root, recipe, *, from_region_assemblies=False) -> dict:
     is_kept = np.ones(len(expected.neuroids), bool)
     for block in expected.blocks(expected.neuroids):
         computed = expected.values(block)
-        values["train"][:, block.index], values["test"][:, block.index] = computed.train, computed.test
+        for split in values:
+            values[split][:, block.index] = computed.by_split[split]
         if recipe.nan_policy == "drop":
             is_kept[block.index] = computed.is_valid
     values = {split: split_values[:, is_kept] for split, split_values in values.items()}

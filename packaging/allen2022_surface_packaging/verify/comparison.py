@@ -5,220 +5,309 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray
 
-from ..arrays import AnyArray, DoubleArray, IntArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..release import DIMENSIONS, UNREADABLE
-from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
-from .differences import TOLERANCE, CellDifferences, Difference, compare_cells, merge_cells, name_rows
-from .pairs import Pairs, compare_coordinates, find_pairs
-from .sides import Side, load_object, open_release
-from .stimuli import compare_stimuli
+from ..arrays import AnyArray, IntArray
+from ..errors import PackagingError, one_line
+from ..files import read_file
+from ..images import load_image
+from ..plugin import import_plugin
+from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
+from .assemblies import (
+    LARGEST_NUMBER,
+    NEUROIDS_AT_A_TIME,
+    TOLERANCE,
+    ValueDifferences,
+    name_presentations,
+    opened_assembly,
+    read_neuroids,
+)
+from .soundness import read_stimulus_table
 
 IDENTICAL, WITHIN_TOLERANCE, DIFFERENT = "identical", "the same within tolerance", "different"
-TWO_WAYS_TO_FILL = ("zero here, NaN there", "NaN here, zero there")
-FILLED_KINDS = ("both", *TWO_WAYS_TO_FILL, "here only", "there only")
+# The coordinates by which a presentation or a neuroid is the same one on both sides.
+KEYS = {
+    "presentation": ("stimulus_id", "repetition"),
+    "neuroid": ("subject", "region", "hemisphere", "vertex_index"),
+    "time_bin": (),
+}
+FILE_NAMES = ("image_file_name", "filename")  # two releases may name the files of equal images differently
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How a release ("here") differs from another one ("there").
+class Difference:
+    """One way in which two releases differ.
 
     Attributes
     ----------
-    differences : one for each kind of difference
-    filled : for each split, how many cells are zero or NaN, by `FILLED_KINDS`
-        Zero on one side and NaN on the other are two ways to fill, and no difference beyond the tolerance.
+    what : what differs, such as "coordinate nsd_id" or "values of subj01 V1"
+    n_differing, n_beyond, n_compared : how many differ, how many of these by more than the tolerance, and of how many
+    where : the largest difference or the first one, with its place
+    largest : the largest difference, unitless; None if what differs is no number
     """
 
-    differences: list[Difference]
-    filled: dict[str, dict[str, int]]
+    split: str
+    what: str
+    n_differing: int
+    n_beyond: int
+    n_compared: int
+    where: str
+    largest: float | None = None
 
-    @property
-    def verdict(self) -> str:
-        """The result in up to four words."""
-        if not self.differences:
-            return IDENTICAL
-        return DIFFERENT if self.problems else WITHIN_TOLERANCE
+    def __str__(self) -> str:
+        return f"{self.split} {self.what}: {self.n_differing:,} of {self.n_compared:,} differ. {self.where}."
 
-    @property
-    def problems(self) -> list[str]:
-        """The differences beyond the tolerance, a line each."""
-        return [str(difference) for difference in self.differences if difference.n_beyond]
-
-    @property
-    def within_tolerance(self) -> pd.DataFrame:
-        """The differences within the tolerance as a table for people, with a row each."""
-        return pd.DataFrame([difference.row() for difference in self.differences if not difference.n_beyond])
+    def row(self) -> dict[str, str | int | float | None]:
+        """Return the difference as a row of a table for people, and of ``verify.json``."""
+        return {
+            "split": self.split,
+            "what": self.what,
+            "differ": self.n_differing,
+            "beyond tolerance": self.n_beyond,
+            "of": self.n_compared,
+            "largest": self.largest,
+            "where": self.where,
+        }
 
 
-def compare_release(release_path: Path, other: str) -> Comparison:
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """One split of a release, or of a published object.
+
+    Attributes
+    ----------
+    merged_columns : the stimulus columns that the plugin added to the presentations
+    """
+
+    assembly: xarray.DataArray
+    stimuli: pd.DataFrame
+    image_paths: dict[str, Path]
+    merged_columns: frozenset[str] = frozenset()
+
+    def coordinates(self, dimension: str) -> pd.DataFrame:
+        """Return the coordinates of a dimension as columns."""
+        from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords  # here: it takes a second
+
+        columns = {
+            name: values
+            for name, dimensions, values in walk_coords(self.assembly)
+            if dimensions == (dimension,) and name not in self.merged_columns
+        }
+        return pd.DataFrame(columns, index=range(self.assembly.sizes[dimension]))
+
+
+def compare_release(release_path: Path, other: str) -> list[Difference]:
     """Compare a release with another one, or one of its assemblies with a published object.
 
     Parameters
     ----------
     other : path of a release, or identifier such as "Allen2022_fmri_surface.train" or "Allen2022_fmri_surface.V1.train"
-        The plugin loads an object from S3, even if an environment variable names a local release.
 
     Raises
     ------
     PackagingError
         If one of the two is missing or cannot be read.
     """
-    sides_here = open_release(release_path)
-    sides_there = open_release(Path(other)) if Path(other).is_dir() else load_object(other)
-    differences, filled = [], {}
-    try:
-        for split, there in sides_there.items():
-            here = sides_here[split].select_region(there.region)
-            split_differences, filled[split] = _compare_assemblies(split, here, there)
-            differences += split_differences + compare_stimuli(split, here, there)
-    except UNREADABLE as error:
-        raise_if_of_machine(error, release_path)
+    differences: list[Difference] = []
+    with ExitStack() as files:
+        here = _open_release(release_path, files)
+        if Path(other).is_dir():
+            there = _open_release(Path(other), files)
+        else:
+            region, split, side = _load_object(other)
+            there = {split: side}
+            if region is not None:
+                assembly = here[split].assembly
+                is_of_region = assembly["region"].values == region
+                here[split] = _Side(assembly[:, is_of_region], here[split].stimuli, here[split].image_paths)
+        for split, side in there.items():
+            differences += _compare_sides(split, here[split], side)
+    return differences
+
+
+def judge(differences: list[Difference]) -> str:
+    """Return the verdict in up to four words."""
+    if not differences:
+        return IDENTICAL
+    return DIFFERENT if any(difference.n_beyond for difference in differences) else WITHIN_TOLERANCE
+
+
+def _open_release(path: Path, files: ExitStack) -> dict[str, _Side]:
+    folder = ReleaseFolder(path)
+    name = Manifest.read(folder).name
+    sides = {}
+    for split in SPLITS:
+        stimuli = read_stimulus_table(folder, split)
+        paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
+        assembly = files.enter_context(opened_assembly(folder.assembly_path(name, split)))
+        sides[split] = _Side(assembly, stimuli, dict(zip(stimuli["stimulus_id"], paths, strict=True)))
+    return sides
+
+
+def _load_object(identifier: str) -> tuple[str | None, str, _Side]:
+    """Load one assembly and its stimulus set with the plugin, always from S3. Return its region and its split with it."""
+    name, *regions = identifier.split(".")
+    split = regions.pop() if regions else ""
+    if split not in SPLITS or len(regions) > 1:
         raise PackagingError(
-            f"{release_path} and {other} cannot be compared ({one_line(error)}). `allen2022-surface verify` says what is "
-            "wrong with each."
-        ) from error
-    finally:
-        for side in (*sides_here.values(), *sides_there.values()):
-            side.assembly.close()
-    return Comparison(differences, filled)
+            f"{identifier} is neither the folder of a release nor an identifier such as Allen2022_fmri_surface.train."
+        )
+    region = regions[0] if regions else None
+    loaders = import_plugin("loaders")
+    source = os.environ.get(loaders.ARTIFACTS_VARIABLE) or loaders.SHIPPED_ARTIFACTS_PATH
+    try:
+        assembly = loaders.load_assembly(name, split, region=region, source=source)
+    except (OSError, ValueError, KeyError) as error:
+        raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
+    stimuli = assembly.attrs["stimulus_set"]
+    table = pd.DataFrame(stimuli)
+    merged = frozenset(map(str, table)) - {"stimulus_id", "nsd_id"}
+    return region, split, _Side(assembly, table, stimuli.stimulus_paths, merged)
 
 
-def _compare_assemblies(split: str, here: Side, there: Side) -> tuple[list[Difference], dict[str, int]]:
-    """Compare coordinates and values; count the filled cells."""
-    differences = _compare_kinds(split, here, there)
-    if not (_is_comparable(here) and _is_comparable(there)):
-        if not differences:
-            raise PackagingError(
-                f"The values of {split} cannot be compared: both assemblies hold {_describe_kind(here)}, expected numbers "
-                f"of {', '.join(DIMENSIONS)} and one time bin."
-            )
-        return differences, dict.fromkeys(FILLED_KINDS, 0)
-    pairs = {
-        dimension: find_pairs(dimension, here.coordinates(dimension), there.coordinates(dimension))
-        for dimension in DIMENSIONS
-    }
+def _compare_sides(split: str, here: _Side, there: _Side) -> Iterator[Difference]:
+    """Compare kind, coordinates, values, stimulus columns and images."""
+    kinds = [
+        f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))}, {side.assembly.sizes.get('time_bin')} time bins"
+        for side in (here, there)
+    ]
+    if kinds[0] != kinds[1]:
+        yield Difference(split, "kind of assembly", 1, 1, 1, f"{kinds[0]} here, {kinds[1]} there")
+        return
+    rows: dict[str, tuple[IntArray, IntArray]] = {}
+    tables = {}
     for dimension in DIMENSIONS:
-        differences += compare_coordinates(split, pairs[dimension])
-    groups = _compare_values(here, there, pairs["presentation"], pairs["neuroid"])
-    filled = {kind: sum(group.filled[kind] for group in groups.values()) for kind in FILLED_KINDS}
-    differences += _describe_values(split, groups)
-    n_cells = sum(group.unlike.n_cells for group in groups.values())
-    differences += [
-        Difference(split, f"cells filled with {kind}", filled[kind], 0, n_cells, "everywhere")
-        for kind in TWO_WAYS_TO_FILL
-        if filled[kind]
-    ]
-    return differences, filled
+        tables[dimension] = here.coordinates(dimension), there.coordinates(dimension)
+        rows[dimension] = _align(dimension, *tables[dimension])
+        yield from _compare_coordinates(split, dimension, *tables[dimension], *rows[dimension])
+    yield from _compare_values(split, here, there, rows, tables["presentation"][0], tables["neuroid"][0])
+    stimuli_here, stimuli_there = (side.stimuli.set_index("stimulus_id") for side in (here, there))
+    common = [i for i in stimuli_here.index if i in stimuli_there.index]
+    for column in [c for c in stimuli_here if c in stimuli_there and c not in FILE_NAMES]:
+        values = stimuli_here[column].loc[common].to_numpy(), stimuli_there[column].loc[common].to_numpy()
+        yield from _compare_columns(split, f"stimulus column {column}", *values, common)
+    yield from _compare_images(split, {i: (here.image_paths[i], there.image_paths[i]) for i in common})
 
 
-def _compare_kinds(split: str, here: Side, there: Side) -> list[Difference]:
-    """Compare dimensions, data types and numbers of time bins."""
-    kind_here, kind_there = _describe_kind(here), _describe_kind(there)
-    if kind_here == kind_there:
-        return []
-    return [Difference(split, "kind of assembly", 1, 1, 1, f"{kind_here} here, {kind_there} there")]
+def _align(dimension: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[IntArray, IntArray]:
+    """Return which rows of two tables of coordinates belong together: by their key, or by their number without one."""
+    key = [name for name in KEYS[dimension] if name in here and name in there]
+    rows = np.arange(min(len(here), len(there)))
+    if not key or here.duplicated(key).any() or there.duplicated(key).any():
+        return rows, rows
+    partners = pd.MultiIndex.from_frame(there[key]).get_indexer(pd.MultiIndex.from_frame(here[key]))
+    return np.flatnonzero(partners >= 0), partners[partners >= 0]
 
 
-def _describe_kind(side: Side) -> str:
-    n_time_bins = side.assembly.sizes.get("time_bin", 0)
-    return f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))} ({n_time_bins} time bins)"
+def _compare_coordinates(
+    split: str, dimension: str, here: pd.DataFrame, there: pd.DataFrame, rows_here: IntArray, rows_there: IntArray
+) -> Iterator[Difference]:
+    names = _name_rows(dimension, here)
+    for side, table, rows in (("here", here, rows_here), ("there", there, rows_there)):
+        alone = np.setdiff1d(np.arange(len(table)), rows)
+        if len(alone):
+            n, first = len(alone), _name_rows(dimension, table)[alone[0]]
+            yield Difference(split, f"{dimension}s only {side}", n, n, len(table), f"The first one is {first}")
+    moved = np.flatnonzero(np.argsort(np.argsort(rows_there)) != np.arange(len(rows_there)))
+    if len(moved):
+        n, a, b = len(moved), rows_here[moved[0]], rows_there[moved[0]]
+        yield Difference(
+            split, f"order of {dimension}s", n, n, len(rows_here), f"{names[a]} is number {a} here, {b} there"
+        )
+    for name in dict.fromkeys([*here, *there]):
+        if name not in here or name not in there:
+            side = "here" if name in here else "there"
+            yield Difference(split, f"coordinate {name}", len(here), len(here), len(here), f"It is only {side}")
+        else:
+            values = here[name].to_numpy()[rows_here], there[name].to_numpy()[rows_there]
+            yield from _compare_columns(split, f"coordinate {name}", *values, [names[row] for row in rows_here])
 
 
-def _is_comparable(side: Side) -> bool:
-    has_dimensions = set(side.assembly.dims) == set(DIMENSIONS) and side.assembly.sizes["time_bin"] == 1
-    return has_dimensions and side.assembly.dtype.kind in "iuf"
+def _name_rows(dimension: str, table: pd.DataFrame) -> list[str]:
+    if dimension == "neuroid" and "neuroid_id" in table:
+        return table["neuroid_id"].tolist()
+    if dimension == "presentation" and "stimulus_id" in table:
+        return name_presentations(table)
+    return [f"number {row}" for row in range(len(table))]
 
 
-@dataclass(frozen=True, eq=False)
-class _Values:
-    """The compared values of some neuroids of one subject and region.
-
-    Attributes
-    ----------
-    unlike : the cells with different values
-    filled_in_one : the cells that are zero or NaN on one side only
-    filled : how many cells are filled, by `FILLED_KINDS`
-    """
-
-    unlike: CellDifferences
-    filled_in_one: CellDifferences
-    filled: dict[str, int]
+def _compare_columns(split: str, what: str, here: AnyArray, there: AnyArray, names: list[str]) -> Iterator[Difference]:
+    """Compare two columns of the same length. NaN equals NaN."""
+    rows = np.flatnonzero(np.asarray(here != there) & ~(pd.isna(here) & pd.isna(there)))
+    if not len(rows):
+        return
+    first, n_beyond, largest = rows[0], len(rows), None
+    if here.dtype.kind in "iuf" and there.dtype.kind in "iuf":
+        sizes = np.nan_to_num(np.abs(here[rows].astype(np.float64) - there[rows]), nan=LARGEST_NUMBER)
+        first, n_beyond, largest = rows[sizes.argmax()], int((sizes > TOLERANCE).sum()), float(sizes.max())
+    where = f"{names[first]} has {here[first]} here, {there[first]} there"
+    yield Difference(split, what, len(rows), n_beyond, len(here), where, largest)
 
 
-def _compare_values(here: Side, there: Side, presentations: Pairs, neuroids: Pairs) -> dict[str, _Values]:
-    """Compare the values that both assemblies have, a block of neuroids at a time, by subject and region."""
-    values_there = there.assembly.variable.transpose(*DIMENSIONS).values
-    presentation_names = np.array(name_rows(presentations.here))[presentations.rows_here]
-    neuroid_names = np.array(name_rows(neuroids.here))
-    groups = {}
-    for title, rows_here, rows_there in _group_by_region(neuroids):
-        blocks = []
-        for start in range(0, len(rows_here), NEUROIDS_AT_A_TIME):
-            block = slice(start, start + NEUROIDS_AT_A_TIME)
-            blocks.append(
-                _compare_block(
-                    read_neuroids(here.assembly, rows_here[block])[presentations.rows_here],
-                    values_there[presentations.rows_there[:, None], rows_there[block], 0],
-                    presentation_names,
-                    neuroid_names[rows_here[block]],
-                )
+def _compare_values(
+    split: str,
+    here: _Side,
+    there: _Side,
+    rows: dict[str, tuple[IntArray, IntArray]],
+    presentations: pd.DataFrame,
+    neuroids: pd.DataFrame,
+) -> Iterator[Difference]:
+    """Compare the values that both assemblies have, by region and subject. NaN counts as 0, but is named."""
+    rows_here, rows_there = rows["presentation"]
+    columns_here, columns_there = rows["neuroid"]
+    names = np.array(_name_rows("presentation", presentations))[rows_here].tolist()
+    neuroid_names = np.array(_name_rows("neuroid", neuroids), dtype=object)
+    table = neuroids.iloc[columns_here]
+    groups = pd.Series("all neuroids", table.index)
+    if {"subject", "region"} <= {*table}:
+        groups = table["subject"] + " " + table["region"]
+    n_nan = 0
+    for title, part in groups.groupby(groups, sort=False).indices.items():
+        d = ValueDifferences()
+        for start in range(0, len(part), NEUROIDS_AT_A_TIME):
+            columns = part[start : start + NEUROIDS_AT_A_TIME]
+            values_here = read_neuroids(here.assembly, columns_here[columns])[rows_here]
+            values_there = read_neuroids(there.assembly, columns_there[columns])[rows_there]
+            n_nan += int((np.isnan(values_here) != np.isnan(values_there)).sum())
+            found, expected = np.nan_to_num(values_here), np.nan_to_num(values_there)
+            d.add(found, expected, names, neuroid_names[columns_here[columns]].tolist())
+        if d.n_differing:
+            where = (
+                f"They differ by {d.total / d.n_differing:.2g} on average and by {d.largest:.2g} at most: {d.where} is "
+                f"{d.found:.6g} here, {d.expected:.6g} there"
             )
-        groups[title] = _Values(
-            merge_cells(block.unlike for block in blocks),
-            merge_cells(block.filled_in_one for block in blocks),
-            {kind: sum(block.filled[kind] for block in blocks) for kind in FILLED_KINDS},
-        )
-    return groups
+            yield Difference(split, f"values of {title}", d.n_differing, d.n_beyond, d.n_values, where, d.largest)
+    if n_nan:
+        n = len(rows_here) * len(columns_here)
+        yield Difference(split, "values that are NaN on one side only", n_nan, 0, n, "NaN counts as 0")
 
 
-def _group_by_region(neuroids: Pairs) -> Iterator[tuple[str, IntArray, IntArray]]:
-    """Yield for each subject and region its name and the rows of its neuroids here and there."""
-    names = [name for name in ("region", "subject") if name in neuroids.here]
-    table = neuroids.here.iloc[neuroids.rows_here][names]
-    table = table.assign(here=neuroids.rows_here, there=neuroids.rows_there)
-    for key, rows in table.groupby(names, sort=False) if names else [(("all neuroids",), table)]:
-        values = key if isinstance(key, tuple) else (key,)
-        yield " ".join(map(str, reversed(values))), rows["here"].to_numpy(), rows["there"].to_numpy()
-
-
-def _compare_block(
-    here: DoubleArray, there: AnyArray, presentation_names: AnyArray, neuroid_names: AnyArray
-) -> _Values:
-    """Compare two arrays of shape (n_presentations, n_neuroids). A cell that is zero or NaN may have been filled."""
-    nan_here, nan_there = np.isnan(here), np.isnan(there)
-    filled_here, filled_there = nan_here | (here == 0), nan_there | (there == 0)
-    # A constant vertex can be exactly zero on one side, and rounded to almost zero on the other.
-    in_one = (filled_here ^ filled_there) & ~(np.abs(here - there) <= TOLERANCE)
-    in_both = filled_here & filled_there
-    unlike, filled_in_one = (
-        compare_cells(here, there, differing=differing, presentations=presentation_names, neuroids=neuroid_names)
-        for differing in ((here != there) & ~in_one & ~in_both, in_one)
-    )
-    masks = (in_both, (here == 0) & nan_there, nan_here & (there == 0), in_one & filled_here, in_one & filled_there)
-    filled = {kind: int(np.count_nonzero(mask)) for kind, mask in zip(FILLED_KINDS, masks, strict=True)}
-    return _Values(unlike, filled_in_one, filled)
-
-
-def _describe_values(split: str, groups: dict[str, _Values]) -> list[Difference]:
-    return [
-        Difference(
-            split,
-            f"{kind} of {title}",
-            cells.n_differing,
-            cells.n_beyond,
-            cells.n_cells,
-            f"{cells.location}: {cells.actual:.6g} here, {cells.expected:.6g} there; {cells.describe_extent()}",
-            cells.largest,
-        )
-        for title, group in groups.items()
-        for kind, cells in (("values", group.unlike), ("cells filled in one only", group.filled_in_one))
-        if cells.n_differing
-    ]
+def _compare_images(split: str, paths: dict[str, tuple[Path, Path]]) -> Iterator[Difference]:
+    """Compare the images that both sides have: the bytes of the files, or else their pixels."""
+    differing = []
+    for stimulus_id, (here, there) in paths.items():
+        try:
+            if read_file(here) == read_file(there):
+                continue
+            pixels_here, pixels_there = (np.asarray(load_image(path)) for path in (here, there))
+        except (OSError, ValueError) as error:
+            differing.append((stimulus_id, one_line(error).rstrip(".")))
+            continue
+        if pixels_here.shape != pixels_there.shape:
+            differing.append((stimulus_id, f"shape {pixels_here.shape} here, {pixels_there.shape} there"))
+        elif (pixels_here != pixels_there).any():
+            sizes = np.abs(pixels_here.astype(int) - pixels_there)
+            differing.append(
+                (stimulus_id, f"{np.count_nonzero(sizes.max(axis=-1)):,} pixels differ by up to {sizes.max()} of 255")
+            )
+    if differing:
+        where = f"{differing[0][0]}: {differing[0][1]}"
+        yield Difference(split, "images", len(differing), len(differing), len(paths), where)

@@ -1,44 +1,42 @@
-"""A release computed again from the raw files, by independent code.
-
-No arithmetic of the builder is used here: see `expectation` and `values`. From `nsd` come only the paths of the raw files and
-their bytes, and the release says by which recipe it was made.
-"""
+"""A release compared with what the raw files give, by the independent code of `reference`."""
 
 from __future__ import annotations
 
+import io
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray
+from PIL import Image
 
-from ..arrays import BoolArray, IntArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..arrays import PixelArray
+from ..errors import PackagingError
+from ..files import read_file
+from ..images import load_image
 from ..nsd.tree import open_tree
 from ..progress import follow
 from ..release import SPLITS, Manifest, ReleaseFolder
-from .assemblies import opened_assembly, read_neuroids, require_coordinates
-from .differences import TOLERANCE, CellDifferences, compare_cells, merge_cells, name_rows
-from .expectation import (
-    Expectation,
-    find_coordinate_problems,
-    find_published_problems,
-    find_region_problems,
-    read_expectation,
+from .assemblies import (
+    NEUROIDS_AT_A_TIME,
+    TOLERANCE,
+    ValueDifferences,
+    first_difference,
+    name_presentations,
+    opened_assembly,
+    read_neuroids,
 )
-from .provenance import find_extent_problems, find_input_problems
-from .raw import DAMAGES, read_design
-from .stimuli import find_stimulus_problems
-from .values import Block, RegionValues, recompute_values
+from .reference import Reference, read_reference
+from .soundness import read_stimulus_table, read_table
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
-# More than the published regions have vertices in a hemisphere, so that no betas file is read twice.
-NEUROIDS_AT_A_TIME = 16_384
-RESPONSES_AT_A_TIME = 2**26  # bounds the memory if there are many images
 NOT_IN_RELEASE = -1
+JPEG_QUALITY = 95
+SOURCE = "but the raw files give"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +46,8 @@ class Recomputation:
     Attributes
     ----------
     differences : table with a row per subject and region
-        How many vertices and values were recomputed, and the largest difference (unitless) with its location. The table
-        is empty if the coordinates differ, because values cannot be compared then.
+        How many neuroids and values were recomputed, and the largest difference (unitless) with its place. The table is empty
+        if the coordinates differ, because values cannot be compared then.
     problems : a line each; empty if the raw files give the release
     """
 
@@ -60,7 +58,7 @@ class Recomputation:
 def recompute_release(
     release_path: Path, nsd_root: str | Path, *, every_vertex: bool = False, seed: int = 0
 ) -> Recomputation:
-    """Recompute a release from an NSD tree: all coordinates and images, and the values of some or all neuroids.
+    """Recompute a release from an NSD tree: all coordinates, tables and images, and the values of some or all neuroids.
 
     Parameters
     ----------
@@ -77,198 +75,175 @@ def recompute_release(
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    tree = open_tree(nsd_root)
-    try:
-        design = read_design(tree.design)
-        problems = [*find_published_problems(manifest), *find_extent_problems(tree, manifest, design)]
-        if problems:  # of the manifest, which says what to recompute
-            return Recomputation(pd.DataFrame(), problems)
-        expected = read_expectation(tree, manifest, design)
-        results = []
-        with _open_assemblies(folder, expected) as assemblies:
-            problems += find_region_problems(expected)
-            for split, assembly in assemblies.items():
-                problems += find_coordinate_problems(expected, split, assembly)
-            if not problems:  # otherwise rows and columns have another meaning in the release
-                neuroids = _choose_neuroids(expected, assemblies, None if every_vertex else seed)
-                results = _compare_values(expected, neuroids, assemblies)
-        problems += [problem for result in results for problem in result.problems(manifest)]
-        problems += [*find_input_problems(expected), *find_stimulus_problems(folder, expected)]
-        return Recomputation(pd.DataFrame([result.row() for result in results]), problems)
-    except MemoryError:
-        raise
-    except DAMAGES as error:
-        raise_if_of_machine(error, release_path)
-        raise PackagingError(
-            f"{release_path} cannot be recomputed from {nsd_root} ({one_line(error)}). Do they belong together, and are both "
-            "whole?"
-        ) from error
-
-
-@contextmanager
-def _open_assemblies(folder: ReleaseFolder, expected: Expectation) -> Iterator[dict[str, xarray.DataArray]]:
-    paths = {split: folder.assembly_path(expected.manifest.name, split) for split in SPLITS}
+    expected = read_reference(
+        open_tree(nsd_root), manifest.recipe, from_region_assemblies=manifest.from_region_assemblies
+    )
+    differences = pd.DataFrame()
     with ExitStack() as files:
-        assemblies = {split: files.enter_context(opened_assembly(path)) for split, path in paths.items()}
-        for split, assembly in assemblies.items():
-            require_coordinates(paths[split], assembly, [str(name) for name in expected.presentations(split)])
-        yield assemblies
+        assemblies = {
+            split: files.enter_context(opened_assembly(folder.assembly_path(manifest.name, split))) for split in SPLITS
+        }
+        problems = list(_compare_coordinates(expected, assemblies))
+        if not problems:  # otherwise rows and columns have another meaning in the release
+            chosen = _choose_neuroids(expected, assemblies, None if every_vertex else seed)
+            differences, problems = _compare_values(expected, manifest, chosen, assemblies)
+    problems += _compare_manifest(expected, manifest)
+    problems += _compare_tables(expected, folder)
+    problems += _compare_images(expected, folder)
+    return Recomputation(differences, problems)
 
 
-def _choose_neuroids(expected: Expectation, assemblies: dict[str, xarray.DataArray], seed: int | None) -> pd.DataFrame:
-    """Choose the neuroids to recompute: a sample, or all without a seed; and all that the release dropped.
+def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
+    tree = expected.tree
+    pairs: list[tuple[str, object, object]] = [
+        ("simulated", manifest.simulated, tree.simulation_mark.exists()),
+        ("n_vertices", manifest.n_vertices, expected.n_vertices),
+        ("n_trials_per_session", manifest.n_trials_per_session, expected.n_trials_per_session),
+        ("the regions", [region.name for region in manifest.regions], [region.name for region in expected.regions]),
+    ]
+    pairs += [(f"sessions of {name}", manifest.sessions[name], n) for name, n in expected.sessions.items()]
+    pairs += [(f"region {a.name}", a, b) for a, b in zip(manifest.regions, expected.regions, strict=False)]
+    inputs = {file.official_path: file.size() for file in expected.inputs(manifest.inputs) if file.exists()}
+    for path in sorted(inputs.keys() | manifest.inputs.keys()):
+        pairs.append((f"the size of the input {path}", manifest.inputs.get(path), inputs.get(path)))
+    for key, found, given in pairs:
+        if found != given:
+            yield f"The manifest says that {key} is {found}, {SOURCE} {given}."
+
+
+def _compare_coordinates(expected: Reference, assemblies: dict[str, xarray.DataArray]) -> Iterator[str]:
+    for split, assembly in assemblies.items():
+        neuroids = expected.neuroids
+        if expected.recipe.nan_policy == "drop":
+            neuroids = neuroids[neuroids["neuroid_id"].isin(assembly["neuroid_id"].values)]
+        for dimension, table in (("presentation", expected.presentations(split)), ("neuroid", neuroids)):
+            for name, column in table.items():
+                title = f"{split}: {name} of {dimension}"
+                yield from first_difference(title, assembly[str(name)].values, column.to_numpy(), SOURCE)
+
+
+def _choose_neuroids(expected: Reference, assemblies: dict[str, xarray.DataArray], seed: int | None) -> pd.DataFrame:
+    """Choose the neuroids to recompute: all, or a sample by a seed; and all that the release dropped.
 
     Returns
     -------
     table of neuroids; the column ``column`` says where a neuroid is in the release, or `NOT_IN_RELEASE`
     """
-    is_present = expected.neuroids["neuroid_id"].isin(assemblies["train"]["neuroid_id"].values)
-    present, dropped = expected.neuroids[is_present], expected.neuroids[~is_present]
-    present = present.assign(column=np.arange(len(present)))
-    if seed is not None:
-        present = present[_sample(present, assemblies, seed)]
-    return pd.concat([present, dropped.assign(column=NOT_IN_RELEASE)])
-
-
-def _sample(neuroids: pd.DataFrame, assemblies: dict[str, xarray.DataArray], seed: int) -> BoolArray:
-    """Choose some neuroids of every subject, region and hemisphere, and all that hold a zero."""
+    neuroids = expected.neuroids
+    is_present = neuroids["neuroid_id"].isin(assemblies["train"]["neuroid_id"].values).to_numpy()
+    neuroids = neuroids.assign(column=np.where(is_present, np.cumsum(is_present) - 1, NOT_IN_RELEASE))
+    if seed is None:
+        return neuroids
     random = np.random.default_rng(seed)
-    is_chosen = np.zeros(len(neuroids), dtype=np.bool_)
-    for rows in neuroids.groupby(["subject", "region", "hemisphere"]).indices.values():
+    is_chosen = ~is_present
+    for rows in neuroids[is_present].groupby(["subject", "region", "hemisphere"]).groups.values():
         is_chosen[random.choice(rows, min(N_SAMPLED, len(rows)), replace=False)] = True
+    has_zero = np.zeros(is_present.sum(), dtype=np.bool_)
     for assembly in assemblies.values():
-        for columns in _cut(np.arange(len(neuroids)), NEUROIDS_AT_A_TIME):
-            is_chosen[columns] |= (read_neuroids(assembly, columns) == 0).any(axis=0)
-    return is_chosen
-
-
-def _cut(values: IntArray, n: int) -> Iterator[IntArray]:
-    for start in range(0, len(values), n):
-        yield values[start : start + n]
-
-
-@dataclass(frozen=True)
-class _RegionResult:
-    """What the comparison of one subject's region gave.
-
-    Attributes
-    ----------
-    n_nan : how many recomputed values of each split are NaN, and in how many ``neuroids``
-    policy_problems : neuroids that the release should have dropped, or should not
-    """
-
-    subject: str
-    region: str
-    n_neuroids: int
-    n_nan: dict[str, int]
-    cells: CellDifferences
-    policy_problems: list[str]
-
-    def row(self) -> dict[str, str | int | float]:
-        """Return the result as a row of a table for people."""
-        return {
-            "subject": self.subject,
-            "region": self.region,
-            "vertices": self.n_neuroids,
-            "values": self.cells.n_cells,
-            "largest difference": self.cells.largest,
-            "where": self.cells.location,
-        }
-
-    def problems(self, manifest: Manifest) -> list[str]:
-        """Return the problems, a line each."""
-        cells = self.cells
-        if cells.n_beyond:
-            return [
-                *self.policy_problems,
-                f"{cells.location} is {cells.actual:.6g}, but the raw files give {cells.expected:.6g}: "
-                f"{cells.n_beyond:,} of {cells.n_cells:,} values of {self.subject} {self.region} differ by more than "
-                f"{TOLERANCE:g}, {cells.describe_extent()}.",
-            ]
-        counts = manifest.nan_counts[self.subject][self.region]
-        recorded = {"train": counts.train, "test": counts.test, "neuroids": counts.neuroids}
-        # A sample holds every value that was NaN as well, because the release holds a zero there.
-        if recorded == self.n_nan:
-            return self.policy_problems
-        return [
-            *self.policy_problems,
-            f"The manifest counts {_describe_counts(recorded)} of {self.subject} {self.region}, but the raw files give "
-            f"{_describe_counts(self.n_nan)}.",
-        ]
-
-
-def _describe_counts(counts: dict[str, int]) -> str:
-    return f"{counts['train']} (train) and {counts['test']} (test) filled values in {counts['neuroids']} neuroids"
+        for start in range(0, len(has_zero), NEUROIDS_AT_A_TIME):
+            columns = np.arange(start, min(start + NEUROIDS_AT_A_TIME, len(has_zero)))
+            has_zero[columns] |= (read_neuroids(assembly, columns) == 0).any(axis=0)
+    is_chosen[np.flatnonzero(is_present)[has_zero]] = True
+    return neuroids[is_chosen]
 
 
 def _compare_values(
-    expected: Expectation, neuroids: pd.DataFrame, assemblies: dict[str, xarray.DataArray]
-) -> list[_RegionResult]:
-    """Recompute neuroids, a block of vertices at a time, and return a result per subject and region."""
-    blocks = _list_blocks(neuroids, min(NEUROIDS_AT_A_TIME, RESPONSES_AT_A_TIME // (3 * len(expected.images))))
-    results: dict[tuple[str, str], list[_RegionResult]] = {
-        (f"subj{subject:02d}", region.name): []
-        for subject in expected.manifest.recipe.subjects
-        for region in expected.manifest.regions
-    }
+    expected: Reference, manifest: Manifest, chosen: pd.DataFrame, assemblies: dict[str, xarray.DataArray]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Recompute neuroids, block by block. Return the differences by subject and region, and the problems."""
+    differences: defaultdict[tuple[str, str], ValueDifferences] = defaultdict(ValueDifferences)
+    filled: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    problems: list[str] = []
+    names = {split: [f"{split} {n}" for n in name_presentations(expected.presentations(split))] for split in SPLITS}
+    blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
-        for values in recompute_values(expected, block):
-            results[values.subject, values.region].append(_compare_region(expected, values, assemblies))
-    return [_merge_results(parts) for parts in results.values() if parts]
-
-
-def _list_blocks(neuroids: pd.DataFrame, n_vertices: int) -> list[Block]:
-    return [
-        Block(str(subject), str(hemisphere), rows[rows["vertex_index"].isin(vertices)])
-        for (subject, hemisphere), rows in neuroids.groupby(["subject", "hemisphere"])
-        for vertices in _cut(np.unique(rows["vertex_index"].to_numpy()), n_vertices)
-    ]
-
-
-def _compare_region(
-    expected: Expectation, values: RegionValues, assemblies: dict[str, xarray.DataArray]
-) -> _RegionResult:
-    is_present = values.neuroids["column"].to_numpy() != NOT_IN_RELEASE
-    neuroids = values.neuroids[is_present]
-    n_nan, cells = {}, []
-    has_nan = np.zeros(len(neuroids), dtype=np.bool_)
-    for split, assembly in assemblies.items():
-        recomputed = values.by_split[split][:, is_present]
-        filled = np.where(np.isnan(recomputed), 0, recomputed)
-        actual = read_neuroids(assembly, neuroids["column"].to_numpy())
-        presentations = [f"{split} {name}" for name in name_rows(expected.presentations(split))]
-        n_nan[split] = int(np.isnan(recomputed).sum())
-        has_nan |= np.isnan(recomputed).any(axis=0)
-        cells.append(
-            compare_cells(
-                actual,
-                filled,
-                differing=actual != filled,
-                presentations=presentations,
-                neuroids=name_rows(neuroids),
+        values = expected.values(block)
+        is_present = (block["column"] != NOT_IN_RELEASE).to_numpy()
+        if manifest.recipe.nan_policy == "drop":
+            for neuroid_id in block["neuroid_id"][is_present & ~values.is_valid]:
+                problems.append(f"{neuroid_id} is in the release, but a trial that it needs is NaN.")
+            for neuroid_id in block["neuroid_id"][~is_present & values.is_valid]:
+                problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
+        for region in block["region"].unique():
+            is_chosen = (block["region"] == region).to_numpy() & is_present
+            neuroids, key = block[is_chosen], (block["subject"].iloc[0], region)
+            has_nan = np.zeros(len(neuroids), dtype=np.bool_)
+            for split, assembly in assemblies.items():
+                recomputed = values.by_split[split][:, is_chosen]
+                found = read_neuroids(assembly, neuroids["column"].to_numpy())
+                differences[key].add(found, np.nan_to_num(recomputed), names[split], neuroids["neuroid_id"].tolist())
+                filled[key][split] += int(np.isnan(recomputed).sum())
+                has_nan |= np.isnan(recomputed).any(axis=0)
+            filled[key]["neuroids"] += int(has_nan.sum())
+            filled[key]["all neuroids"] += len(neuroids)
+    rows = []
+    for (subject, region), d in differences.items():
+        rows.append((subject, region, filled[subject, region]["all neuroids"], d.n_values, d.largest, d.where))
+        if d.n_beyond:
+            problems.append(
+                f"{d.where} is {d.found:.6g}, {SOURCE} {d.expected:.6g}: {d.n_beyond:,} of {d.n_values:,} values of {subject} "
+                f"{region} differ by more than {TOLERANCE:g}."
             )
+        for part, n in asdict(manifest.nan_counts[subject][region]).items():
+            if n != filled[subject, region][part]:
+                kind = part if part == "neuroids" else f"{part} values"
+                problems.append(
+                    f"The manifest counts {n:,} filled {kind} of {subject} {region}, {SOURCE} {filled[subject, region][part]:,}."
+                )
+    columns = ["subject", "region", "vertices", "values", "largest difference", "where"]
+    return pd.DataFrame(rows, columns=columns), problems
+
+
+def _compare_tables(expected: Reference, folder: ReleaseFolder) -> Iterator[str]:
+    tables = expected.tables()
+    if folder.origin_path.exists() and folder.origin_path.name not in tables:
+        yield f"{folder.origin_path.name} is there, {SOURCE} none."
+    for name, given in tables.items():
+        columns = [str(column) for column in given]
+        if name.startswith("stimulus_metadata"):
+            columns.insert(2, "image_file_name")
+        try:
+            found = read_table(folder.path / name, tuple(columns))
+        except PackagingError as error:
+            yield str(error)
+            continue
+        for column in given:
+            title = f"{name}: {column} of row"
+            yield from first_difference(title, found[column].to_numpy(), given[column].to_numpy(), SOURCE)
+
+
+def _compare_images(expected: Reference, folder: ReleaseFolder) -> Iterator[str]:
+    """Compare images with those that an earlier packaging extracted, or else with the pixels of imgBrick."""
+    extracted = expected.tree.extracted_images()
+    for split in SPLITS:
+        table = read_stimulus_table(folder, split)
+        paths = {}
+        for nsd_id, name in zip(table["nsd_id"], table["image_file_name"], strict=True):
+            path = folder.stimuli_path(split) / name
+            file = extracted.get(name) or extracted.get(f"stimulus_{name}")
+            if file is None or file.read() != read_file(path):
+                paths[nsd_id] = path
+        if paths:
+            for (nsd_id, path), pixels in zip(paths.items(), expected.pixels(np.array([*paths])), strict=True):
+                yield from _compare_pixels(path, nsd_id, pixels)
+
+
+def _compare_pixels(path: Path, nsd_id: int, expected: PixelArray) -> Iterator[str]:
+    try:
+        found = np.asarray(load_image(path))
+    except ValueError as error:
+        yield str(error)
+        return
+    if path.suffix == ".jpg":
+        buffer = io.BytesIO()
+        Image.fromarray(expected).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+        expected = np.asarray(Image.open(buffer))
+    if found.shape != expected.shape:
+        yield f"{path} has the shape {found.shape}, but image {nsd_id} of imgBrick has {expected.shape}."
+    elif (found != expected).any():
+        n_pixels = int((found != expected).any(axis=-1).sum())
+        row, column = np.argwhere((found != expected).any(axis=-1))[0]
+        yield (
+            f"{path}: pixel (row {row}, column {column}) is {found[row, column].tolist()}, but image {nsd_id} of imgBrick has "
+            f"{expected[row, column].tolist()} ({n_pixels:,} pixels differ)."
         )
-    n_nan["neuroids"] = int(has_nan.sum())
-    problems = _find_policy_problems(values, is_present) if expected.manifest.recipe.nan_policy == "drop" else []
-    return _RegionResult(values.subject, values.region, len(neuroids), n_nan, merge_cells(cells), problems)
-
-
-def _find_policy_problems(values: RegionValues, is_present: BoolArray) -> list[str]:
-    """Find neuroids that are present with an invalid trial, or were dropped without one."""
-    ids = values.neuroids["neuroid_id"]
-    wrongly_present = ids[is_present & values.has_invalid_trial]
-    wrongly_dropped = ids[~is_present & ~values.has_invalid_trial]
-    problems = [f"{name} is in the release, but one of its needed trials is NaN." for name in wrongly_present]
-    return problems + [f"{name} was dropped, but all its needed trials are valid." for name in wrongly_dropped]
-
-
-def _merge_results(parts: list[_RegionResult]) -> _RegionResult:
-    """Merge the results of several blocks of the same subject and region."""
-    return _RegionResult(
-        parts[0].subject,
-        parts[0].region,
-        sum(part.n_neuroids for part in parts),
-        {name: sum(part.n_nan[name] for part in parts) for name in parts[0].n_nan},
-        merge_cells(part.cells for part in parts),
-        [problem for part in parts for problem in part.policy_problems],
-    )

@@ -55,14 +55,13 @@ class Values:
 
     Attributes
     ----------
-    train, test : arrays of shape (n_presentations, n_vertices)
+    by_split : arrays of shape (n_presentations, n_vertices)
         Unitless; NaN where the raw files have no valid value, or one that single precision cannot hold.
     is_valid : array of shape (n_vertices,)
         Whether no trial (and no prepared average) that the release needs is NaN.
     """
 
-    train: DoubleArray
-    test: DoubleArray
+    by_split: dict[str, DoubleArray]
     is_valid: BoolArray
 
 
@@ -148,7 +147,11 @@ class Reference:
         deviation[deviation == 0] = 1
         train = (averages[~is_test] - mean) / deviation
         test = ((test[:, :N_REPETITIONS] - mean) / deviation).reshape(-1, len(vertices))
-        return Values(_holdable(train)[:, columns], _holdable(test)[:, columns], is_valid[columns])
+        by_split = {"train": train, "test": test}
+        for split, values in by_split.items():
+            is_holdable = np.isfinite(_round(values))
+            by_split[split] = np.where(is_holdable, values, np.nan)[:, columns]
+        return Values(by_split, is_valid[columns])
 
     def responses(self, subject: int, hemisphere: str, vertices: IntArray, images: IntArray) -> DoubleArray:
         """Read session-standardised responses to some images.
@@ -223,7 +226,7 @@ class Reference:
             return tables
         with _reading(self.tree.stimulus_info, "NSD's table of images"):
             content = io.BytesIO(self.tree.stimulus_info.read())
-            known = pd.read_csv(content, dtype=str, keep_default_na=False, index_col="nsdId")
+            known = pd.read_csv(content, dtype=str, keep_default_na=False).set_index("nsdId")
             rows = known.reindex(self.images.astype(str), fill_value="")
             if (rows["cocoId"] == "").any():
                 return tables
@@ -419,10 +422,6 @@ def _round(values: DoubleArray) -> DoubleArray:
     """Round to single precision; what it cannot hold becomes infinite."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32).astype(np.float64)
-
-
-def _holdable(values: DoubleArray) -> DoubleArray:
-    return np.where(np.isfinite(_round(values)), values, np.nan)
 
 
 def _name_images(nsd_ids: IntArray) -> pd.DataFrame:

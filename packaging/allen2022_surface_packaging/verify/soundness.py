@@ -1,19 +1,44 @@
-"""Whether a release is sound: whether its files agree with its manifest and with each other."""
+"""Whether a release is sound: whether its files agree with its manifest, with its recipe and with each other."""
 
 from __future__ import annotations
 
-import hashlib
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PackagingError
+import numpy as np
+import pandas as pd
+import xarray
+
+from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..facts import (
+    HEMISPHERES,
+    N_REPETITIONS,
+    N_SESSIONS,
+    N_TRIALS_PER_SESSION,
+    N_VERTICES_OF_FSAVERAGE,
+    stimulus_name,
+    subject_name,
+)
 from ..files import sha1_of
-from ..release import SPLITS, FileRecord, Manifest, ReleaseFolder
-from .assembly_soundness import find_assembly_problems
-from .manifest_soundness import find_manifest_problems
-from .stimulus_soundness import find_stimulus_problems
+from ..images import load_image
+from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, PUBLISHED_REGIONS, published_dataset
+from ..release import (
+    DIMENSIONS,
+    FORMAT_NAMES,
+    NEUROID_COORDINATES,
+    ORIGIN_COLUMNS,
+    SPLITS,
+    TIME_BIN,
+    Manifest,
+    ReleaseFolder,
+    list_presentations,
+)
+from .assemblies import NEUROIDS_AT_A_TIME, first_difference, opened_assembly, read_neuroids
+
+SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
+STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
+STANDARD_TOLERANCE = 1e-4  # of mean and deviation over images: single precision rounds each value
 
 
 @dataclass(frozen=True)
@@ -23,17 +48,14 @@ class Soundness:
     Attributes
     ----------
     problems : a line each; empty if the release is sound
+    strangers : files that do not belong to the release, which nothing reads
     is_intact : whether every file is the one that was written; else nothing else was compared
-    manifest_sha1 : of the manifest, in hexadecimal
-    files_sha1 : a hash of all other files, in hexadecimal; it changes when one of them changes
-    n_files : how many files the manifest lists
     """
 
+    manifest: Manifest
     problems: list[str]
+    strangers: list[Path]
     is_intact: bool
-    manifest_sha1: str
-    files_sha1: str
-    n_files: int
 
 
 def verify_release(release_path: Path) -> list[str]:
@@ -42,12 +64,10 @@ def verify_release(release_path: Path) -> list[str]:
 
 
 def check_soundness(release_path: Path) -> Soundness:
-    """Compare the files of a release with its manifest and with each other.
+    """Compare the files of a release with its manifest, with its recipe and with each other.
 
     If a file is not the one that was written, nothing else is compared. What only the raw files tell is not compared: values,
-    pixels, noise ceilings, COCO ids, which images and vertices were chosen, the sizes of the inputs. Nothing tells which
-    versions of other packages were installed. How a file is written is not compared where no reader can see it, such as the
-    metadata of an image.
+    pixels, noise ceilings, COCO ids, which images and vertices were chosen, counts of filled values, the inputs.
 
     Raises
     ------
@@ -56,77 +76,272 @@ def check_soundness(release_path: Path) -> Soundness:
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    problems, hashes = _compare_files(folder, manifest.name, manifest.files)
+    problems = list(_find_changed_files(folder, manifest))
     is_intact = not problems
-    files_sha1 = hashlib.sha1("\n".join([*problems, *hashes]).encode()).hexdigest()
     if is_intact:
-        checks: tuple[Callable[[ReleaseFolder, Manifest], Iterator[str]], ...] = (
-            find_manifest_problems,
-            find_stimulus_problems,
-            find_assembly_problems,
-        )
-        for check in checks:
-            problems += _collect(check(folder, manifest))
-    problems = list(dict.fromkeys(problems))
-    return Soundness(problems, is_intact, sha1_of(folder.manifest_path), files_sha1, len(manifest.files))
+        for check in (_check_tables, _check_images, _check_assemblies):
+            try:
+                problems += check(folder, manifest)
+            except PackagingError as error:
+                problems.append(str(error))
+    strangers = list(_find_strangers(folder, manifest))
+    return Soundness(manifest, list(dict.fromkeys(problems)), strangers, is_intact)
 
 
-def _collect(problems: Iterator[str]) -> Iterator[str]:
-    """Yield problems. An error, such as a file that cannot be read, is the last of them."""
-    try:
-        yield from problems
-    except PackagingError as error:
-        yield str(error)
-
-
-def _compare_files(
-    folder: ReleaseFolder, release_name: str, records: dict[str, FileRecord]
-) -> tuple[list[str], list[str]]:
-    """Return the problems of the files, and the SHA-1 of each file that is there."""
-    manifest_name = folder.manifest_path.name
-    others = (folder.manifest_path, folder.verification_path, folder.report_path)
-    present = [path for path in folder.path.rglob("*") if path.is_file() and path not in others]
-    # What odd disks and half-written files add begins with a dot.
-    paths = {folder.file_name(path): path for path in present if not path.name.startswith(".")}
-    problems = [
-        f"{path} is in the release, but a release has no such {kind}." for path, kind in _find_strangers(folder)
-    ]
-    known = {folder.split_path, folder.origin_path, *map(folder.stimulus_table_path, SPLITS)}
-    known |= {folder.assembly_path(release_name, split) for split in SPLITS}
-    image_folders = [folder.stimuli_path(split) for split in SPLITS]
-    problems += [
-        f"{folder.path / name} is listed by {manifest_name}, but a release has no such file."
-        for name in sorted(records)
-        if folder.path / name not in known and (folder.path / name).parent not in image_folders
-    ]
-    for name in sorted(set(records) - set(paths)):
+def _find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    for name, record in sorted(manifest.files.items()):
         path = folder.path / name
-        state = "is not a regular file" if path.exists() or path.is_symlink() else "is missing"
-        problems.append(f"{path} {state}, but {manifest_name} lists it.")
-    problems += [
-        f"{paths[name]} is in the release, but {manifest_name} does not list it."
-        for name in sorted(set(paths) - set(records))
-    ]
-    hashes = []
-    for name in sorted(set(paths) & set(records)):
-        size, expected = paths[name].stat().st_size, records[name]
-        sha1 = sha1_of(paths[name])
-        hashes.append(sha1)
-        if size != expected.size:
-            problems.append(f"{paths[name]} has {size:,} bytes, expected {expected.size:,}.")
-        elif sha1 != expected.sha1:
-            problems.append(f"{paths[name]} has the SHA-1 {sha1}, expected {expected.sha1}.")
-    return problems, hashes
+        if not path.is_file():
+            yield f"{path} is missing, but {folder.manifest_path.name} lists it."
+        elif path.stat().st_size != record.size:
+            yield f"{path} has {path.stat().st_size:,} bytes, expected {record.size:,}."
+        elif (sha1 := sha1_of(path)) != record.sha1:
+            yield f"{path} has the SHA-1 {sha1}, expected {record.sha1}."
 
 
-def _find_strangers(folder: ReleaseFolder) -> Iterator[tuple[Path, str]]:
-    """Yield what is neither a regular file nor a folder of images, such as a named pipe; with its kind."""
-    image_folders = {folder.stimuli_path(split) for split in SPLITS}
+def _find_strangers(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Path]:
+    """Find files that the manifest does not list. Those of a file system, such as .DS_Store, are nothing to report."""
+    known = {folder.manifest_path, folder.verification_path, folder.report_path}
     for path in sorted(folder.path.rglob("*")):
-        if path in image_folders and path.is_dir() and not path.is_symlink():
+        name = path.relative_to(folder.path)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not is_hidden and name.as_posix() not in manifest.files and path not in known:
+            yield path
+
+
+def read_table(path: Path, *choices: tuple[str, ...]) -> pd.DataFrame:
+    """Read a table of a release, whose ids are whole numbers.
+
+    Parameters
+    ----------
+    choices : the columns that it may have, in order
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing, is no table, has other columns, or a cell is empty or malformed. Brain-Score reads an empty cell
+        as NaN, which differs from itself, so that repetitions would no longer be averaged.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"nsd_id": np.int64, "coco_id": np.int64})
+    except (OSError, ValueError) as error:
+        raise_if_of_machine(error, path)
+        raise PackagingError(
+            f"{path} cannot be read as a table ({one_line(error)}). Build the release again."
+        ) from error
+    if tuple(table) not in choices:
+        raise PackagingError(
+            f"{path} has the columns {list(table)}, expected {list(choices[0])}. Build the release again."
+        )
+    if table.isna().any(axis=None):
+        raise PackagingError(f"{path} has an empty cell. Build the release again.")
+    return table
+
+
+def read_stimulus_table(folder: ReleaseFolder, split: str) -> pd.DataFrame:
+    """Read the stimulus table of a split, as `read_table`."""
+    return read_table(folder.stimulus_table_path(split), STIMULUS_COLUMNS, (*STIMULUS_COLUMNS, "coco_id"))
+
+
+def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    """Compare the tables of split, stimuli and origins with each other, with the recipe and with the image files."""
+    images, recipe = read_table(folder.split_path, SPLIT_COLUMNS), manifest.recipe
+    name = folder.split_path.name
+    if not (np.diff(images["nsd_id"]) > 0).all():
+        yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
+    yield from _check_stimulus_ids(name, images)
+    if recipe.pool == "shared":
+        order = np.random.RandomState(recipe.split_seed).permutation(len(images))  # noqa: NPY002, the published split
+        splits = np.full(len(images), "test", dtype=object)
+        splits[order[: int(recipe.train_fraction * len(images))]] = "train"
+        yield from first_difference(f"{name}: split of row", images["split"].to_numpy(), splits, "but the recipe gives")
+    tables = {split: read_stimulus_table(folder, split) for split in SPLITS}
+    for split, table in tables.items():
+        table_name = folder.stimulus_table_path(split).name
+        if table["nsd_id"].tolist() != images["nsd_id"][images["split"] == split].tolist():
+            yield f"{table_name} and {name} list different images."
+        yield from _check_stimulus_ids(table_name, table)
+        files = table["image_file_name"].str.rsplit(".", n=1, expand=True).reindex(columns=[0, 1])
+        yield from first_difference(
+            f"{table_name}: image_file_name of row", files[0].to_numpy(), table["stimulus_id"].to_numpy()
+        )
+        for file_name in table["image_file_name"]:
+            if f"{folder.stimuli_path(split).name}/{file_name}" not in manifest.files:
+                yield f"{table_name} lists {file_name}, but {folder.manifest_path.name} does not."
+    if len({tuple(table) for table in tables.values()}) > 1:
+        yield "Only one of the two stimulus tables has the column coco_id."
+    if folder.file_name(folder.origin_path) in manifest.files:
+        origins = read_table(folder.origin_path, ORIGIN_COLUMNS)
+        yield from _check_stimulus_ids(folder.origin_path.name, origins)
+        for column in ("nsd_id", "coco_id"):
+            listed = pd.concat(tables.values()).sort_values("nsd_id").get(column)
+            if listed is None or origins[column].tolist() != listed.tolist():
+                yield f"{folder.origin_path.name} and the stimulus tables have different {column}."
+
+
+def _check_stimulus_ids(table_name: str, table: pd.DataFrame) -> list[str]:
+    names = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]], dtype=object)
+    return first_difference(f"{table_name}: stimulus_id of row", table["stimulus_id"].to_numpy(), names)
+
+
+def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    """Open every image."""
+    formats = set()
+    for name in sorted(name for name in manifest.files if "/" in name):
+        path = folder.path / name
+        try:
+            image = load_image(path)
+        except ValueError as error:
+            yield str(error)
             continue
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            yield path, "folder"
-        elif not stat.S_ISREG(mode) and not path.is_file():
-            yield path, "special file"
+        formats.add(image.format)
+        if image.mode != "RGB" or image.format != FORMAT_NAMES.get(path.suffix[1:]):
+            yield f"{path} is a file of {image.format} with {image.mode} pixels, expected {path.suffix[1:]} and RGB."
+    if FORMAT_NAMES[manifest.image_format] not in formats:
+        yield f"{folder.manifest_path.name} says that images are {manifest.image_format}, but none is."
+
+
+def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    """Compare both assemblies with the manifest, with their stimulus tables and with each other."""
+    neuroids, sums = {}, {}
+    for split in SPLITS:
+        path = folder.assembly_path(manifest.name, split)
+        presentations = list_presentations(split, read_stimulus_table(folder, split)["nsd_id"].to_numpy())
+        with opened_assembly(path) as assembly:
+            yield from _check_layout(path, assembly, manifest, split, presentations)
+            neuroids[split] = pd.DataFrame({name: assembly[name].values for name in NEUROID_COORDINATES})
+            sums[split] = _sum_images(assembly, split)
+        for row in np.flatnonzero(~sums[split]["is finite"])[:1]:
+            yield f"{path.name}: a value of {neuroids[split].neuroid_id[row]} is NaN or infinite."
+    train, test = (neuroids[split] for split in SPLITS)
+    for name in NEUROID_COORDINATES:
+        yield from first_difference(
+            f"{name} of neuroid (test)", test[name].to_numpy(), train[name].to_numpy(), "but train has"
+        )
+    yield from _check_neuroids(train, manifest)
+    yield from _check_standardisation(train, sums, manifest)
+
+
+def _check_layout(
+    path: Path, assembly: xarray.DataArray, manifest: Manifest, split: str, presentations: pd.DataFrame
+) -> Iterator[str]:
+    """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions.
+
+    Raises
+    ------
+    PackagingError
+        If the coordinates cannot be compared.
+    """
+    expected = {name: ("presentation", column.to_numpy()) for name, column in presentations.items()}
+    expected |= {name: ("time_bin", np.array(bins)) for name, bins in TIME_BIN.items()}
+    names = {*map(str, expected), *NEUROID_COORDINATES}
+    if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
+        raise PackagingError(
+            f"{path} has the dimensions {assembly.dims} and the coordinates {sorted(map(str, assembly.coords))}, expected "
+            f"{DIMENSIONS} and {sorted(names)}."
+        )
+    if assembly.shape != manifest.shapes[split]:
+        raise PackagingError(f"{path} has the shape {assembly.shape}, but the manifest says {manifest.shapes[split]}.")
+    if assembly.dtype != np.float32:
+        yield f"{path.name} holds {assembly.dtype}, expected float32."
+    for attribute in ("identifier", "stimulus_set_identifier"):
+        found = assembly.attrs.get(attribute)
+        if found != f"{manifest.name}.{split}":
+            yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
+    for name, (dimension, values) in expected.items():
+        yield from first_difference(f"{path.name}: {name} of {dimension}", assembly[name].values, values)
+    dataset = published_dataset(manifest.name)
+    n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
+    n_images = presentations["nsd_id"].nunique()
+    is_whole = _is_full_size(manifest) and manifest.sessions == n_sessions
+    if dataset is not None and is_whole and n_images != dataset.n_images[split]:
+        yield f"{path.name} holds {n_images} images, but {dataset.n_images[split]} were published."
+
+
+def _is_full_size(manifest: Manifest) -> bool:
+    return manifest.n_vertices == N_VERTICES_OF_FSAVERAGE and manifest.n_trials_per_session == N_TRIALS_PER_SESSION
+
+
+def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]:
+    """Check the order, the names and the numbers of neuroids, and their noise ceilings."""
+    subjects = [subject_name(subject) for subject in manifest.recipe.subjects]
+    orders = {"region": [r.name for r in manifest.regions], "subject": subjects, "hemisphere": list(HEMISPHERES)}
+    keys = {name: pd.Categorical(neuroids[name], order, ordered=True).codes for name, order in orders.items()}
+    index = pd.MultiIndex.from_arrays([*keys.values(), neuroids["vertex_index"]])
+    if min(codes.min() for codes in keys.values()) < 0:
+        yield "A neuroid has an unknown region, subject or hemisphere."
+    elif not index.is_monotonic_increasing or not index.is_unique:
+        yield "The neuroids are not in the order region, subject, hemisphere, vertex, each once."
+    if not neuroids["vertex_index"].between(0, manifest.n_vertices - 1).all():
+        yield f"A vertex_index is outside 0 to {manifest.n_vertices - 1:,}."
+    is_complete = manifest.recipe.nan_policy == "zero"
+    groups = [neuroids["region"], neuroids["subject"]]
+    numbers = neuroids.groupby(groups, sort=False).cumcount()
+    if not is_complete:  # the numbers have gaps
+        numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v(\d+)$")[0]).fillna(-1).astype(int)
+    names = neuroids["subject"] + "_" + neuroids["hemisphere"] + "_" + neuroids["region"]
+    expected = names + [f"_v{number:05d}" for number in numbers]
+    yield from first_difference("neuroid_id of neuroid", neuroids["neuroid_id"].to_numpy(), expected.to_numpy())
+    # The same number of a region is the same vertex in every subject, because all subjects share the atlas.
+    vertex = neuroids["hemisphere"] + neuroids["vertex_index"].astype(str)
+    first = vertex.groupby([neuroids["region"], numbers], sort=False).transform("first")
+    for row in np.flatnonzero(vertex != first)[:1]:
+        yield f"{neuroids.neuroid_id[row]} is vertex {vertex[row]}, but the first subject has {first[row]} there."
+    ceilings = neuroids["nc_testset"].dropna()
+    if not ceilings.between(0, 100).all():
+        yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
+    counts = neuroids.groupby(groups, sort=False).size()
+    for region in manifest.regions:
+        is_published = any(
+            (r.name, r.atlas, r.labels) == (region.name, region.atlas, region.labels) for r in PUBLISHED_REGIONS
+        )
+        n_published = N_NEUROIDS_OF_PUBLISHED_REGIONS.get(region.name)
+        if is_published and _is_full_size(manifest) and region.n_vertices != n_published:
+            yield f"The manifest gives {region.name} {region.n_vertices:,} vertices, but NSD's atlas has {n_published:,}."
+        for subject in subjects:
+            n = int(counts.get((region.name, subject), 0))
+            if n > region.n_vertices or (is_complete and n < region.n_vertices):
+                yield f"{subject} {region.name} has {n:,} neuroids, but the manifest says {region.n_vertices:,}."
+
+
+def _sum_images(assembly: xarray.DataArray, split: str) -> pd.DataFrame:
+    """Return a row per neuroid: sum and sum of squares over images, whose repetitions are averaged, and what values there are."""
+    n_repetitions = N_REPETITIONS if split == "test" else 1
+    n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
+    parts = []
+    for start in range(0, n_neuroids, NEUROIDS_AT_A_TIME):
+        values = read_neuroids(assembly, np.arange(start, min(start + NEUROIDS_AT_A_TIME, n_neuroids)))
+        averages = values.reshape(n_presentations // n_repetitions, n_repetitions, -1).mean(axis=1)
+        columns = {
+            "sum": averages.sum(axis=0),
+            "sum of squares": (averages**2).sum(axis=0),
+            "has zero": (values == 0).any(axis=0),
+            "is finite": np.isfinite(values).all(axis=0),
+        }
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _check_standardisation(neuroids: pd.DataFrame, sums: dict[str, pd.DataFrame], manifest: Manifest) -> Iterator[str]:
+    """Check that each neuroid has mean 0 and deviation 1 over the images over which the recipe standardises.
+
+    A neuroid with a zero is left out: it may have been filled, or be constant. If all images are standardised together, the
+    averages are those of the three repetitions only in NSD's own design, because another one may show an image more often.
+    """
+    splits = ("train",) if manifest.recipe.standardize_on == "train" else SPLITS
+    is_exact = manifest.n_trials_per_session == N_TRIALS_PER_SESSION and not manifest.from_region_assemblies
+    if len(splits) > 1 and not is_exact:
+        return
+    n_images = sum(manifest.shapes[split][0] // (N_REPETITIONS if split == "test" else 1) for split in splits)
+    mean = np.add.reduce([sums[split]["sum"].to_numpy() for split in splits]) / n_images
+    squares = np.add.reduce([sums[split]["sum of squares"].to_numpy() for split in splits]) / n_images
+    deviation = np.sqrt(np.maximum(squares - mean**2, 0))
+    has_zero = np.any([sums[split]["has zero"] for split in SPLITS], axis=0)
+    is_wrong = (np.abs(mean) > STANDARD_TOLERANCE) | (np.abs(deviation - 1) > STANDARD_TOLERANCE)
+    rows = np.flatnonzero(is_wrong & ~has_zero)
+    if len(rows):
+        row = rows[0]
+        yield (
+            f"{neuroids.neuroid_id[row]} has mean {mean[row]:.4g} and deviation {deviation[row]:.4g} over the "
+            f"{' and '.join(splits)} images, expected 0 and 1 ({len(rows):,} such neuroids)."
+        )

@@ -6,26 +6,29 @@ Each question has an answer, whatever the others give. The answers are printed, 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from ..errors import PackagingError, printable
-from ..files import read_file, write_whole
+from ..errors import PackagingError, describe_os_error, printable
+from ..files import sha1_of, write_whole
 from ..release import ReleaseFolder
-from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
-from .soundness import Soundness, check_soundness
+from .assemblies import STEPS_OF_SINGLE_PRECISION, TOLERANCE
+from .comparison import DIFFERENT, compare_release, judge
+from .recomputation import recompute_release
+from .soundness import check_soundness
+
+logger = logging.getLogger(__name__)
 
 NEEDS_RAW_FILES = (
-    "values, pixels, noise ceilings, COCO ids, the choice of images and vertices, and the sizes of inputs "
-    "(--nsd-root NSD_ROOT checks them)"
+    "values, pixels, noise ceilings, COCO ids, the choice of images and vertices, counts of filled values, and the sizes of "
+    "inputs (--nsd-root NSD_ROOT checks them)"
 )
 OUTSIDE_SAMPLE = "values of neuroids outside the sample (--all checks them)"
-NOT_RECOMPUTED = "values, because the manifest or a coordinate is wrong"
+NOT_RECOMPUTED = "values, because a coordinate is wrong"
 DAMAGED = "tables, images and assemblies, because a file is not the one that was written"
 VERSIONS = "versions of packages, because nothing else tells which were installed"
 
@@ -38,100 +41,64 @@ class Answer:
     ----------
     verdict : a sentence
     failure : what to say at the end if there is a problem, after the name of the release
-    problems : a line each
-    findings : what is kept; None if the question could not be answered, so that an earlier answer stays
+    findings : what is kept in ``verify.json``
     not_checked : what the answer leaves open
     table : for people, with its title; it holds nothing that a problem says
+    notes : what is no problem, a line each
     """
 
     verdict: str
     failure: str
     problems: list[str]
-    findings: Mapping[str, object] | None
+    findings: dict[str, object]
     not_checked: tuple[str, ...] = ()
-    table: pd.DataFrame | None = None
     title: str = ""
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """All answers about a release.
-
-    Attributes
-    ----------
-    raw_files : None if there was no such question
-    others : by the path of the other release, or the identifier of an object; empty if there was no such question
-    """
+    """The answers about a release by the names under which ``verify.json`` keeps them."""
 
     folder: ReleaseFolder
-    soundness: Soundness
-    release: Answer
-    raw_files: Answer | None
-    others: Mapping[str, Answer]
-
-    @property
-    def answers(self) -> list[Answer]:
-        """The answers in the order of the questions."""
-        return [self.release, *([] if self.raw_files is None else [self.raw_files]), *self.others.values()]
+    answers: dict[str, Answer]
 
     def lines(self, width: int) -> Iterator[str]:
         """Yield the text for people: verdicts, tables, each problem once, and at last what was not checked."""
-        for answer in self.answers:
+        for answer in self.answers.values():
             yield answer.verdict
-        for answer in self.answers:
-            if answer.table is not None and len(answer.table):
+        for answer in self.answers.values():
+            if len(answer.table):
                 rows = answer.table.to_string(index=False, max_colwidth=width).split("\n")
                 yield "\n".join(["", f"{answer.title}:", "", *map(printable, rows)])
-        problems = list(dict.fromkeys(problem for answer in self.answers for problem in answer.problems))
+        problems = list(dict.fromkeys(problem for answer in self.answers.values() for problem in answer.problems))
         if problems:
             yield ""
         yield from (f"problem: {printable(problem)}" for problem in problems)
-        not_checked = [item for answer in self.answers for item in answer.not_checked]
-        if self.raw_files is None:
+        yield from (f"note: {printable(note)}" for answer in self.answers.values() for note in answer.notes)
+        not_checked = [item for answer in self.answers.values() for item in answer.not_checked]
+        if "nsd_root" not in self.answers:
             not_checked.append(NEEDS_RAW_FILES)
         yield f"\nnot checked: {'; '.join([*not_checked, VERSIONS])}."
 
     def require_no_problems(self) -> None:
         """Raise a `PackagingError` if any answer has a problem."""
-        failures = [answer.failure for answer in self.answers if answer.problems]
+        failures = [answer.failure for answer in self.answers.values() if answer.problems]
         if failures:
             raise PackagingError(f"{self.folder} {', and '.join(failures)}. The problems are listed above.")
 
     def write(self) -> None:
-        """Keep the answers beside the release, in place of earlier ones to the same questions.
-
-        Earlier answers to other questions stay if no file of the release has changed since. If the only question is whether
-        the release is sound, nothing is written unless there are earlier answers.
-
-        Raises
-        ------
-        PackagingError
-            If the file cannot be written.
-        """
-        path = self.folder.verification_path
-        earlier = _read_earlier(path)
-        if earlier is None and len(self.answers) == 1:
-            return
-        of_release = {"manifest_sha1": self.soundness.manifest_sha1, "files_sha1": self.soundness.files_sha1}
-        kept = earlier or {}
-        content = dict(kept) if of_release.items() <= kept.items() else {}
-        content |= of_release | {"release": self.release.findings}
-        if self.raw_files is not None and self.raw_files.findings is not None:
-            content["nsd_root"] = self.raw_files.findings
-        findings = {name: answer.findings for name, answer in self.others.items() if answer.findings is not None}
-        if findings:
-            others = content.get("against")
-            content["against"] = (others if isinstance(others, dict) else {}) | findings
-        content = {name: _to_json(value) for name, value in content.items()}
-        if content == earlier:
-            return
-        text = json.dumps(content, indent=1, allow_nan=False)
+        """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
+        content: dict[str, object] = {"manifest_sha1": sha1_of(self.folder.manifest_path)}
+        content |= {name: answer.findings for name, answer in self.answers.items()}
+        text = json.dumps(content, indent=1, default=str)
         try:
-            write_whole(path, [f"{text}\n".encode()])
+            write_whole(self.folder.verification_path, [f"{text}\n".encode()])
         except OSError as error:
-            raise PackagingError(
-                f"{path} cannot be written ({error.strerror}), so a report will not show these results. Make the folder writable."
-            ) from error
+            logger.warning(
+                "A report will not show these results, because they were not kept: %s", describe_os_error(error)
+            )
 
 
 def verify(
@@ -152,127 +119,89 @@ def verify(
     Raises
     ------
     PackagingError
-        If the folder is not a release or its manifest is damaged.
+        If the folder is not a release, or its manifest is damaged.
     """
+    answers = {"release": _ask_release(release_path)}
+    if nsd_root is not None:
+        answers["nsd_root"] = _ask_raw_files(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
+    if against is not None:
+        answers["against"] = _ask_other(release_path, against)
+    return Verification(ReleaseFolder(release_path), answers)
+
+
+def _ask_release(release_path: Path) -> Answer:
     soundness = check_soundness(release_path)
-    return Verification(
-        ReleaseFolder(release_path),
-        soundness,
-        _describe_soundness(release_path, soundness),
-        None if nsd_root is None else _ask_raw_files(release_path, nsd_root, every_vertex=every_vertex, seed=seed),
-        {} if against is None else {_name_other(against): _ask_other(release_path, against)},
-    )
-
-
-def _describe_soundness(release_path: Path, soundness: Soundness) -> Answer:
-    problems = soundness.problems
-    verdict = f"{release_path} is sound: its {soundness.n_files:,} files agree with the manifest and with each other"
-    if problems:
-        verdict = f"{release_path} is not sound: {_count(problems)}"
-    failure = f"is not sound: {_count(problems)}"
+    n_problems = _count(soundness.problems)
+    verdict = f"{release_path} is sound: its {len(soundness.manifest.files):,} files agree with the manifest and with each other"
+    if soundness.problems:
+        verdict = f"{release_path} is not sound: {n_problems}"
     not_checked = () if soundness.is_intact else (DAMAGED,)
-    return Answer(verdict, failure, problems, {"problems": problems}, not_checked)
+    notes = tuple(f"{path} does not belong to the release, and nothing reads it." for path in soundness.strangers)
+    findings: dict[str, object] = {"problems": soundness.problems}
+    return Answer(verdict, f"is not sound: {n_problems}", soundness.problems, findings, not_checked, notes=notes)
 
 
 def _ask_raw_files(release_path: Path, nsd_root: str, *, every_vertex: bool, seed: int) -> Answer:
-    from .recomputation import recompute_release  # here, because it imports nibabel and scipy
-
-    asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
-    failure = f"is not what {nsd_root} gives"
+    findings: dict[str, object] = {
+        "every_vertex": every_vertex,
+        "seed": seed,
+        "tolerance": TOLERANCE,
+        "differences": [],
+    }
     try:
         result = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
     except PackagingError as error:
-        verdict = f"{release_path} was not compared with {nsd_root}"
-        return Answer(verdict, f"was not compared with {nsd_root}", [str(error)], None, (NEEDS_RAW_FILES,))
+        failure = f"was not compared with {nsd_root}"
+        findings["problems"] = [str(error)]
+        return Answer(f"{release_path} {failure}", failure, [str(error)], findings, (NEEDS_RAW_FILES,))
     differences, problems = result.differences, result.problems
-    extent = f"{_sum(differences, 'values'):,} values of {'all' if every_vertex else 'a sample of'} neuroids"
-    if len(differences):
-        largest = differences["largest difference"].max()
-        extent += f" were recomputed, the largest difference is {largest:.1e}, and {TOLERANCE:.0e} is allowed"
-        if largest > TOLERANCE and not problems:
-            extent += f" ({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
-    verdict = f"{release_path} is what {nsd_root} gives: {extent}"
+    findings |= {"differences": differences.to_dict("records"), "problems": problems}
+    verdict = f"{release_path} is what {nsd_root} gives: "
     if problems:
-        verdict = f"{release_path} is not what {nsd_root} gives: {_count(problems)}; {extent}"
-    not_checked = () if every_vertex else (OUTSIDE_SAMPLE,)
+        verdict = f"{release_path} is not what {nsd_root} gives: {_count(problems)}; "
+    if not len(differences):
+        failure = f"is not what {nsd_root} gives"
+        return Answer(f"{verdict}no value was recomputed", failure, problems, findings, (NOT_RECOMPUTED,))
+    verdict += (
+        f"{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were recomputed, the "
+        f"largest difference is {differences['largest difference'].max():.1e}, and {TOLERANCE:.0e} is allowed "
+        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
+    )
+    table = differences.assign(largest=[f"{size:.1e}" for size in differences["largest difference"]])
+    table = table.pivot(index="region", columns="subject", values="largest").fillna("-")
+    table = table.reindex(differences["region"].unique()).rename_axis(None, axis=1).reset_index()
     return Answer(
         verdict,
-        failure,
+        f"is not what {nsd_root} gives",
         problems,
-        asked | {"differences": differences, "problems": problems},
-        not_checked if len(differences) else (NOT_RECOMPUTED,),
-        _tabulate(differences),
+        findings,
+        () if every_vertex else (OUTSIDE_SAMPLE,),
         f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)",
+        table,
     )
-
-
-def _tabulate(differences: pd.DataFrame) -> pd.DataFrame:
-    """Return the largest differences as a table with a row per region and a column per subject."""
-    if not len(differences):
-        return differences
-    largest = differences.assign(largest=[f"{size:.1e}" for size in differences["largest difference"]])
-    table = largest.pivot(index="region", columns="subject", values="largest").fillna("-")
-    table = table.reindex(list(dict.fromkeys(differences["region"])))
-    return table.rename_axis(None, axis=1).reset_index()
 
 
 def _ask_other(release_path: Path, other: str) -> Answer:
-    from .comparison import DIFFERENT, compare_release  # here, because it imports xarray and the plugin
-
+    name = str(Path(other).absolute()) if Path(other).is_dir() else other
     try:
-        comparison = compare_release(release_path, other)
+        differences = compare_release(release_path, other)
     except PackagingError as error:
-        verdict = f"{release_path} was not compared with {other}"
-        return Answer(verdict, f"was not compared with {other}", [str(error)], None)
-    problems = comparison.problems
-    n_ways = f": {len(comparison.differences)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}"
+        failure = f"was not compared with {other}"
+        findings = {"verdict": "not compared", "problems": [str(error)]}
+        return Answer(f"{release_path} {failure}", failure, [str(error)], {name: findings})
+    judgement = judge(differences)
+    problems = [str(difference) for difference in differences if difference.n_beyond]
+    n_ways = f": {len(differences)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if differences else ""
     return Answer(
-        f"{release_path} and {other} are {comparison.verdict}{n_ways if comparison.differences else ''}",
+        f"{release_path} and {other} are {judgement}{n_ways}",
         f"differs from {other} in {len(problems)} ways",
         problems,
-        {"verdict": comparison.verdict, "differences": comparison.differences, "filled": comparison.filled},
+        {name: {"verdict": judgement, "differences": [difference.row() for difference in differences]}},
         (),
-        comparison.within_tolerance,
-        f"differences within {TOLERANCE:.0e}" if comparison.verdict == DIFFERENT else "differences",
+        f"differences within {TOLERANCE:.0e}" if judgement == DIFFERENT else "differences",
+        pd.DataFrame([difference.row() for difference in differences if not difference.n_beyond]),
     )
-
-
-def _name_other(other: str) -> str:
-    return str(Path(other).absolute()) if Path(other).is_dir() else other
-
-
-def _sum(table: pd.DataFrame, column: str) -> int:
-    return int(table[column].sum()) if len(table) else 0
 
 
 def _count(problems: list[str]) -> str:
     return f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
-
-
-def _read_earlier(path: Path) -> dict[str, object] | None:
-    """Read the earlier answers; None if there is no file. A file of unknown structure counts as empty."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(read_file(path))
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _to_json(value: object) -> object:
-    """Turn tables, differences and infinite numbers into what JSON can hold."""
-    match value:
-        case pd.DataFrame():
-            return _to_json(value.to_dict("records"))
-        case Difference():
-            return _to_json(value.row())
-        case Mapping():
-            return {key: _to_json(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_to_json(item) for item in value]
-        case np.generic():
-            return _to_json(value.item())
-        case float() if not math.isfinite(value):
-            return str(value)
-    return value

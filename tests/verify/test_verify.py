@@ -1,0 +1,153 @@
+"""The command `verify`: what it prints, what it keeps, and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.verify.soundness import verify_release
+from support import run_cli
+from verify.planted import NAME, TRAIN, put, table, values
+
+VERSIONS = "versions of packages, because nothing else tells which were installed"
+
+
+def test_sound_release(tiny_copy):
+    result = run_cli("verify", tiny_copy)
+
+    n_files = len(json.loads((tiny_copy / "release.json").read_text())["files"])
+    first, _, last = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert first == f"{tiny_copy} is sound: its {n_files} files agree with the manifest and with each other"
+    assert last.startswith("not checked: values, pixels, noise ceilings, COCO ids, ")
+    assert last.endswith(f"(--nsd-root NSD_ROOT checks them); {VERSIONS}.")
+
+
+def test_every_question_has_an_answer_and_verify_json_keeps_the_last_ones(tiny_copy, tiny_release, tiny_tree):
+    values(lambda array: array.__setitem__(slice(None), array * 1.01), TRAIN)(tiny_copy)
+
+    result = run_cli("verify", tiny_copy, "--nsd-root", tiny_tree, "--seed", 3, "--against", tiny_release)
+
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1
+    assert lines[0].startswith(f"{tiny_copy} is sound: ")
+    assert lines[1].startswith(f"{tiny_copy} is not what {tiny_tree} gives: 8 problems; ")
+    assert lines[2] == f"{tiny_copy} and {tiny_release} are different: 8 ways, 8 of them by more than 1e-05"
+    problems = [line for line in lines if line.startswith("problem: ")]
+    assert len(problems) == 16
+    assert ", but the raw files give " in problems[0]
+    assert "values of subj01 V1 differ by more than 1e-05." in problems[0]
+    assert lines[-1] == f"not checked: values of neuroids outside the sample (--all checks them); {VERSIONS}."
+    line = result.stderr.splitlines()[-1]
+    assert f"{tiny_copy} is not what {tiny_tree} gives, and differs from {tiny_release} in 8 ways." in line
+    kept = json.loads((tiny_copy / "verify.json").read_text())
+    assert kept["release"] == {"problems": []}
+    assert (kept["nsd_root"]["every_vertex"], kept["nsd_root"]["seed"]) == (False, 3)
+    assert len(kept["nsd_root"]["problems"]) == len(kept["nsd_root"]["differences"]) == 8
+    assert kept["against"][str(tiny_release)]["verdict"] == "different"
+
+    assert run_cli("verify", tiny_copy).returncode == 0
+    assert set(json.loads((tiny_copy / "verify.json").read_text())) == {"manifest_sha1", "release"}
+
+
+def test_recomputed_release_has_a_table_of_the_largest_differences(tiny_copy, tiny_tree):
+    result = run_cli("verify", tiny_copy, "--nsd-root", tiny_tree, "--all")
+
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0
+    assert f"{tiny_copy} is what {tiny_tree} gives: " in lines[1]
+    assert "values of all neuroids were recomputed, the largest difference is " in lines[1]
+    assert "largest difference from the raw files (unitless; 1e-05 is allowed):" in lines
+    assert [line.split()[0] for line in lines[5:10]] == ["region", "V1", "V2", "V4", "IT"]
+    assert lines[-1] == f"not checked: {VERSIONS}."
+    assert "vertices recomputed: 4 in" in result.stderr
+
+
+def test_files_that_do_not_belong_to_the_release_are_named_and_no_problem(tiny_copy):
+    for name in (".DS_Store", "._release.json", "stimuli_test/._nsd_00001.png", "notes.txt", "stimuli_test/x.png"):
+        (tiny_copy / name).write_bytes(b"x")
+
+    result = run_cli("verify", tiny_copy)
+
+    assert result.returncode == 0
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: {tiny_copy / name} does not belong to the release, and nothing reads it."
+        for name in ("notes.txt", "stimuli_test/x.png")
+    ]
+
+
+@pytest.mark.parametrize(("is_sound", "status"), [(True, 0), (False, 1)])
+def test_result_that_cannot_be_kept_is_a_warning(tiny_copy, is_sound, status):
+    (tiny_copy / "verify.json").mkdir()  # as in a folder that may not be written
+    if not is_sound:
+        (tiny_copy / TRAIN).unlink()
+
+    result = run_cli("verify", tiny_copy)
+
+    assert result.returncode == status
+    assert result.stderr.startswith(f"A report will not show these results, because they were not kept: {tiny_copy}")
+
+
+def test_lack_of_descriptors_is_no_damage_of_the_release(tiny_copy):
+    code = "from allen2022_surface_packaging.cli import main; import resource, sys, numpy, xarray, netCDF4, h5py, scipy.io\n"
+    code += "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); main(['verify', sys.argv[1]])"
+
+    result = subprocess.run([sys.executable, "-c", code, tiny_copy], capture_output=True, text=True)
+
+    assert result.returncode == 1
+    assert "Too many open files" in result.stderr.splitlines()[-1]
+    assert "sound" not in result.stdout
+
+
+@pytest.mark.parametrize("option", [["--all"], ["--seed", "3"]])
+def test_options_of_recomputation_need_raw_files(tiny_release, option):
+    result = run_cli("verify", tiny_release, *option)
+
+    assert result.returncode == 2
+    assert "--all and --seed choose the values to recompute, so they need --nsd-root" in result.stderr
+
+
+def test_folder_that_is_no_release_is_one_line(tmp_path):
+    result = run_cli("verify", tmp_path)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert (
+        result.stderr == f"allen2022-surface: {tmp_path} is not a release: it holds no release.json. Build one first.\n"
+    )
+
+
+def test_release_of_full_size_has_the_published_numbers_of_vertices_and_images(release_copy):
+    """The manifest of a small release says that it is of the whole surface."""
+    for key, value in {"n_vertices": 163_842, "n_trials_per_session": 750}.items():
+        put(value, key)(release_copy)
+    for subject, n_sessions in enumerate((40, 40, 32, 30, 40, 32, 40, 30), start=1):
+        put(n_sessions, "sessions", f"subj{subject:02d}")(release_copy)
+
+    problems = verify_release(release_copy)
+
+    for name, n in {"V1": "4,276", "V2": "3,391", "V4": "914", "IT": "19,065"}.items():
+        assert any(f"gives {name} " in problem and f"NSD's atlas has {n}." in problem for problem in problems)
+    for n in (412, 103):
+        assert any(f"but {n} were published" in problem for problem in problems)
+
+
+def test_values_without_mean_0_and_deviation_1_are_found_without_the_raw_files(tiny_tree, tmp_path):
+    build_release(tiny_tree, tmp_path / "r", make_recipe((1, 2), name=NAME, standardize_on="train"))
+    assert verify_release(tmp_path / "r") == []
+    values(lambda array: array.__setitem__((slice(None), 4), array[:, 4] * 1.01 + 0.5), TRAIN)(tmp_path / "r")
+
+    (problem,) = verify_release(tmp_path / "r")
+    assert "has mean 0.5 and deviation 1.01 over the train images, expected 0 and 1 (1 such neuroids)" in problem
+
+
+def test_first_rows_of_a_long_list_of_problems_are_enough(tiny_copy):
+    table(lambda cells: cells.assign(stimulus_id="x"), "train_test_split.csv")(tiny_copy)
+
+    problems = verify_release(tiny_copy)
+
+    assert problems == [next(iter(problems))]
+    assert "stimulus_id of row 0 is x, expected nsd_" in problems[0]
