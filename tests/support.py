@@ -11,7 +11,7 @@ from pathlib import Path
 
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.files import sha1_of
-from allen2022_surface_packaging.nsd.storage import RawFile
+from allen2022_surface_packaging.nsd.storage import FileStatus, RawFile
 from allen2022_surface_packaging.recipe import Region
 
 
@@ -34,14 +34,11 @@ class Memory:
         """Return the file at a path, which may be missing."""
         return RawFile(self, path, path)
 
-    def locate(self, path: str) -> str:
-        return f"memory/{path}"
+    def __str__(self) -> str:
+        return "memory"
 
-    def exists(self, path: str) -> bool:
-        return path in self.contents
-
-    def size(self, path: str) -> int:
-        return len(self.contents[path])
+    def find(self, path: str) -> FileStatus | None:
+        return FileStatus(len(self.contents[path]), path) if path in self.contents else None
 
     def open(self, path: str) -> "MemoryFile":
         return MemoryFile(self.contents[path])

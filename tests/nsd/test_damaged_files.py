@@ -20,7 +20,7 @@ from allen2022_surface_packaging.nsd.files import (
     read_origins,
     read_vertices,
 )
-from allen2022_surface_packaging.nsd.storage import Folder, FolderFile, RawFile
+from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 
 BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.betas_session01.mgh"
 NCSNR = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.ncsnr.mgh"
@@ -165,27 +165,12 @@ def test_reads_that_are_short_give_all_data(nsd_tree, monkeypatch, seed):
     assert read_all() == whole
 
 
-@pytest.mark.parametrize("size", [0, 1, 99, 100, 101, -1, None])
-def test_part_of_a_file_is_read_as_long_as_there_are_bytes(tmp_path, monkeypatch, size):
-    content = bytes(range(100))
-    (tmp_path / "file").write_bytes(content)
-    read_in_parts(monkeypatch, 0)
-
-    with FolderFile(tmp_path / "file") as file:
-        first = file.read(size)
-        assert first == (content if size in (-1, None) else content[:size])
-        assert file.tell() == len(first)
-        assert file.read() == content[len(first) :]
-        assert file.read(5) == b""
-
-
 @pytest.mark.parametrize(
     "read",
     [
         lambda file: file.read(),
         read_betas_shape,
         lambda file: next(read_betas(file, SHAPE)),
-        lambda file: next(read_images(file, [0])),
     ],
 )
 def test_disk_that_fails_is_named(nsd_tree, monkeypatch, read):
@@ -195,13 +180,3 @@ def test_disk_that_fails_is_named(nsd_tree, monkeypatch, read):
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(OSError, match=rf"Input/output error: '{nsd_tree / IMAGES}'"):
         read(raw_file(nsd_tree / IMAGES))
-
-
-def test_error_of_closing_a_file_that_was_only_read_is_ignored(tmp_path):
-    (tmp_path / "file").write_bytes(b"content")
-
-    with FolderFile(tmp_path / "file") as file:
-        assert file.read() == b"content"
-        os.close(file.fileno())  # closing it again is an error
-
-    assert file.closed

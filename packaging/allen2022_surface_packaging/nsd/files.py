@@ -9,7 +9,7 @@ import re
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,8 +159,7 @@ def read_betas_shape(file: RawFile) -> BetasShape:
     PackagingError
         If the file is missing, not MGH float32 of shape (n_vertices, 1, 1, n_trials), or shorter than its header says.
     """
-    with file.open() as opened:
-        content = opened.read(MGH_DATA_OFFSET)
+    content = file.read(MGH_DATA_OFFSET)
     header_bytes = MGHHeader.template_dtype.itemsize
     if len(content) < header_bytes:
         raise PackagingError(f"{file} is not an MGH file: its header is cut short. Download it again.")
@@ -266,9 +265,10 @@ def count_image_bytes(file: RawFile) -> int:
 
 @contextmanager
 def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
-    with file.open() as opened:
+    source = file.hdf5_source()
+    with ExitStack() as stack:
         with _explained(file, "an HDF5 dataset imgBrick"):
-            images = h5py.File(opened, "r")["imgBrick"]
+            images = stack.enter_context(h5py.File(source, "r"))["imgBrick"]
             is_brick = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
             description = f"{images.dtype} of shape {images.shape}"
         if not is_brick:

@@ -246,7 +246,7 @@ def _inspect_betas(
     for subject, n in n_sessions.items():
         if n == 0:
             problems.lines.append(
-                f"{tree.storage.locate(tree.betas_folder(subject, recipe.betas))} holds no betas, expected lh.betas_session01.mgh "
+                f"{tree.storage}/{tree.betas_folder(subject, recipe.betas)} holds no betas, expected lh.betas_session01.mgh "
                 "and so on. Download them."
             )
         for session, hemisphere in itertools.product(range(1, n + 1), HEMISPHERES):
