@@ -85,10 +85,12 @@ class SessionTask:
     ----------
     trials : array of shape (n_trials,), 0-based within the session, ascending
     mask : whether each vertex is needed, in packed bits, because a task may be sent to another machine
+    stamps : of the betas files when the build started, by hemisphere
     path : the entry
     """
 
     session: Session
+    stamps: dict[str, str]
     trials: IntArray
     mask: NDArray[np.uint8]
     path: Path
@@ -113,11 +115,13 @@ class SessionCache:
         self.missing: list[SessionTask] = []
         present = sorted(self.path.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_size)
         for session, trials, mask in list_needed(plans):
-            key, packed = _key(session), np.packbits(mask)
+            stamps, packed = {h: session.betas[h].stamp() for h in HEMISPHERES}, np.packbits(mask)
+            name = f"{subject_name(session.subject)}_session{session.number:02d}"
+            key = f"{name}_{_digest(f'method {METHOD_VERSION}'.encode(), *map(os.fsencode, stamps.values()))}"
             entries = (open_entry(path) for path in present if path.name.startswith(key))
             entry = next((one for one in entries if one and one.covers(trials, np.flatnonzero(mask))), None)
-            name = f"{key}_{hashlib.sha1(trials.tobytes() + packed.tobytes()).hexdigest()[:20]}{SUFFIX}"
-            task = SessionTask(session, trials, packed, entry.path if entry else self.path / name)
+            new_path = self.path / f"{key}_{_digest(trials.tobytes(), packed.tobytes())}{SUFFIX}"
+            task = SessionTask(session, stamps, trials, packed, entry.path if entry else new_path)
             self.tasks[session.betas["lh"]] = task
             if entry is None:
                 self.missing.append(task)
@@ -217,12 +221,13 @@ def compute_entry(task: SessionTask) -> str:
                 f"{file} holds {shape}, expected {session.shape} as in the rest of the tree. Download it again."
             )
         betas = read_betas(file, shape)
-        return standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
+        responses = standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
+        if file.stamp() != task.stamps[hemisphere]:  # of which the name of the entry is made
+            raise PackagingError(f"{file} was changed while the build ran. Start it again.")
+        return responses
 
     with ThreadPoolExecutor(len(HEMISPHERES)) as threads:  # one computes while the other waits for its file
         responses = list(threads.map(standardise, HEMISPHERES))
-    if not task.path.name.startswith(_key(session)):  # its name says that it is of the files as they were
-        raise PackagingError(f"{session.betas['lh']} or rh was changed while the build ran. Start it again.")
     write_whole(task.path, _entry_content(responses, task.trials, vertices))
     return str(session)
 
@@ -260,18 +265,5 @@ def both_hemispheres(vertices: dict[str, IntArray], n_vertices: int) -> IntArray
     return np.concatenate([vertices["lh"], n_vertices + vertices["rh"]])
 
 
-def _key(session: Session) -> str:
-    """Return the first part of the names of a session's entries, which changes if a betas file changes.
-
-    Raises
-    ------
-    PackagingError
-        If a betas file is missing.
-    """
-    key = hashlib.sha1(f"method {METHOD_VERSION}".encode())
-    for hemisphere in HEMISPHERES:
-        file = session.betas[hemisphere]
-        if not file.exists():
-            raise PackagingError(f"{file} is missing. Download it.")
-        key.update(os.fsencode(file.stamp()))
-    return f"{subject_name(session.subject)}_session{session.number:02d}_{key.hexdigest()[:20]}"
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha1(b"".join(parts)).hexdigest()[:20]
