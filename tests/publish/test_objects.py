@@ -10,15 +10,10 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pandas as pd
-import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
 from allen2022_surface_packaging.publish import objects
-from allen2022_surface_packaging.publish.objects import find_regions, open_release, write_objects, write_region
-from allen2022_surface_packaging.release import list_presentations
+from allen2022_surface_packaging.publish.objects import open_release, write_objects
 from publish.uploads import NAME, OBJECTS, REGIONS
 from support import hashes, run_cli
 
@@ -50,8 +45,9 @@ def test_stimulus_zip_is_flat_and_in_the_order_of_the_table(release, tmp_path):
     pd.testing.assert_frame_equal(table.drop(columns="filename"), pd.read_csv(release / "stimulus_metadata_test.csv"))
 
 
-def test_region_object_equals_the_part_of_the_whole(release, tmp_path):
+def test_region_object_equals_the_part_of_the_whole(release, tmp_path, monkeypatch):
     """In values, coordinates, attributes and layout."""
+    monkeypatch.setattr(objects, "VALUES_AT_A_TIME", 300)  # so that several blocks are copied
     files = {file.item.name: file for file in write_objects(*open_release(release), tmp_path)}
 
     for split in ("train", "test"):
@@ -70,33 +66,3 @@ def test_region_object_equals_the_part_of_the_whole(release, tmp_path):
             with netCDF4.Dataset(whole_path) as whole_file, netCDF4.Dataset(file.path) as part_file:
                 assert list(part_file.variables) == list(whole_file.variables)
                 assert part_file["data"].chunking() == "contiguous"
-
-
-@settings(max_examples=15)  # each writes several files
-@given(st.data())
-def test_regions_of_any_assembly_are_its_slices(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("slices")
-    sizes = data.draw(
-        st.dictionaries(st.from_regex(r"[A-Za-z0-9_-]{1,6}", fullmatch=True), st.integers(1, 4), min_size=1, max_size=4)
-    )
-    names = [name for name, n in sizes.items() for _ in range(n)]
-    nsd_ids = np.arange(data.draw(st.integers(1, 5)))
-    neuroids = pd.DataFrame({"neuroid_id": [f"{name}_{i}" for i, name in enumerate(names)], "region": names})
-    values = np.arange(len(nsd_ids) * len(names), dtype=np.float32).reshape(len(nsd_ids), -1)
-    with create_assembly(
-        folder / "whole.nc",
-        identifier="a.train",
-        presentations=list_presentations("train", nsd_ids),
-        neuroids=encode_columns(neuroids),
-    ) as assembly:
-        assembly.write(0, 0, values)
-    regions = find_regions(folder / "whole.nc")
-
-    assert {name: rows.stop - rows.start for name, rows in regions.items()} == sizes
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(objects, "VALUES_AT_A_TIME", data.draw(st.integers(1, 9)))  # so that several blocks are copied
-        for name, rows in regions.items():
-            write_region(folder / "whole.nc", rows, folder / "region.nc", "r", "s")
-            with xr.open_dataarray(folder / "region.nc") as part:
-                np.testing.assert_array_equal(part.values[..., 0], values[:, np.array(names) == name])
-                assert part["neuroid_id"].values.tolist() == neuroids["neuroid_id"][neuroids["region"] == name].tolist()

@@ -73,23 +73,6 @@ def test_missing_credentials_and_bucket_are_named(upload, monkeypatch):
     assert "AWS credentials are missing or incomplete" in upload("--accept-nsd-terms")
 
 
-def test_requests_are_repeated_when_s3_fails_for_a_while(release, s3, proxy, artifacts_path, monkeypatch):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
-    failures = iter([refuse(500, "InternalError"), refuse(503, "SlowDown"), cut])
-
-    def fault(request):
-        failure = next(failures, None) if request.puts(f"assy_{NAME}_train") else None
-        return failure(request) if callable(failure) else failure
-
-    proxy.fault = fault
-
-    publish(release, artifacts_path)
-
-    assert next(failures, None) is None
-    assert sorted(proxy.contents_sent()) == sorted(OBJECTS)
-    assert count_versions(s3) == ONE_VERSION_EACH
-
-
 def test_lost_answer_does_not_make_a_second_version(release, s3, proxy, artifacts_path):
     """S3 writes the object, but its answer is lost. The client repeats the request, and S3 refuses it."""
     lost = []
@@ -193,13 +176,6 @@ def test_nothing_is_sent_when_an_object_from_before_is_public(upload, s3, proxy)
     assert f"assy_{NAME}_test.nc can be read by anybody" in line
     assert "Nothing was sent." in line
     assert proxy.contents_sent() == []
-
-
-def test_each_object_is_asked_for_without_credentials_before_the_next_is_sent(release, s3, proxy, artifacts_path):
-    publish(release, artifacts_path)
-
-    steps = [(r.name, is_unsigned(r)) for r in proxy.requests if r.puts() or is_unsigned(r)]
-    assert steps == [step for name in OBJECTS for step in ((name, False), (name, True))]
 
 
 def test_permissions_are_those_of_the_documentation(upload, s3, moto_port, monkeypatch, artifacts_path):

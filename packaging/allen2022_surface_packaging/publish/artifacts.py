@@ -74,18 +74,6 @@ class Artifacts:
         text = json.dumps(msgspec.to_builtins(self.datasets), indent=2)
         write_whole(path, [f"{text}\n".encode()])
 
-    def replaced(self, name: str, records: Iterable[tuple[BrainioObject, ObjectRecord]]) -> Artifacts:
-        """Return a copy with other objects of the release `name`. Entries of other releases stay as they are.
-
-        An entry of a region that the release no longer has would mix two releases, so it is left out.
-        """
-        by_identifier: dict[str, dict[str, ObjectRecord]] = {}
-        for item, record in records:
-            by_identifier.setdefault(item.identifier, {})[item.kind] = record
-        datasets = {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
-        kept = {k: v for k, v in self.datasets.items() if k in datasets or not k.startswith(f"{name}.")}
-        return Artifacts(kept | datasets)
-
 
 def choose_artifacts(path: Path | None) -> Path:
     """Return the artifacts file that will be changed: `path`, or else that of the installed plugin.
@@ -102,3 +90,25 @@ def choose_artifacts(path: Path | None) -> Path:
         )
     Artifacts.read(path)
     return path
+
+
+def record_release(path: Path, name: str, records: Iterable[tuple[BrainioObject, ObjectRecord]]) -> str:
+    """Replace all entries of a release in an artifacts file in one step. Entries of other releases stay as they are.
+
+    An entry of a region that the release no longer has would mix two releases, so it is removed.
+
+    Returns
+    -------
+    one sentence for the user, which says what was done
+    """
+    by_identifier: dict[str, dict[str, ObjectRecord]] = {}
+    for item, record in records:
+        by_identifier.setdefault(item.identifier, {})[item.kind] = record
+    datasets = {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
+    kept = {
+        identifier: dataset
+        for identifier, dataset in Artifacts.read(path).datasets.items()
+        if identifier in datasets or not identifier.startswith(f"{name}.")
+    }
+    Artifacts(kept | datasets).write(path)
+    return f"{path} now lists {', '.join(datasets)}"

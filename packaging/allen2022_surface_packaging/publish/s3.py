@@ -152,22 +152,24 @@ def put(target: UploadTarget, file: ObjectFile, *, replaces: StoredObject | None
     return existing.version_id
 
 
-def is_public(target: UploadTarget, file: ObjectFile) -> bool:
-    """Return whether S3 gives the first byte of an object to a reader without credentials.
+def require_private(target: UploadTarget, file: ObjectFile, sent: str) -> None:
+    """Ask for the first byte of an object without credentials, and raise a `PackagingError` if S3 gives it.
 
-    Raises
-    ------
-    PackagingError
-        If S3 does not answer.
+    Parameters
+    ----------
+    sent : a sentence about what was sent so far
     """
     with explained(target.url(file), "to ask for the object without credentials", "no permission", again=SENT_AGAIN):
         try:
             target.anonymous.get_object(Bucket=target.bucket, Key=target.key(file), Range="bytes=0-0")["Body"].close()
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
-                return False
+                return
             raise
-    return True
+    raise PackagingError(
+        f"{target.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove it, switch on "
+        f"Block Public Access for s3://{target.bucket}, and start again."
+    )
 
 
 def _checksum_of(file: ObjectFile) -> str:

@@ -13,9 +13,9 @@ from ..facts import N_REPETITIONS
 from ..progress import follow_bytes
 from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
 from ..release import Manifest
-from .artifacts import Artifacts, ObjectRecord, choose_artifacts
+from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import ObjectFile, open_release, write_objects
-from .s3 import LARGEST_OBJECT_BYTES, StoredObject, UploadTarget, is_public, look_up, open_target, put
+from .s3 import LARGEST_OBJECT_BYTES, StoredObject, UploadTarget, look_up, open_target, put, require_private
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,12 @@ def publish_release(
     _warn_of_other_shape(manifest)
     with tempfile.TemporaryDirectory(prefix="allen2022_surface_upload_") as folder:
         files = write_objects(release, manifest, Path(folder))
-        _refuse_large(files)
+        largest = max(files, key=lambda file: file.size)
+        if largest.size > LARGEST_OBJECT_BYTES:
+            raise PackagingError(
+                f"{largest.path} has {largest.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
+                "Nothing was sent. Build releases of fewer subjects or regions."
+            )
         target = open_target(destination)
         plan = [(file, look_up(target, file)) for file in files]
         tell(_describe_plan(target, plan))
@@ -84,8 +89,7 @@ def publish_release(
         )
         for file, version_id in zip(files, versions, strict=True)
     ]
-    Artifacts.read(artifacts_path).replaced(manifest.name, records).write(artifacts_path)
-    tell(f"{artifacts_path} now lists {', '.join(dict.fromkeys(item.identifier for item, _ in records))}")
+    tell(record_release(artifacts_path, manifest.name, records))
 
 
 def _warn_of_other_shape(manifest: Manifest) -> None:
@@ -116,16 +120,6 @@ def _describe_plan(target: UploadTarget, plan: Plan) -> str:
     return "\n".join([*lines, f"{_n_bytes_to_send(plan):,} bytes to send"])
 
 
-def _refuse_large(files: Sequence[ObjectFile]) -> None:
-    """Raise a `PackagingError` if an object is larger than S3 takes in one request."""
-    for file in files:
-        if file.size > LARGEST_OBJECT_BYTES:
-            raise PackagingError(
-                f"{file.path} has {file.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
-                "Nothing was sent. Build releases of fewer subjects or regions."
-            )
-
-
 def _refuse_different(target: UploadTarget, plan: Plan, *, overwrite: bool) -> None:
     """Raise a `PackagingError` if an object with other content would be replaced without `overwrite`."""
     different = [target.url(file) for file, existing in plan if existing and not existing.is_same]
@@ -144,7 +138,7 @@ def _send(target: UploadTarget, plan: Plan) -> list[str]:
     """
     for file, existing in plan:
         if existing is not None:
-            _require_private(target, file, "Nothing was sent.")
+            require_private(target, file, "Nothing was sent.")
     versions, sent = [], []
     with follow_bytes(_n_bytes_to_send(plan), title="upload") as progress:
         for file, existing in plan:
@@ -155,16 +149,8 @@ def _send(target: UploadTarget, plan: Plan) -> list[str]:
             sent.append(target.url(file))
             progress(file.size)
             logger.info("%s: sent, version %s", sent[-1], versions[-1])
-            _require_private(target, file, f"Sent so far: {', '.join(sent)}.")
+            require_private(target, file, f"Sent so far: {', '.join(sent)}.")
     return versions
-
-
-def _require_private(target: UploadTarget, file: ObjectFile, sent: str) -> None:
-    if is_public(target, file):
-        raise PackagingError(
-            f"{target.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove "
-            f"it, switch on Block Public Access for s3://{target.bucket}, and start again."
-        )
 
 
 def _n_bytes_to_send(plan: Plan) -> int:

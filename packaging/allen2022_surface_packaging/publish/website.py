@@ -14,7 +14,7 @@ from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
 from ..files import naming, new_folder, read_file
 from ..release import Manifest
-from .artifacts import Artifacts, ObjectRecord, choose_artifacts
+from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import ObjectFile, list_objects, open_release, write_objects
 
 logger = logging.getLogger(__name__)
@@ -94,8 +94,7 @@ def record_versions(
         key = f"{prefix}/{item.name}" if prefix else item.name
         record = ObjectRecord(bucket, key, row["version_id"], row["sha1"], int(row["size"]), item.shape)
         records.append((item, record))
-    Artifacts.read(artifacts_path).replaced(manifest.name, records).write(artifacts_path)
-    tell(f"{artifacts_path} now lists {', '.join(dict.fromkeys(item.identifier for item, _ in records))}")
+    tell(record_release(artifacts_path, manifest.name, records))
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
