@@ -70,7 +70,7 @@ def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, 
 def test_missing_credentials_and_bucket_are_named(upload, monkeypatch):
     assert "s3://nowhere: failed to look at the bucket (NoSuchBucket" in upload("--accept-nsd-terms", bucket="nowhere")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "AWS credentials are missing or incomplete" in upload("--accept-nsd-terms")
+    assert "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in upload("--accept-nsd-terms")
 
 
 def test_lost_answer_does_not_make_a_second_version(release, s3, proxy, artifacts_path):
