@@ -49,7 +49,7 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
     Parameters
     ----------
     log_level : int
-        Above INFO only results are printed. At DEBUG this package and the libraries say everything that they usually do.
+        Above INFO only results are printed. At DEBUG this package and the libraries log and warn as they usually do.
 
     Raises
     ------
@@ -118,7 +118,8 @@ def _load_test_split(**settings: Path) -> NeuroidAssembly:
     from brainscore_vision import load_dataset
 
     sources = {"BRAINSCORE_ALLEN2022_SURFACE_DIR": "", "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS": ""}
-    with patch.dict(os.environ, sources | {name: str(path) for name, path in settings.items()}):
+    sources |= {name: str(path) for name, path in settings.items()}
+    with patch.dict(os.environ, sources), redirect_stderr(io.StringIO()):  # the bars of brainscore_core's downloads
         assembly = load_dataset(f"{RECIPE.name}.test").isel(time_bin=0)
     assembly.attrs["stimulus_set"] = None  # its paths differ between sources; everything else must be equal
     return assembly

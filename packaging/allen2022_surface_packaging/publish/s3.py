@@ -125,8 +125,8 @@ def put(target: UploadTarget, file: ObjectFile, *, replaces: StoredObject | None
     """
     condition: dict[str, Any] = {"IfMatch": replaces.etag} if replaces else {"IfNoneMatch": "*"}
     with (
-        explained(target.url(file), "to put the object", "s3:PutObject", again=SENT_AGAIN),
         file.path.open("rb") as body,
+        explained(target.url(file), "to put the object", "s3:PutObject", again=SENT_AGAIN),
     ):
         try:
             answer = target.client.put_object(
