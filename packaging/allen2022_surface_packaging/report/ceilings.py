@@ -149,9 +149,10 @@ def _read_samples(
 ) -> Iterator[xr.DataArray]:
     """Yield an even sample of at most `most` neuroids of each group, as many groups at a time as fit into memory."""
     samples = [rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.int64)] for rows in groups]
-    starts = range(0, len(samples), SAMPLE_IN_MEMORY // most)
+    n_groups = SAMPLE_IN_MEMORY // max(1, *map(len, samples))
+    starts = range(0, len(samples), n_groups)
     for start in follow(starts, n_items=len(starts), title="intervals", unit="block"):
-        rows = np.sort(np.concatenate(samples[start : start + SAMPLE_IN_MEMORY // most]))
+        rows = np.sort(np.concatenate(samples[start : start + n_groups]))
         if len(rows):
             names = ("subject", "region", "nc_testset")
             coordinates = {name: np.asarray(neuroids.values(name, rows)) for name in names}

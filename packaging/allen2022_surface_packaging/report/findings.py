@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .statistics import ALL_REGIONS, ALL_SUBJECTS, REPETITION_PAIRS
+from .statistics import ALL_REGIONS, ALL_SUBJECTS
 from .tables import format_count, format_number, join_words
 
 MUCH_FILLED = 0.01  # of the values of a region of a subject
@@ -24,20 +24,20 @@ class Finding(NamedTuple):
     section: str
 
 
-def list_findings(groups: pd.DataFrame, shared_noise: pd.DataFrame) -> list[Finding]:
+def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.DataFrame) -> list[Finding]:
     """List what needs attention, in the order of the page.
 
     Parameters
     ----------
     groups : as `summarise_groups`
+    pairs : as `correlate_pairs`
     shared_noise : as `measure_shared_noise`
     """
     total = {name: float(column.loc[ALL_REGIONS, ALL_SUBJECTS]) for name, column in groups.items()}
-    groups = groups.drop(ALL_SUBJECTS, level="subject")
-    regions = groups.drop(ALL_REGIONS, level="region")
+    regions = groups.drop(ALL_SUBJECTS, level="subject").drop(ALL_REGIONS, level="region")
     return [
         *_low_subjects(regions),
-        *_disagreeing_repetitions(groups.loc[[ALL_REGIONS]].droplevel("region")),
+        *_disagreeing_repetitions(pairs.drop(ALL_SUBJECTS)),
         *_shared_noise(shared_noise),
         *_much_filled(regions, total["percent_filled"]),
         *_without_ceiling(int(total["n_without_ceiling"]), int(total["n_neuroids"])),
@@ -58,11 +58,10 @@ def _low_subjects(regions: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _disagreeing_repetitions(subjects: pd.DataFrame) -> Iterator[Finding]:
+def _disagreeing_repetitions(pairs: pd.DataFrame) -> Iterator[Finding]:
     """Find subjects with a pair of repetitions that agrees much less than the best pair."""
-    correlations = subjects[[f"r_{first}_{second}" for first, second in REPETITION_PAIRS]]
-    highest, lowest = correlations.max(axis=1), correlations.min(axis=1)
-    for subject in subjects.index[lowest < LOW_SHARE * highest]:
+    highest, lowest = pairs.max(axis=1), pairs.min(axis=1)
+    for subject in pairs.index[lowest < LOW_SHARE * highest]:
         yield Finding(
             f"Repetitions of {subject} do not agree: their correlations range from "
             f"{format_number(lowest[subject], 3)} to {format_number(highest[subject], 3)}. Was one of them mixed up?",

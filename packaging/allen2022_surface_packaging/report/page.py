@@ -39,6 +39,7 @@ from .statistics import (
     GROUP_MEASURES,
     Measure,
     Neuroids,
+    correlate_pairs,
     describe_shared_vertices,
     highest_on_scale,
     rank_correlation,
@@ -99,6 +100,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
     neuroids, stimuli = read_neuroids(folder, manifest), read_stimuli(folder)
     groups = summarise_groups(neuroids, manifest).join(estimate_medians(folder, manifest, neuroids))
     shared_noise = measure_shared_noise(folder, manifest, neuroids)
+    pairs = correlate_pairs(neuroids, manifest)
     shared_vertices = describe_shared_vertices(neuroids, manifest)
     regions, subjects = region_names(manifest), subject_names(manifest)
     columns = [*subjects, ALL_SUBJECTS] if len(subjects) > 1 else subjects
@@ -114,7 +116,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             columns=columns,
             groups=groups,
             verdict=read_verdict(folder),
-            findings=list_findings(groups, shared_noise),
+            findings=list_findings(groups, pairs, shared_noise),
             cortex=cortex_maps(neuroids, manifest) if has_surface(manifest) else None,
             heat_measures=[_heat_measure(groups, regions, columns, measure) for measure in GROUP_MEASURES],
             panels=[
@@ -125,7 +127,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             sheets=[_contact_sheet(folder, split, stimuli) for split in SPLITS],
             tables={
                 "region": tables.region_table(groups, shared_vertices),
-                "repetition": tables.repetition_table(groups, manifest),
+                "repetition": tables.repetition_table(pairs, manifest),
                 "shared-noise": tables.shared_noise_table(shared_noise),
                 "split": tables.split_table(folder, manifest, stimuli),
                 "invalid": tables.invalid_table(groups),

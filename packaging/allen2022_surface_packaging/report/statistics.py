@@ -25,6 +25,7 @@ from ..release import DIMENSIONS, NEUROID_COORDINATES, SPLITS, Manifest, Release
 ALL_REGIONS = "All regions"  # no region has a name with a space
 ALL_SUBJECTS = "all"
 REPETITION_PAIRS = tuple(combinations(range(N_REPETITIONS), 2))
+MEDIANS = ("nc_testset", "nc_repetitions", "repetition_r")
 N_SPLITS = 10  # of `internal_consistency`
 N_NEUROIDS_READ_AT_ONCE = 32_768
 NO_ROWS: IntArray = np.empty(0, dtype=np.int64)
@@ -87,8 +88,7 @@ class Neuroids:
 
     def values(self, column: str, rows: IntArray | slice = slice(None)) -> AnyArray:
         """Return a column of the table as an array."""
-        values: AnyArray = self.table[column].iloc[rows].to_numpy()
-        return values
+        return np.asarray(self.table[column].array[rows])
 
 
 def region_names(manifest: Manifest) -> list[str]:
@@ -207,9 +207,9 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
         `n_neuroids`, `n_left`, `n_right`; `n_invalid`, the neuroids with a NaN before NaN values were filled;
         `n_filled_train` and `n_filled_test` of `n_values_train` and `n_values_test`, and `percent_filled` of both;
         `n_dropped`, the neuroids that are missing from the numbering; `n_without_ceiling`, those whose noise ceiling is
-        NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent), `repetition_r` and the correlation of
-        each pair of repetitions (`r_0_1` ...); `split_half`, the median over neuroids averaged over splits, like the
-        score of `internal_consistency` (unitless). NaN where a group has no valid value.
+        NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent) and `repetition_r`; and `split_half`,
+        the median over neuroids averaged over splits, like the score of `internal_consistency` (unitless). NaN where a
+        group has no valid value.
     """
     counts = pd.DataFrame(
         {"region": group[0], "subject": group[1], **counted}
@@ -257,13 +257,19 @@ def _count(neuroids: Neuroids, manifest: Manifest, region: str) -> dict[str, dic
 
 def _medians(neuroids: Neuroids, rows: IntArray) -> dict[str, float]:
     of_splits = valid_median(neuroids.split_half_ceilings[:, rows], axis=1)
-    of_pairs = valid_median(neuroids.repetition_correlations[:, rows], axis=1)
-    return {
-        **{name: float(valid_median(neuroids.values(name, rows))) for name in ("nc_testset", "nc_repetitions")},
-        "repetition_r": float(valid_median(neuroids.values("repetition_r", rows))),
-        "split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan,
-        **{f"r_{first}_{second}": r for (first, second), r in zip(REPETITION_PAIRS, of_pairs.tolist(), strict=True)},
-    }
+    medians = {name: float(valid_median(neuroids.values(name, rows))) for name in MEDIANS}
+    return medians | {"split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan}
+
+
+def correlate_pairs(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
+    """Return the median correlation over neuroids of each pair of repetitions, by subject; the last row is `ALL_SUBJECTS`.
+
+    The columns are those of `REPETITION_PAIRS`.
+    """
+    subjects = [*subject_names(manifest), ALL_SUBJECTS]
+    rows = [neuroids.rows(ALL_REGIONS, subject) for subject in subjects]
+    medians = [valid_median(neuroids.repetition_correlations[:, selected], axis=1) for selected in rows]
+    return pd.DataFrame(medians, index=pd.Index(subjects, name="subject"), columns=list(map(str, REPETITION_PAIRS)))
 
 
 def describe_shared_vertices(neuroids: Neuroids, manifest: Manifest) -> dict[tuple[str, str], str]:

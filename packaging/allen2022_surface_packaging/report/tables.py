@@ -68,19 +68,19 @@ def region_table(groups: pd.DataFrame, shared_vertices: Mapping[tuple[str, str],
     return _write(groups, columns)
 
 
-def repetition_table(groups: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
-    """Show the sessions of each subject, and how well its repetitions agree."""
-    subjects = groups.loc[ALL_REGIONS].reset_index()
+def repetition_table(pairs: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    """Show the sessions of each subject, and how well its repetitions agree, from `correlate_pairs`."""
     n_sessions = {**manifest.sessions, ALL_SUBJECTS: sum(manifest.sessions.values())}
-    subjects["n_sessions"] = subjects["subject"].map(n_sessions)
-    subjects["n_trials"] = manifest.n_trials_per_session
+    table = pairs.reset_index()
+    table["n_sessions"] = table["subject"].map(n_sessions)
+    table["n_trials"] = manifest.n_trials_per_session
     columns: Columns = {
         "Subject": ("subject", str),
         "Sessions": ("n_sessions", format_count),
         "Trials per session": ("n_trials", format_count),
-        **{f"r of repetitions {i} and {j}": (f"r_{i}_{j}", with_digits(3)) for i, j in REPETITION_PAIRS},
+        **{f"r of repetitions {pair[0]} and {pair[1]}": (str(pair), with_digits(3)) for pair in REPETITION_PAIRS},
     }
-    return _write(subjects, columns)
+    return _write(table, columns)
 
 
 def shared_noise_table(shared_noise: pd.DataFrame) -> pd.DataFrame:

@@ -65,10 +65,11 @@ def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
 
 
 def _read_comparison(other: str, findings: dict[str, Any]) -> Check:
-    problems = [
+    problems = [str(problem) for problem in findings.get("problems", [])]
+    problems += [
         f"{row['split']}, {row['what']}: {row['beyond tolerance']} of {row['of']} differ, {row['where']}"
-        for row in findings["differences"]
-        if findings["verdict"] == "different" and row["beyond tolerance"]
+        for row in findings.get("differences", [])
+        if row["beyond tolerance"]
     ]
     return Check("Comparison", f"{findings['verdict']}, compared with {other}.", problems)
 
@@ -76,7 +77,7 @@ def _read_comparison(other: str, findings: dict[str, Any]) -> Check:
 def _describe_recomputation(findings: dict[str, Any]) -> str:
     rows = findings["differences"]
     if not rows:
-        return "No value was recomputed, because the raw files contradict the release."
+        return "No value was recomputed."
     n_values, largest = sum(row["values"] for row in rows), max(float(row["largest difference"]) for row in rows)
     extent = "every value" if findings["every_vertex"] else "a random sample"
     return (
