@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import websocket
 from PIL import Image
-from tools import CHROMIUM_PROGRAMS
+from tools import CHROMIUM_PROGRAMS, require_tool
 
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -107,9 +106,11 @@ class Tab:
 @contextmanager
 def open_chromium(profile_path: Path) -> Iterator[Tab]:
     """Start Chromium with a new profile, and yield its only tab. The test is skipped if no Chromium is installed."""
+    require_tool("Chromium")
+    program = next(filter(None, map(shutil.which, CHROMIUM_PROGRAMS)))
     log_path = profile_path.with_name("chromium.log")
     with log_path.open("w") as log:
-        command = [_find_chromium(), *SWITCHES, f"--user-data-dir={profile_path}", "about:blank"]
+        command = [program, *SWITCHES, f"--user-data-dir={profile_path}", "about:blank"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         tab = Tab(_tab_address(_wait_for_port(profile_path, process, log_path)))
@@ -120,14 +121,6 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
     finally:
         process.kill()
         process.wait()
-
-
-def _find_chromium() -> str:
-    program = next(filter(None, map(shutil.which, CHROMIUM_PROGRAMS)), None)
-    if program is None:
-        message = "no Chromium is installed, so no browser opens the report (apt-get install chromium)"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    return program
 
 
 def _wait_for_port(profile_path: Path, process: subprocess.Popen, log_path: Path) -> str:

@@ -18,7 +18,7 @@ SPLITS = ("train", "test")
 
 
 class Page(HTMLParser):
-    """The content of a page: tables by id (rows of texts, the header first), facts by term, pictures, links, ids and text.
+    """The content of a page: tables by id (rows of texts, the header first), facts by term, pictures, links and text.
 
     `data` are the contents of the scripts that hold data, by id.
     """
@@ -28,7 +28,6 @@ class Page(HTMLParser):
         self.tables: dict[str, list[list[str]]] = {}
         self.pictures: list[dict[str, str]] = []
         self.links: list[str] = []
-        self.ids: list[str] = []
         self.data: dict[str, dict] = {}
         self.text = ""
         self._terms: list[str] = []
@@ -40,7 +39,6 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         named = dict(attributes)
-        self.ids.append(named.get("id", ""))
         if tag == "table":
             self._rows = self.tables.setdefault(named["id"], [])
         elif tag == "tr":

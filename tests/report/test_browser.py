@@ -90,15 +90,6 @@ def test_region_is_chosen_in_the_heat_map_and_shown_on_the_cortex(tab, reported)
     assert tab.evaluate("document.getElementById('cortex-region').selectedOptions[0].textContent") == "V4"
 
 
-def test_navigation_stays_in_sight_and_marks_the_section(tab, reported):
-    tab.open(reported / "report.html", width=DESKTOP)
-    for link in ("repetitions", "made", "regions"):
-        tab.evaluate(f"document.querySelector('nav a[href=\"#{link}\"]').click()")
-        tab.evaluate("new Promise(done => setTimeout(() => done(0), 200))")
-        assert tab.evaluate("document.querySelector('nav').getBoundingClientRect().top") == 0
-        assert tab.evaluate("document.querySelector('nav [aria-current]').hash") == f"#{link}"
-
-
 def test_everything_has_a_label_and_is_reached_by_keyboard(tab, reported):
     tab.open(reported / "report.html", width=DESKTOP)
     controls = "[...document.querySelectorAll('select, input, button, canvas, a, summary, .scroll, .sheet')]"

@@ -72,7 +72,8 @@ def test_subject_far_below_the_others_is_found(planted):
 
     text = "subj04 is far below the others: its median noise ceilings are 41 % of the typical ones."
     assert re.search(r"1 finding needs attention\s+" + re.escape(text), page.findings)
-    assert set(re.findall(r'<a href="#([\w-]+)">See where</a>', page.source)) == {"regions"} <= set(page.ids)
+    assert re.findall(r'<a href="#([\w-]+)">See where</a>', page.source) == ["regions"]
+    assert 'id="regions"' in page.source
 
 
 def test_repetition_that_was_mixed_up_is_found(planted):

@@ -9,8 +9,6 @@ import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
-from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
@@ -97,18 +95,6 @@ def test_heat_map_equals_the_release(page, truth, manifest):
             assert list(shown) == list(expected)
             for title, found in shown.items():
                 assert agrees(f"{found['values'][i][j]:.{found['digits']}f}", expected[title], found["digits"])
-
-
-def test_split_half_ceiling_equals_that_of_brain_score(page, reported):
-    from brainscore_vision import load_ceiling
-
-    with xr.open_dataarray(reported / "Allen2022_fmri_surface_test.nc") as assembly:
-        is_selected = (assembly["region"] == "V2") & (assembly["subject"] == "subj05")
-        responses = NeuroidAssembly(assembly.isel(neuroid=np.flatnonzero(is_selected), time_bin=0).load())
-    expected = load_ceiling("internal_consistency")(responses)
-
-    (ceiling,) = [row[-1] for row in page.rows("region-table") if row[:2] == ["V2", "subj05"]]
-    assert agrees(ceiling, float(expected), 3)
 
 
 def test_repetition_and_split_tables_equal_the_release(page, truth, manifest, reported):
