@@ -112,16 +112,16 @@ def write_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> l
     """
     files = []
     for item in list_objects(release, manifest):
-        path = folder / item.name
-        if item.kind == "stimulus_csv":
-            write_stimulus_table(release, item.split, path)
-        elif item.kind == "stimulus_zip":
-            write_stimulus_zip(release, item.split, path)
-        elif item.neuroids is not None:
-            whole_path = release.assembly_path(manifest.name, item.split)
-            write_region(whole_path, item.neuroids, path, item.identifier, f"{manifest.name}.{item.split}")
-        else:
-            path = release.assembly_path(manifest.name, item.split)
+        path, whole_path = folder / item.name, release.assembly_path(manifest.name, item.split)
+        with naming(path):
+            if item.kind == "stimulus_csv":
+                write_stimulus_table(release, item.split, path)
+            elif item.kind == "stimulus_zip":
+                write_stimulus_zip(release, item.split, path)
+            elif item.neuroids is not None:
+                write_region(whole_path, item.neuroids, path, item.identifier, f"{manifest.name}.{item.split}")
+            else:
+                path = whole_path
         files.append(ObjectFile(item, path, path.stat().st_size, sha1_of(path)))
     return files
 
@@ -130,7 +130,7 @@ def write_stimulus_table(release: ReleaseFolder, split: str, path: Path) -> None
     """Write the stimulus table of a split with brainio's column `filename` after `stimulus_id`."""
     rows = _read_stimulus_table(release, split)
     first, *others = rows[0]
-    with naming(path), path.open("w", newline="", encoding="utf-8") as target:
+    with path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, [first, "filename", *others], lineterminator="\n")
         writer.writeheader()
         writer.writerows(row | {"filename": row["image_file_name"]} for row in rows)
@@ -142,7 +142,7 @@ def write_stimulus_zip(release: ReleaseFolder, split: str, path: Path) -> None:
     The images are compressed already.
     """
     names = [row["image_file_name"] for row in _read_stimulus_table(release, split)]
-    with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX

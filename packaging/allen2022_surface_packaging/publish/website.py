@@ -36,18 +36,16 @@ def pack_release(release_path: Path, folder: Path) -> None:
     if folder.exists():
         raise PackagingError(f"{folder} exists already. Remove it, or choose another folder.")
     release, manifest = open_release(release_path)
-    with new_folder(folder) as partial:
+    with new_folder(folder) as partial, naming(folder):
         packed = write_objects(release, manifest, partial)
         for file in packed:
             if file.path.parent != partial:  # a file of the release
-                with naming(partial / file.item.name):
-                    shutil.copyfile(file.path, partial / file.item.name)
-        with naming(partial / TABLE_NAME), (partial / TABLE_NAME).open("w", newline="", encoding="utf-8") as table:
+                shutil.copyfile(file.path, partial / file.item.name)
+        with (partial / TABLE_NAME).open("w", newline="", encoding="utf-8") as table:
             writer = csv.writer(table, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([file.item.name, file.size, file.sha1, "", ""] for file in packed)
-        with naming(partial / PAGE_NAME):
-            (partial / PAGE_NAME).write_text(_describe_upload(manifest, packed), encoding="utf-8")
+        (partial / PAGE_NAME).write_text(_describe_upload(manifest, packed), encoding="utf-8")
 
 
 def record_versions(
