@@ -78,19 +78,18 @@ def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Comp
     """
     os.sched_setaffinity(0, {int(core)})
     import numpy as np
+    from trees import read_published_regions
 
     from allen2022_surface_packaging.assemble.responses import standardise_session
     from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET, read_betas_shape
-    from allen2022_surface_packaging.nsd.regions import read_regions
     from allen2022_surface_packaging.nsd.tree import open_tree
-    from allen2022_surface_packaging.recipe import make_recipe
 
     tree = open_tree(nsd_root)
     file = tree.betas(int(subject), "lh", 1)
     shape = read_betas_shape(file)
     betas = np.fromfile(str(file), ">f4", shape.n_vertices * shape.n_trials, offset=MGH_DATA_OFFSET)
     betas = betas.reshape(shape.n_trials, shape.n_vertices)
-    vertices = read_regions(tree, make_recipe()).vertices["lh"]
+    vertices = read_published_regions(tree).vertices["lh"]
     kept_trials = np.arange(0, shape.n_trials, 8)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -26,7 +26,8 @@ from allen2022_surface_packaging.facts import (
     SUBJECTS,
     stimulus_name,
 )
-from allen2022_surface_packaging.nsd.regions import read_regions
+from allen2022_surface_packaging.nsd.files import read_labels
+from allen2022_surface_packaging.nsd.regions import Atlas, RegionMap, find_regions
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import RawFile
 from allen2022_surface_packaging.nsd.tree import NSDTree, open_tree
@@ -102,9 +103,18 @@ def path_of(file: RawFile) -> Path:
     return Path(str(file))
 
 
+def read_published_regions(tree: NSDTree) -> RegionMap:
+    """Read the published regions."""
+    recipe = Recipe(DATASET.name)
+    atlases = {
+        atlas: Atlas({h: read_labels(tree.labels(atlas, h)) for h in HEMISPHERES}, {}) for atlas in recipe.atlases
+    }
+    return find_regions(recipe, atlases, len(atlases[recipe.atlases[0]].labels["lh"]))
+
+
 def list_all_neuroids(tree: NSDTree) -> list[RegionNeuroids]:
     """List the neuroids of eight subjects, with random noise ceilings."""
-    region_map = read_regions(tree, Recipe(DATASET.name))
+    region_map = read_published_regions(tree)
     ncsnr = np.random.default_rng(SEED).random(region_map.n_read_vertices)
     return list_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
 

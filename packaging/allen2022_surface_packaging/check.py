@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
-from .facts import N_REPETITIONS, TERMS_URL
-from .nsd.fetching import BUCKET_URL, count_bytes, list_sync_commands
+from .facts import N_REPETITIONS, TERMS_URL, subject_name
+from .nsd.fetching import BUCKET_URL, count_bytes, list_fetch_commands
+from .nsd.inputs import InputFile
 from .nsd.inspection import Inspection, inspect_tree
-from .nsd.needs import NeededFile, describe_missing, join_needed
 from .nsd.storage import Folder
 from .nsd.tree import NSDTree, find_tree
 from .progress import format_bytes
@@ -30,38 +30,33 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
     """
     tree = find_tree(nsd_root)
     inspections = [inspect_tree(tree, recipe) for recipe in recipes]
-    yield _describe_tree(tree)
+    yield f"{tree}: {tree.layout.name} layout" if Path(nsd_root).exists() else f"{tree} does not exist yet"
     for recipe, inspection in zip(recipes, inspections, strict=True):
         yield from _describe_inspection(recipe, inspection)
-    needed = join_needed(inspection.needed for inspection in inspections)
-    absent = [one for one in needed if not one.file.exists()]
-    missing = [one for one in absent if not one.is_optional]
-    others = _list_other_problems(inspections, missing)
-    lines = [f"problem: {printable(problem)}" for problem in others]
-    if len(missing) > N_LISTED_FILES:
-        yield _table([("needed", "missing", ""), *describe_missing(needed, absent)])
+    # Several recipes may need one file. It is optional only if it is optional for all of them.
+    missing = {one.file: one for inspection in inspections for one in _optional_first(inspection.missing)}
+    required = [one for one in missing.values() if not one.is_optional]
+    damaged = {one: line for inspection in inspections for one, line in inspection.damaged.items()}
+    others = dict.fromkeys([*damaged.values(), *(line for i in inspections for line in i.contradictions)])
+    lines = [f"problem: {printable(line)}" for line in others]
+    if len(required) > N_LISTED_FILES:
+        yield _describe_missing(inspections, required)
     else:
-        lines = [f"problem: {one.file} is missing" for one in missing] + lines
-        lines += [f"optional: {one.file} is missing ({one.kind})" for one in absent if one.is_optional]
+        lines = [f"problem: {one.file} is missing" for one in required] + lines
+    lines += [f"optional: {one.file} is missing ({one.kind})" for one in missing.values() if one.is_optional]
     if lines:
         yield "\n".join(lines)
-    shortened = [one for one in needed if any(line.startswith(f"{one.file} is cut short") for line in others)]
-    if absent or shortened:
-        yield _describe_fetching(tree, absent + shortened)
-    n_problems = len(missing) + len(others)
+    if missing or damaged:
+        yield _describe_fetching(tree, [*missing.values(), *damaged])
+    n_problems = len(required) + len(others)
     if n_problems:
         raise PackagingError(f"{n_problems} problem{'s' * (n_problems > 1)} in {nsd_root}, listed above.")
     yield str(estimate_build([inspection.require_sound() for inspection in inspections]))
     yield "no problems found"
 
 
-def _describe_tree(tree: NSDTree) -> str:
-    storage = tree.storage
-    if isinstance(storage, Folder) and not storage.root.exists():
-        return f"{tree} does not exist yet"
-    if isinstance(storage, Folder) and not any(storage.root.iterdir()):
-        return f"{tree} is empty"
-    return f"{tree}: {tree.layout.name} layout"
+def _optional_first(inputs: Sequence[InputFile]) -> list[InputFile]:
+    return sorted(inputs, key=lambda one: not one.is_optional)
 
 
 def _describe_inspection(recipe: Recipe, inspection: Inspection) -> Iterator[str]:
@@ -76,40 +71,40 @@ def _describe_inspection(recipe: Recipe, inspection: Inspection) -> Iterator[str
     yield inspection.subjects.to_string(index=False, max_colwidth=shutil.get_terminal_size().columns)
 
 
-def _list_other_problems(inspections: Sequence[Inspection], missing: Sequence[NeededFile]) -> list[str]:
-    """List the problems that are not about a missing file, each once."""
-    problems = dict.fromkeys(problem for inspection in inspections for problem in inspection.problems)
-    return [problem for problem in problems if not any(str(one.file) in problem for one in missing)]
+def _describe_missing(inspections: Sequence[Inspection], missing: Sequence[InputFile]) -> str:
+    """Say in a row per folder of a subject, or else per kind of file, how many files are missing, and which."""
+    inputs = {one.file: one for inspection in inspections for one in inspection.inputs if not one.is_optional}
+    groups: dict[str, list[InputFile]] = {}
+    for one in inputs.values():
+        folder = PurePosixPath(one.file.official_path).parent.name
+        groups.setdefault(f"{subject_name(one.subject)} {folder}" if one.subject else one.kind, []).append(one)
+    files, rows = {one.file for one in missing}, [("needed", "missing", "")]
+    for title, members in groups.items():
+        absent = [one for one in members if one.file in files]
+        sessions = sorted({one.session for one in absent if one.session})
+        names = [f"{len(sessions)} sessions from {sessions[0]} to {sessions[-1]}"] if sessions else []
+        names += [PurePosixPath(one.file.path).name for one in absent if not one.session]
+        if absent:
+            rows.append((title, f"{len(absent)} of {len(members)}", ", ".join(names)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(f"{text:{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _describe_fetching(tree: NSDTree, absent: Sequence[NeededFile]) -> str:
-    """Say how to get the files that are absent."""
+def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
+    """Say how to get some files."""
     if tree.simulation_mark.exists():
         return "The tree is simulated. NSD's files do not fit it: write it again with `allen2022-surface simulate`."
     if not isinstance(tree.storage, Folder):
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
-    n_bytes, free_bytes = count_bytes(absent), _free_bytes(tree.storage.root)
-    space = (
-        f"{format_bytes(free_bytes)} are free"
-        if free_bytes > n_bytes
-        else f"but only {format_bytes(free_bytes)} are free"
-    )
+    root = tree.storage.root
+    existing = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
+    n_bytes, n_free = count_bytes(inputs), shutil.disk_usage(existing).free
     lines = [
-        f"Fetch them: about {format_bytes(n_bytes)}, {space}. You need the AWS command line (pip install awscli), but no "
-        f"account. NSD's terms apply: {TERMS_URL}",
+        f"Fetch them: about {format_bytes(n_bytes)}, {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free. You need "
+        f"the AWS command line (pip install awscli), but no account. NSD's terms apply: {TERMS_URL}",
         "",
-        *list_sync_commands(tree.storage.root, absent),
+        *list_fetch_commands(root, inputs),
     ]
-    if any(not one.is_optional for one in absent):
+    if any(not one.is_optional for one in inputs):
         lines += ["", f"Or build without a download: allen2022-surface build {BUCKET_URL} RELEASE"]
     return "\n".join(lines)
-
-
-def _free_bytes(path: Path) -> int:
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(f"{text:{w}}" for text, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -14,14 +14,14 @@ from PIL import Image
 
 from allen2022_surface_packaging.assemble.stimuli import write_stimuli
 from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.nsd.files import read_origins
 from allen2022_surface_packaging.nsd.inspection import inspect_tree
-from allen2022_surface_packaging.nsd.tree import OFFICIAL, NSDTree, open_tree
+from allen2022_surface_packaging.nsd.tree import OFFICIAL, open_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import ReleaseFolder
 from support import Memory
 
 IMAGES_PATH = OFFICIAL.images[0]
-ORIGINS_PATH = f"{OFFICIAL.experiment}/nsd_stim_info_merged.csv"
 SPLITS = {"train": np.array([2, 5, 9]), "test": np.array([0, 7])}
 HEADER = "nsdId,cocoId,cocoSplit,cropBox\n"
 ALL_IDS = [0, 2, 5, 7, 9]
@@ -49,18 +49,14 @@ def whole_plan(tiny_tree):
 @pytest.fixture
 def plan(whole_plan, image_file):
     """A plan of five images in memory, all of which have an origin."""
-    return change_files(
-        replace(whole_plan, splits=SPLITS), {IMAGES_PATH: image_file, ORIGINS_PATH: make_origins(ORIGINS)}
-    )
+    brick = Memory({IMAGES_PATH: image_file}).file(IMAGES_PATH)
+    return replace(whole_plan, splits=SPLITS, image_brick=brick, origins=read_rows(ORIGINS))
 
 
-def make_origins(rows):
-    return "\n".join([HEADER.strip(), *rows.values()]).encode()
-
-
-def change_files(plan, contents, **changes):
-    files = dict(plan.tree.storage.contents) if isinstance(plan.tree.storage, Memory) else {}
-    return replace(plan, tree=NSDTree(Memory(files | contents), OFFICIAL), **changes)
+def read_rows(rows, nsd_ids=ALL_IDS):
+    """Return the origins that a table of images gives."""
+    content = "\n".join([HEADER.strip(), *rows.values()]).encode()
+    return read_origins(Memory({"origins": content}).file("origins"), nsd_ids)
 
 
 def write(plan, tmp_path):
@@ -129,15 +125,15 @@ def test_split_and_origins_are_tables_of_all_images(plan, tmp_path):
     ids=["no crop box", "no split", "neither", "no COCO id", "no row"],
 )
 def test_columns_that_are_unknown_for_one_image_are_left_out(plan, tmp_path, nsd_id, row, has_ids):
-    folder = write(change_files(plan, {ORIGINS_PATH: make_origins(ORIGINS | {nsd_id: row})}), tmp_path)
+    folder = write(replace(plan, origins=read_rows(ORIGINS | {nsd_id: row})), tmp_path)
 
     assert not folder.origin_path.exists()
     for split in SPLITS:
         assert ("coco_id" in pd.read_csv(folder.stimulus_table_path(split))) is has_ids
 
 
-def test_no_origin_is_needed(plan, image_file, tmp_path):
-    folder = write(replace(plan, tree=NSDTree(Memory({IMAGES_PATH: image_file}), OFFICIAL)), tmp_path)
+def test_no_origin_is_needed(plan, tmp_path):
+    folder = write(replace(plan, origins={}), tmp_path)
 
     assert not folder.origin_path.exists()
     assert list(pd.read_csv(folder.stimulus_table_path("test"))) == ["stimulus_id", "nsd_id", "image_file_name"]
@@ -158,9 +154,8 @@ def extracted_plan(plan):
         f"brainscore/stimuli_train/stimulus_{i}.{suffix}": encode_image(suffix, colour=i)
         for i, suffix in suffixes.items()
     }
-    tree = NSDTree(Memory(contents), OFFICIAL)
-    files = {i: tree.storage.file(path) for i, path in zip(ALL_IDS, contents, strict=True)}
-    return replace(plan, tree=tree, extracted_images=files)
+    files = {i: Memory(contents).file(path) for i, path in zip(ALL_IDS, contents, strict=True)}
+    return replace(plan, extracted_images=files)
 
 
 def test_extracted_images_are_copied_under_the_name_of_the_stimulus(extracted_plan, tmp_path, caplog):
@@ -195,15 +190,14 @@ def test_extracted_images_are_copied_under_the_name_of_the_stimulus(extracted_pl
     ],
 )
 def test_damaged_extracted_image_is_refused(plan, tmp_path, suffix, content, message):
-    tree = NSDTree(Memory({f"stimulus.{suffix}": content}), OFFICIAL)
-    files = dict.fromkeys(ALL_IDS, tree.storage.file(f"stimulus.{suffix}"))
+    files = dict.fromkeys(ALL_IDS, Memory({f"stimulus.{suffix}": content}).file(f"stimulus.{suffix}"))
 
     kind = {"png": "PNG", "jpg": "JPEG"}[suffix]
     with pytest.raises(
         PackagingError,
         match=rf"stimulus\.{suffix} {message}.*, expected an image of {kind} with RGB pixels\. Extract it",
     ):
-        write(replace(plan, tree=tree, extracted_images=files), tmp_path)
+        write(replace(plan, extracted_images=files), tmp_path)
 
 
 def test_extracted_images_are_counted_in_the_log(plan, tmp_path, caplog):
@@ -211,11 +205,6 @@ def test_extracted_images_are_counted_in_the_log(plan, tmp_path, caplog):
         write(plan, tmp_path)
 
     assert "stimuli_train: 3 images extracted" in caplog.text
-
-
-def test_image_outside_the_file_is_refused(plan, tmp_path):
-    with pytest.raises(PackagingError, match="imgBrick holds 10 images, but the design asks for image 10"):
-        write(replace(plan, splits={"train": np.array([2]), "test": np.array([10])}), tmp_path)
 
 
 @settings(max_examples=20)  # each writes files
@@ -227,14 +216,12 @@ def test_tables_of_any_split_agree_with_plain_lists(whole_plan, tmp_path_factory
     coco_ids = {i: data.draw(st.integers(1, 10**6)) for i in nsd_ids}
     boxes = {i: data.draw(st.tuples(*[st.sampled_from([0.0, 0.125, 0.5])] * 4)) for i in nsd_ids}
     rows = {i: f'{i},{coco_ids[i]},val2017,"{boxes[i]}"' for i in data.draw(st.permutations(nsd_ids))}
-    files = {f"{i}.png": encode_image("png") for i in nsd_ids} | {ORIGINS_PATH: make_origins(rows)}
-    tree = NSDTree(Memory(files), OFFICIAL)
-    extracted = {i: tree.storage.file(f"{i}.png") for i in nsd_ids}
+    memory = Memory({f"{i}.png": encode_image("png") for i in nsd_ids})
     plan = replace(
         whole_plan,
-        tree=tree,
         splits={split: np.array(ids) for split, ids in splits.items()},
-        extracted_images=extracted,
+        extracted_images={i: memory.file(f"{i}.png") for i in nsd_ids},
+        origins=read_rows(rows, sorted(nsd_ids)),
     )
     folder = write(plan, tmp_path_factory.mktemp("stimuli"))
 

@@ -1,28 +1,20 @@
+"""Trials, repetitions and images, against plain counting and against NSD's own design."""
+
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import reference
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.facts import N_SESSIONS, SUBJECTS, stimulus_name
+from allen2022_surface_packaging.facts import N_SESSIONS, SUBJECTS
 from allen2022_surface_packaging.nsd.files import Design, read_design
 from allen2022_surface_packaging.nsd.storage import Folder, RawFile
-from allen2022_surface_packaging.nsd.trials import (
-    choose_images,
-    complete_images,
-    count_repetitions,
-    fewest_repetitions,
-    list_trials,
-    split_images,
-)
-from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.nsd.trials import choose_images, complete_images, count_repetitions, list_trials
+from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, make_recipe
 
 # Two subjects with four images each. Images 5 and 9 (1-based 73k ids) are shared.
 DESIGN = Design(
@@ -30,6 +22,21 @@ DESIGN = Design(
     subjectim=np.array([[5, 9, 11, 12], [5, 9, 21, 22]]),
     sharedix=np.array([5, 9]),
 )
+
+
+def own_recipe(subject):
+    return replace(make_recipe((subject,), name="own", standardize_on="train"), pool="own")
+
+
+def choose(recipe, design, trials):
+    complete = complete_images(count_repetitions(design, trials).min(axis=1))
+    return {split: images.tolist() for split, images in choose_images(recipe, design, trials, complete).items()}
+
+
+def split_plainly(images, fraction, seed):
+    shuffled = [images[i] for i in np.random.RandomState(seed).permutation(len(images))]
+    n_train = int(fraction * len(images))
+    return {"train": sorted(shuffled[:n_train]), "test": sorted(shuffled[n_train:])}
 
 
 def test_trials_follow_the_master_ordering_with_0_based_ids():
@@ -43,89 +50,28 @@ def test_trials_follow_the_master_ordering_with_0_based_ids():
     assert list(trials) == ["session", "trial", "nsd_id", "repetition"]
 
 
-def test_trials_of_acquired_sessions_only_are_counted():
-    trials = list_trials(DESIGN, 1, n_sessions=3, n_trials_per_session=2)
-
-    assert Counter(trials.nsd_id) == {4: 2, 8: 2, 10: 1, 11: 1}
-
-
-def test_image_is_complete_when_every_subject_saw_it_three_times():
-    trials = {1: list_trials(DESIGN, 1, n_sessions=4, n_trials_per_session=2)}
-    assert complete_images(fewest_repetitions(DESIGN, trials)).tolist() == [4, 8]
-
-    trials[2] = trials[1][trials[1].nsd_id == 4]
-    assert complete_images(fewest_repetitions(DESIGN, trials)).tolist() == [4]
-    with pytest.raises(PackagingError, match="1 image was seen 3 times by every subject.*needs at least 2"):
-        choose_images(make_recipe((1, 2), name="two"), DESIGN, trials)
-
-
-def own_recipe(subject):
-    return replace(make_recipe((subject,), name="own", standardize_on="train"), pool="own")
-
-
-def test_own_images_are_those_that_no_other_subject_saw():
+def test_own_images_are_those_that_no_other_subject_could_see():
     trials = {2: list_trials(DESIGN, 2, n_sessions=4, n_trials_per_session=2)}
+    assert choose(own_recipe(2), DESIGN, trials) == {"train": [20, 21], "test": [4, 8]}
 
-    splits = choose_images(own_recipe(2), DESIGN, trials)
-
-    assert {split: images.tolist() for split, images in splits.items()} == {"train": [20, 21], "test": [4, 8]}
-
-
-def test_own_images_were_shown_at_least_once():
-    trials = {2: list_trials(DESIGN, 2, n_sessions=4, n_trials_per_session=2)}
-    trials[2] = trials[2][trials[2].nsd_id != 21]
-
-    assert choose_images(own_recipe(2), DESIGN, trials)["train"].tolist() == [20]
-
-
-def test_image_of_two_subjects_is_nobodys_own():
     shared_by_chance = replace(DESIGN, subjectim=np.array([[5, 9, 11, 21], [5, 9, 21, 22]]))
-    trials = {2: list_trials(shared_by_chance, 2, n_sessions=4, n_trials_per_session=2)}
-
-    assert choose_images(own_recipe(2), shared_by_chance, trials)["train"].tolist() == [21]
+    assert choose(own_recipe(2), shared_by_chance, trials)["train"] == [21]
 
 
-def test_own_pool_is_refused_when_an_image_is_missing_for_a_split():
-    trials = {2: list_trials(DESIGN, 2, n_sessions=3, n_trials_per_session=2)}
-    with pytest.raises(PackagingError, match="subj02 saw no shared image 3 times"):
-        choose_images(own_recipe(2), DESIGN, trials)
-
+def test_own_pool_is_refused_without_own_images():
     only_shared = replace(DESIGN, masterordering=np.array([1, 2, 1, 2, 1, 2]))
     trials = {2: list_trials(only_shared, 2, n_sessions=3, n_trials_per_session=2)}
+
     with pytest.raises(PackagingError, match="shows subj02 no image of its own"):
-        choose_images(own_recipe(2), only_shared, trials)
+        choose(own_recipe(2), only_shared, trials)
 
 
-@pytest.mark.parametrize(("fraction", "split"), [(0.4, "train"), (0.0001, "train")])
-def test_split_without_an_image_is_refused(fraction, split):
+def test_split_without_a_train_image_is_refused():
     trials = {1: list_trials(DESIGN, 1, n_sessions=4, n_trials_per_session=2)}
-    recipe = replace(make_recipe((1,), name="one"), train_fraction=fraction)
+    recipe = replace(make_recipe((1,), name="one"), train_fraction=0.4)
 
-    with pytest.raises(PackagingError, match=f"split.fraction is {fraction}, which leaves no {split} image of 2"):
-        choose_images(recipe, DESIGN, trials)
-
-
-def test_image_is_complete_when_it_was_seen_more_than_three_times():
-    fewest = pd.Series([2, 3, 4, 7], index=[10, 11, 12, 13])
-
-    assert complete_images(fewest).tolist() == [11, 12, 13]
-
-
-def test_pool_is_refused_when_no_image_is_complete():
-    trials = {1: list_trials(DESIGN, 1, n_sessions=2, n_trials_per_session=2)}
-
-    with pytest.raises(PackagingError, match="^the design: no image was seen 3 times by every subject chosen"):
-        choose_images(make_recipe((1,), name="one"), DESIGN, trials)
-
-
-def test_two_complete_images_are_enough_for_a_split():
-    trials = {1: list_trials(DESIGN, 1, n_sessions=4, n_trials_per_session=2)}
-    recipe = replace(make_recipe((1,), name="one"), train_fraction=0.5)
-
-    assert {split: len(images) for split, images in choose_images(recipe, DESIGN, trials).items()} == {
-        "train": 1,
-        "test": 1,
-    }
+    with pytest.raises(PackagingError, match=r"split.fraction is 0.4, which leaves 0 train images of 2"):
+        choose(recipe, DESIGN, trials)
 
 
 @st.composite
@@ -143,104 +89,31 @@ def designs(draw):
 def test_trials_and_images_of_any_design_agree_with_plain_counting(data):
     design = data.draw(designs())
     n_per_session = data.draw(st.integers(1, 4))
-    n_sessions = st.integers(1, design.n_trials // n_per_session)
     trials, shown = {}, {}
     for subject, images in enumerate(design.subjectim.tolist(), start=1):
-        n = data.draw(n_sessions)
+        n = data.draw(st.integers(1, design.n_trials // n_per_session))
         trials[subject] = list_trials(design, subject, n_sessions=n, n_trials_per_session=n_per_session)
         shown[subject] = [images[i - 1] - 1 for i in design.masterordering[: n * n_per_session].tolist()]
-        expected = [
+        assert list(trials[subject].itertuples(index=False, name=None)) == [
             (t // n_per_session + 1, t % n_per_session, image, shown[subject][:t].count(image))
             for t, image in enumerate(shown[subject])
         ]
-        assert list(trials[subject].itertuples(index=False, name=None)) == expected
-    counts = count_repetitions(trials[1], design.shared_images[::-1])
-    assert counts.tolist() == [shown[1].count(image - 1) for image in design.sharedix.tolist()[::-1]]
-    fewest = fewest_repetitions(design, trials)
-    expected = {i - 1: min(images.count(i - 1) for images in shown.values()) for i in design.sharedix.tolist()}
-    assert fewest.to_dict() == expected
-    complete = [image for image, n in expected.items() if n >= 3]
-    assert complete_images(fewest).tolist() == complete
-
+    shared = design.shared_images.tolist()
+    complete = [image for image in shared if all(images.count(image) >= 3 for images in shown.values())]
     seed = data.draw(st.integers(0, 2**32 - 1))
     recipe = replace(make_recipe(list(trials), name="any"), train_fraction=0.5, split_seed=seed)
-    if len(complete) > 1:
-        assert as_lists(choose_images(recipe, design, trials)) == reference.split_complete_images(complete, 0.5, seed)
-    else:
-        with pytest.raises(PackagingError, match="needs at least 2"):
-            choose_images(recipe, design, trials)
 
-
-@given(st.data())
-def test_own_images_of_any_design_agree_with_plain_counting(data):
-    design = data.draw(designs())
-    subject = data.draw(st.integers(1, len(design.subjectim)))
-    trials = {subject: list_trials(design, subject, n_sessions=1, n_trials_per_session=design.n_trials)}
-    shown = trials[subject]["nsd_id"].tolist()
+    if len(complete) < 2:
+        with pytest.raises(PackagingError, match="image was seen 3 times by every subject chosen.* needs at least 2"):
+            choose(recipe, design, trials)
+        return
+    assert choose(recipe, design, trials) == split_plainly(complete, 0.5, seed)
+    subject = data.draw(st.sampled_from(sorted(trials)))
     others = {i - 1 for row, images in enumerate(design.subjectim.tolist(), start=1) if row != subject for i in images}
-    own = sorted(set(shown) - others - set(design.shared_images.tolist()))
-    complete = [image for image in design.shared_images.tolist() if shown.count(image) >= 3]
-
-    if own and complete:
-        splits = choose_images(own_recipe(subject), design, trials)
-        assert as_lists(splits) == {"train": own, "test": complete}
-    else:
-        with pytest.raises(PackagingError, match="no image of its own|saw no shared image 3 times"):
-            choose_images(own_recipe(subject), design, trials)
-
-
-@given(
-    st.sets(st.integers(0, 72_999), min_size=1, max_size=40).map(sorted),
-    st.floats(0.01, 0.99),
-    st.integers(0, 2**32 - 1),
-)
-def test_any_split_agrees_with_the_reference(nsd_ids, fraction, seed):
-    splits = split_images(np.array(nsd_ids), train_fraction=fraction, seed=seed)
-
-    assert as_lists(splits) == reference.split_complete_images(nsd_ids, fraction, seed)
-
-
-def as_lists(splits):
-    return {split: images.tolist() for split, images in splits.items()}
-
-
-def test_split_takes_four_fifths_with_the_published_seed():
-    ids = np.arange(100, 1600, 10)
-    splits = split_images(ids)
-
-    order = np.random.RandomState(42).permutation(150)
-    assert splits["train"].tolist() == sorted(ids[order[:120]])
-    assert splits["test"].tolist() == sorted(ids[order[120:]])
-
-
-def test_split_follows_another_fraction_and_seed():
-    ids = np.arange(100, 1600, 10)
-    splits = split_images(ids, train_fraction=0.5, seed=7)
-
-    order = np.random.RandomState(7).permutation(150)
-    assert splits["train"].tolist() == sorted(ids[order[:75]])
-    assert splits["test"].tolist() == sorted(ids[order[75:]])
-
-
-def test_chosen_images_are_split_as_the_recipe_says():
-    n_images = 20
-    design = Design(
-        masterordering=np.tile(np.arange(1, n_images + 1), 3),
-        subjectim=np.arange(100, 100 + n_images)[np.newaxis],
-        sharedix=np.arange(100, 100 + n_images),
-    )
-    trials = {1: list_trials(design, 1, n_sessions=3, n_trials_per_session=n_images)}
-    recipe = replace(make_recipe((1,), name="one"), train_fraction=0.5, split_seed=7)
-
-    order = np.random.RandomState(7).permutation(n_images)
-    assert as_lists(choose_images(recipe, design, trials)) == {
-        "train": sorted((99 + order[:10]).tolist()),
-        "test": sorted((99 + order[10:]).tolist()),
-    }
-
-
-def test_stimulus_names_have_five_digits():
-    assert stimulus_name(3049) == "nsd_03049"
+    own = sorted(set(shown[subject]) - others - set(shared))
+    if own:
+        complete = [image for image in shared if shown[subject].count(image) >= 3]
+        assert choose(own_recipe(subject), design, {subject: trials[subject]}) == {"train": own, "test": complete}
 
 
 @pytest.fixture
@@ -252,20 +125,16 @@ def nsd_design() -> Design:
     return read_design(RawFile(Folder(path.parent), path.name, path.name))
 
 
-@pytest.mark.parametrize(
-    ("subjects", "n_complete", "n_train", "n_test", "n_sessions_needed"),
-    [(SUBJECTS, 515, 412, 103, 240), ((1, 2, 5, 7), 1000, 800, 200, 160)],
-)
-def test_design_of_nsd_gives_the_published_images(nsd_design, subjects, n_complete, n_train, n_test, n_sessions_needed):
-    trials = {s: list_trials(nsd_design, s, n_sessions=N_SESSIONS[s], n_trials_per_session=750) for s in subjects}
-    fewest = fewest_repetitions(nsd_design, trials)
-    images = complete_images(fewest)
-    splits = split_images(images)
+@pytest.mark.parametrize("dataset", PUBLISHED_DATASETS, ids=lambda dataset: dataset.name)
+def test_design_of_nsd_gives_the_published_images(nsd_design, dataset):
+    trials = {
+        s: list_trials(nsd_design, s, n_sessions=N_SESSIONS[s], n_trials_per_session=750) for s in dataset.subjects
+    }
+    fewest = count_repetitions(nsd_design, trials).min(axis=1)
+    splits = choose(make_recipe(dataset.subjects), nsd_design, trials)
 
-    assert (len(images), len(splits["train"]), len(splits["test"])) == (n_complete, n_train, n_test)
-    needed = pd.concat(table[table.nsd_id.isin(images)].assign(subject=s) for s, table in trials.items())
-    assert needed.groupby("subject").session.nunique().sum() == n_sessions_needed
-    if subjects == SUBJECTS:
+    assert {split: len(images) for split, images in splits.items()} == dataset.n_images
+    if dataset.subjects == SUBJECTS:
         assert fewest.value_counts().sort_index().tolist() == [93, 141, 251, 515]
         assert (splits["train"][0], splits["train"][-1]) == (3049, 72719)
 
@@ -273,7 +142,7 @@ def test_design_of_nsd_gives_the_published_images(nsd_design, subjects, n_comple
 def test_own_images_of_nsd_are_nine_thousand(nsd_design):
     trials = {1: list_trials(nsd_design, 1, n_sessions=40, n_trials_per_session=750)}
 
-    splits = choose_images(own_recipe(1), nsd_design, trials)
+    splits = choose(own_recipe(1), nsd_design, trials)
 
     assert (len(splits["train"]), len(splits["test"])) == (9000, 1000)
     assert not set(splits["train"]) & set(nsd_design.shared_images)

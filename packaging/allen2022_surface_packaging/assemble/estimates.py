@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..facts import HEMISPHERES, N_REPETITIONS
-from ..nsd.files import count_image_bytes
 from ..nsd.plan import Plan
 from ..nsd.storage import FolderFile, RawFile
 from ..progress import format_bytes, format_seconds
@@ -78,7 +77,7 @@ def estimate_build(plans: Sequence[Plan]) -> Estimate:
     """
     files = list({file for plan in plans for session in plan.sessions for file in session.betas.values()})
     read_bytes = sum(file.size() for file in files)
-    n_values, image_bytes = sum(map(count_values, plans)), sum(map(_count_image_bytes, plans))
+    n_values, image_bytes = sum(map(count_values, plans)), sum(plan.image_bytes for plan in plans)
     n_coordinates = sum(len(plan.splits) * _count_neuroids(plan) for plan in plans)
     speed = measure_reading(files) if read_bytes >= SMALL_TREE_BYTES else None
     return Estimate(
@@ -131,10 +130,3 @@ def count_values(plan: Plan) -> int:
 
 def _count_neuroids(plan: Plan) -> int:
     return len(plan.recipe.subjects) * sum(region.n_vertices for region in plan.region_map.regions)
-
-
-def _count_image_bytes(plan: Plan) -> int:
-    """Return the size of all images: of the files if they are copied, else of the pixels, which PNG makes smaller."""
-    if plan.extracted_images:
-        return sum(file.size() for file in plan.extracted_images.values())
-    return len(plan.images) * count_image_bytes(plan.tree.images)

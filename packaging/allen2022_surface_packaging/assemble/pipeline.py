@@ -127,7 +127,7 @@ def describe_release(
         inputs={file.official_path: file.size() for file in plan.inputs},
         versions=installed_versions(),
         files=record_files(folder, [*stimuli, *(folder.assembly_path(plan.recipe.name, split) for split in SPLITS)]),
-        simulated=plan.tree.simulation_mark.exists(),
+        simulated=plan.is_simulated,
     )
 
 

@@ -70,7 +70,7 @@ def open_prepared(plan: Plan) -> dict[str, PreparedAssembly]:
 
 
 def _open_region(plan: Plan, region: LabelledRegion) -> PreparedAssembly:
-    file = plan.tree.prepared_assembly(region.name)
+    file = plan.prepared_assemblies[region.name]
     if not file.exists():
         raise PackagingError(
             f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."

@@ -16,7 +16,7 @@ from ..errors import PackagingError, one_line
 from ..facts import stimulus_name
 from ..files import naming
 from ..images import load_image
-from ..nsd.files import ImageOrigin, read_images, read_origins
+from ..nsd.files import ImageOrigin, read_images
 from ..nsd.plan import Plan
 from ..nsd.storage import RawFile
 from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, ReleaseFolder
@@ -40,7 +40,6 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     PackagingError
         If an image is outside `imgBrick`, `imgBrick` is missing or damaged, or an extracted image is damaged.
     """
-    origins = _read_origins(plan)
     written = []
     for split, nsd_ids in plan.splits.items():
         folder.stimuli_path(split).mkdir()
@@ -48,20 +47,13 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
         table = pd.DataFrame(
             {"stimulus_id": [stimulus_name(i) for i in nsd_ids], "nsd_id": nsd_ids, "image_file_name": names}
         )
-        if origins:
-            table["coco_id"] = [origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
+        if plan.origins:
+            table["coco_id"] = [plan.origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
         written += [*(folder.stimuli_path(split) / name for name in names), folder.stimulus_table_path(split)]
         _write_table(table, folder.stimulus_table_path(split))
         logger.info("stimuli_%s: %d images %s", split, len(names), "copied" if plan.extracted_images else "extracted")
     _write_split(plan, folder.split_path)
-    return [*written, folder.split_path, *_write_origins(origins, folder.origin_path)]
-
-
-def _read_origins(plan: Plan) -> dict[int, ImageOrigin]:
-    """Return the origin of every image by its `nsd_id`; empty unless all are known."""
-    nsd_ids = plan.images.tolist()
-    origins = read_origins(plan.tree.stimulus_info, nsd_ids)
-    return dict(zip(nsd_ids, origins, strict=True)) if origins else {}
+    return [*written, folder.split_path, *_write_origins(plan.origins, folder.origin_path)]
 
 
 def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> list[Path]:
@@ -82,7 +74,7 @@ def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> list[Path]:
 
 def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
     names = [f"{stimulus_name(nsd_id)}.{plan.image_format}" for nsd_id in nsd_ids]
-    for name, pixels in zip(names, read_images(plan.tree.images, nsd_ids.tolist()), strict=True):
+    for name, pixels in zip(names, read_images(plan.image_brick, nsd_ids.tolist()), strict=True):
         image = io.BytesIO()  # Pillow does not check whether a disk takes all bytes at once
         Image.fromarray(pixels).save(image, FORMAT_NAMES[plan.image_format], **SAVE_OPTIONS[plan.image_format])
         with naming(folder_path / name):

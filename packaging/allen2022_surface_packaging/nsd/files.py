@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import re
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +19,38 @@ import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
 from ..arrays import AnyArray, FloatArray, IntArray, PixelArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..facts import N_IMAGES, N_TRIALS
 from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
-ORIGIN_COLUMNS = ("nsdId", "cocoId", "cocoSplit", "cropBox")
-COCO_SPLITS = ("train2017", "val2017")  # all that NSD took its images from
+MGH_FLOAT = 3  # the code of float32 in an MGH header
+LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
+COCO_SPLITS = ("", "train2017", "val2017")  # all that NSD took its images from; empty if it is unknown
 LARGEST_COCO_ID = 10**7  # COCO 2017 goes to 581,929
 LONGEST_REASON = 200  # characters of a library's message
-MGH_FLOAT = 3  # the code of float32 in an MGH header
+
+
+@contextmanager
+def reading(file: RawFile, content: str) -> Iterator[None]:
+    """Turn whatever libraries raise about the content of a file, which is of many kinds, into a line that names the file.
+
+    Raises
+    ------
+    PackagingError
+        If anything is raised inside.
+    OSError
+        If the disk failed, or too many files are open, which says nothing about the file.
+    """
+    try:
+        yield
+    except PackagingError:
+        raise
+    except Exception as error:
+        raise_if_of_machine(error, file)
+        raise PackagingError(
+            f"{file} is not {content} ({one_line(error)[:LONGEST_REASON]}). Download it again."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -78,45 +99,28 @@ def read_design(file: RawFile) -> Design:
         of range.
     """
     content = file.read()
-    try:
+    with reading(file, "NSD's experiment design"):
         variables = scipy.io.loadmat(io.BytesIO(content))
-    except Exception as error:  # scipy, zlib and numpy each raise other exceptions for damaged files
-        raise PackagingError(f"{file} is not a MATLAB 5 file ({one_line(error)}). Download it again.") from error
-    missing = [name for name in ("masterordering", "subjectim", "sharedix") if name not in variables]
-    if missing:
-        raise PackagingError(f"{file} lacks the variable {', '.join(missing)}. Is it NSD's nsd_expdesign.mat?")
-    design = Design(
-        masterordering=_whole_numbers(file, "masterordering", variables["masterordering"]).ravel(),
-        subjectim=_whole_numbers(file, "subjectim", variables["subjectim"]),
-        sharedix=_whole_numbers(file, "sharedix", variables["sharedix"]).ravel(),
-        source=str(file),
-    )
-    _require_ids(file, "masterordering", design.masterordering, highest=design.subjectim.shape[1])
-    _require_ids(file, "subjectim", design.subjectim, highest=N_IMAGES)
-    _require_ids(file, "sharedix", design.sharedix, highest=N_IMAGES)
-    if np.any(np.diff(design.sharedix) <= 0):
-        raise PackagingError(f"{file}: sharedix is not ascending without repeats. Download it again.")
-    return design
+        subjectim = _read_ids(variables, "subjectim", highest=N_IMAGES)
+        sharedix = _read_ids(variables, "sharedix", highest=N_IMAGES).ravel()
+        masterordering = _read_ids(variables, "masterordering", highest=subjectim.shape[1]).ravel()
+        if np.any(np.diff(sharedix) <= 0):
+            raise ValueError("sharedix is not ascending without repeats")
+    return Design(masterordering, subjectim, sharedix, source=str(file))
 
 
-def _whole_numbers(file: RawFile, name: str, values: object) -> IntArray:
-    """Return a variable of a MATLAB file, which may hold anything, as a matrix of whole numbers."""
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.ndim != 2:
-        kind = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise PackagingError(f"{file}: {name} is {kind}, expected a matrix of whole numbers. Download it again.")
-    if not np.array_equal(values, np.rint(values)):
-        raise PackagingError(f"{file}: {name} holds fractions or NaN, expected whole numbers. Download it again.")
+def _read_ids(variables: Mapping[str, Any], name: str, *, highest: int) -> IntArray:
+    """Return a variable of a MATLAB file, which may hold anything, as a matrix of whole numbers from 1 on."""
+    values = variables.get(name)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or values.ndim != 2 or not values.size:
+        raise ValueError(f"{name} is missing or no matrix of numbers")
+    if not np.array_equal(values, np.rint(values)) or values.min() < 1 or values.max() > highest:
+        raise ValueError(f"{name} holds {values.min()} to {values.max()}, expected whole numbers from 1 to {highest}")
     return values.astype(np.int64)
 
 
-def _require_ids(file: RawFile, name: str, ids: IntArray, *, highest: int) -> None:
-    if ids.size == 0 or ids.min() < 1 or ids.max() > highest:
-        actual = f"{ids.min()} to {ids.max()}" if ids.size else "nothing"
-        raise PackagingError(f"{file}: {name} holds {actual}, expected ids from 1 to {highest}. Download it again.")
-
-
 def read_vertices(file: RawFile) -> AnyArray:
-    """Read an MGH or MGZ file of one value per vertex (labels, ncsnr).
+    """Read an MGH or MGZ file of one value per vertex.
 
     Returns
     -------
@@ -129,15 +133,74 @@ def read_vertices(file: RawFile) -> AnyArray:
         If the file is missing, damaged or not MGH of shape (n_vertices, 1, 1).
     """
     content = file.read()
-    try:
+    with reading(file, "an MGH file of one value per vertex"):
         content = gzip.decompress(content) if file.path.endswith(".mgz") else content
         values: AnyArray = np.asarray(MGHImage.from_bytes(content).dataobj)
-    except Exception as error:  # nibabel, zlib and numpy each raise other exceptions for damaged files
-        raise PackagingError(f"{file} cannot be read as MGH ({one_line(error)}). Download it again.") from error
-    if values.size != len(values):
-        raise PackagingError(f"{file} has the shape {values.shape}, expected (n_vertices, 1, 1). Download it again.")
+        if values.size != len(values):
+            raise ValueError(f"its shape is {values.shape}, expected (n_vertices, 1, 1)")
     values = values.ravel()
     return values.astype(values.dtype.newbyteorder("="))
+
+
+def read_labels(file: RawFile) -> AnyArray:
+    """Read the label of every vertex: whole numbers, or NaN for a vertex outside the atlas.
+
+    Raises
+    ------
+    PackagingError
+        As `read_vertices`, and if a label is no whole number: a region would lose the vertex.
+    """
+    labels = read_vertices(file)
+    is_label = np.isnan(labels) | ((labels == np.trunc(labels)) & (np.abs(labels) <= LARGEST_LABEL))
+    if not is_label.all():
+        vertex = int(np.flatnonzero(~is_label)[0])
+        raise PackagingError(
+            f"{file} holds {labels[vertex]} at vertex {vertex}, expected whole numbers, which are labels. Is it an atlas? "
+            f"If so, download it again ({file.official_path})."
+        )
+    return labels
+
+
+def read_ncsnr(file: RawFile) -> FloatArray:
+    """Read the noise-ceiling signal-to-noise ratio of every vertex; unitless, float32.
+
+    Raises
+    ------
+    PackagingError
+        As `read_vertices`, and if the values are not float32.
+    """
+    ncsnr = read_vertices(file)
+    if ncsnr.dtype != np.float32:
+        raise PackagingError(f"{file} holds {ncsnr.dtype}, expected float32. Download it again.")
+    return ncsnr
+
+
+def read_label_names(file: RawFile) -> dict[int, str]:
+    """Read the names of an atlas's labels from its colour table.
+
+    Returns
+    -------
+    the name of each label, without the label 0, which marks what is outside the atlas
+
+    Raises
+    ------
+    PackagingError
+        If a line does not begin with a number and a name, or a number or name occurs twice.
+    """
+    names: dict[int, str] = {}
+    content = file.read()
+    with reading(file, "a colour table"):
+        for line in content.decode("utf-8", errors="replace").splitlines():
+            fields = line.split()
+            if not fields or fields[0].startswith("#"):
+                continue
+            if len(fields) < 2 or not re.fullmatch("-?[0-9]{1,10}", fields[0]):
+                raise ValueError(f"it has the line {line[:60]!r}, expected a number and a name")
+            label, name = int(fields[0]), fields[1]
+            if label in names or name in names.values():
+                raise ValueError(f"it names the label {label} {name!r}, but one of them is taken")
+            names[label] = name
+    return {label: name for label, name in names.items() if label != 0}
 
 
 @dataclass(frozen=True)
@@ -160,25 +223,21 @@ def read_betas_shape(file: RawFile) -> BetasShape:
         If the file is missing, not MGH float32 of shape (n_vertices, 1, 1, n_trials), or shorter than its header says.
     """
     content = file.read(MGH_DATA_OFFSET)
-    header_bytes = MGHHeader.template_dtype.itemsize
-    if len(content) < header_bytes:
-        raise PackagingError(f"{file} is not an MGH file: its header is cut short. Download it again.")
-    header = MGHHeader(content[:header_bytes], check=False)
-    version, kind, dims = int(header["version"]), int(header["type"]), [int(n) for n in header["dims"]]
-    if version != 1:
-        raise PackagingError(f"{file} is not an MGH file: its version is {version}, expected 1. Download it again.")
-    if kind != MGH_FLOAT or dims[1:3] != [1, 1] or min(dims) < 1:
-        raise PackagingError(
-            f"{file} holds type {kind} of shape {tuple(dims)}, expected float32 (type {MGH_FLOAT}) of shape "
-            "(n_vertices, 1, 1, n_trials). Was it downloaded from a betas folder of fsaverage/?"
-        )
-    shape = BetasShape(n_vertices=dims[0], n_trials=dims[3])
-    expected, actual = MGH_DATA_OFFSET + 4 * shape.n_vertices * shape.n_trials, file.size()
-    if actual < expected:
-        raise PackagingError(
-            f"{file} is cut short: {actual:,} bytes, expected at least {expected:,}. Download it again."
-        )
-    return shape
+    n_bytes, expected_bytes = file.size(), MGH_DATA_OFFSET
+    with reading(file, "a betas file of fsaverage"):
+        if len(content) == MGH_DATA_OFFSET:
+            header = MGHHeader(content[: MGHHeader.template_dtype.itemsize], check=False)
+            version, kind, dims = int(header["version"]), int(header["type"]), tuple(int(n) for n in header["dims"])
+            if version != 1:
+                raise ValueError(f"its version of MGH is {version}, expected 1")
+            if kind != MGH_FLOAT or dims[1:3] != (1, 1) or min(dims) < 1:
+                raise ValueError(
+                    f"it holds type {kind} of shape {dims}, expected float32 (type {MGH_FLOAT}) of shape (n_vertices, 1, 1, n_trials)"
+                )
+            expected_bytes += 4 * dims[0] * dims[3]
+        if n_bytes < expected_bytes:
+            raise ValueError(f"it ends early: {n_bytes:,} bytes, expected at least {expected_bytes:,}")
+    return BetasShape(n_vertices=dims[0], n_trials=dims[3])
 
 
 def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
@@ -208,7 +267,7 @@ def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
             start = MGH_DATA_OFFSET + i * n_block * 4 * shape.n_vertices
             n_read = opened.read_at(start, block.data.cast("B"))
             if n_read < block.nbytes:
-                raise PackagingError(f"{file} ended {block.nbytes - n_read:,} bytes early. Download it again.")
+                raise PackagingError(f"{file} ends {block.nbytes - n_read:,} bytes early. Download it again.")
             return block
 
         ahead = deque(readers.submit(read, i) for i in range(min(n_ahead, n_blocks)))
@@ -219,16 +278,17 @@ def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
             yield block
 
 
-def check_images(file: RawFile, nsd_ids: Sequence[int]) -> None:
-    """Check that `imgBrick` holds the images with these 0-based ids.
+def read_brick_shape(file: RawFile) -> tuple[int, ...]:
+    """Return the shape (n_images, height, width, 3) of `imgBrick`.
 
     Raises
     ------
     PackagingError
-        If the file is missing or not HDF5, or an id is outside `imgBrick`.
+        If the file is missing, or does not hold `imgBrick`.
     """
-    with _open_images(file, nsd_ids):
-        pass
+    with _open_brick(file) as brick:
+        shape: tuple[int, ...] = brick.shape
+    return shape
 
 
 def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
@@ -242,92 +302,21 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
     Raises
     ------
     PackagingError
-        If the file is missing or not HDF5, or an id is outside `imgBrick`.
+        If the file is missing, or does not hold `imgBrick` with these images.
     """
-    with _open_images(file, nsd_ids) as images:
+    with _open_brick(file) as brick:
         for nsd_id in nsd_ids:
-            with _explained(file, f"image {nsd_id} of imgBrick"):
-                pixels = images[nsd_id]
-            yield pixels
-
-
-def count_image_bytes(file: RawFile) -> int:
-    """Return how many bytes an image of `imgBrick` has before it is compressed.
-
-    Raises
-    ------
-    PackagingError
-        If the file is missing or not HDF5.
-    """
-    with _open_images(file, []) as images:
-        return int(np.prod(images.shape[1:]))
+            yield brick[nsd_id]
 
 
 @contextmanager
-def _open_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[Any]:
+def _open_brick(file: RawFile) -> Iterator[Any]:
     source = file.hdf5_source()
-    with ExitStack() as stack:
-        with _explained(file, "an HDF5 dataset imgBrick"):
-            images = stack.enter_context(h5py.File(source, "r"))["imgBrick"]
-            is_brick = images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8
-            description = f"{images.dtype} of shape {images.shape}"
-        if not is_brick:
-            raise PackagingError(
-                f"{file}: imgBrick is {description}, expected uint8 (n_images, height, width, 3). Download it again."
-            )
-        outside = [nsd_id for nsd_id in nsd_ids if not 0 <= nsd_id < len(images)]
-        if outside:
-            raise PackagingError(
-                f"{file}: imgBrick holds {len(images):,} images, but the design asks for image {outside[0]} (0-based)"
-                f"{f' and {len(outside) - 1} more' if len(outside) > 1 else ''}. Do design and images belong together?"
-            )
-        yield images
-
-
-@contextmanager
-def _explained(file: RawFile, content: str) -> Iterator[None]:
-    """Turn any exception of h5py, which raises many kinds for damaged files, into a `PackagingError`."""
-    try:
-        yield
-    except PackagingError:
-        raise
-    except Exception as error:
-        # With an error number the disk failed, and the file may be sound. EINVAL comes of an impossible position in it.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise
-        raise PackagingError(f"{file} does not hold {content} ({one_line(error)}). Download it again.") from error
-
-
-def read_label_names(file: RawFile) -> dict[int, str]:
-    """Read the names of an atlas's labels from its colour table.
-
-    Returns
-    -------
-    the name of each label, without the label 0, which marks what is outside the atlas; empty if the file is missing
-
-    Raises
-    ------
-    PackagingError
-        If a line does not begin with a number and a name, or a number or name occurs twice.
-    """
-    if not file.exists():
-        return {}
-    names: dict[int, str] = {}
-    for line in file.read().decode("utf-8", errors="replace").splitlines():
-        fields = line.split()
-        if not fields or fields[0].startswith("#"):
-            continue
-        if len(fields) < 2 or not re.fullmatch("-?[0-9]{1,10}", fields[0]):
-            raise PackagingError(
-                f"{file} holds the line {line[:60]!r}, expected a number and a name. Download it again."
-            )
-        label, name = int(fields[0]), fields[1]
-        if label in names or name in names.values():
-            raise PackagingError(
-                f"{file} names the label {label} {name!r}, but one of them is taken. Download it again."
-            )
-        names[label] = name
-    return {label: name for label, name in names.items() if label != 0}
+    with reading(file, "NSD's images"), h5py.File(source, "r") as opened:
+        brick = opened["imgBrick"]
+        if not isinstance(brick, h5py.Dataset) or brick.ndim != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
+            raise ValueError(f"imgBrick is {brick}, expected uint8 of shape (n_images, height, width, 3)")
+        yield brick
 
 
 @dataclass(frozen=True)
@@ -345,59 +334,48 @@ class ImageOrigin:
     crop_box: tuple[float, float, float, float] | None
 
 
-def read_origins(file: RawFile, nsd_ids: Sequence[int]) -> list[ImageOrigin] | None:
+def read_origins(file: RawFile, nsd_ids: Collection[int]) -> dict[int, ImageOrigin]:
     """Read the origin of images, by their 0-based 73k ids.
 
     Returns
     -------
-    the origins in the order of `nsd_ids`; None if the file is missing, or lacks the COCO id of one of the images
+    the origin of each image, in the order of `nsd_ids`; empty if the COCO id of one of them is unknown
 
     Raises
     ------
     PackagingError
         If the file is not the table that NSD publishes.
     """
-    if not file.exists():
-        return None
-    try:
-        table = pd.read_csv(io.BytesIO(file.read()), dtype=str, keep_default_na=False)
-        missing = {"nsdId", "cocoId"} - set(table.columns)
-        if missing:
-            raise ValueError(f"it lacks the column {', '.join(sorted(missing))}")
-        repeated = [name for name in ORIGIN_COLUMNS if f"{name}.1" in table.columns]  # as pandas renames it
-        if repeated:
-            raise ValueError(f"it has two columns {repeated[0]}")
-        rows = {_read_id(row, "nsdId", N_IMAGES - 1): row for row in table.to_dict("records") if row["nsdId"]}
-        if len(rows) < len(table):
-            raise ValueError("an nsdId is empty or occurs twice")
+    content = file.read()
+    with reading(file, "NSD's table of images"):
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        lacking = {"nsdId", "cocoId"} - set(table)
+        if lacking:
+            raise ValueError(f"it lacks the column {', '.join(sorted(lacking))}")
+        numbers = [_read_number(text, "nsdId", N_IMAGES - 1) for text in table["nsdId"]]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("an nsdId occurs twice")
+        rows = dict(zip(numbers, table.to_dict("records"), strict=True))
         if not all(nsd_id in rows and rows[nsd_id]["cocoId"] for nsd_id in nsd_ids):
-            return None
-        return [_read_origin(rows[nsd_id]) for nsd_id in nsd_ids]
-    except (ValueError, OverflowError, RecursionError, MemoryError) as error:  # pandas' own errors are ValueErrors
-        raise PackagingError(
-            f"{file} is not NSD's table of images ({one_line(error)[:LONGEST_REASON]}). Download it again."
-        ) from error
+            return {}
+        return {nsd_id: _read_origin(rows[nsd_id]) for nsd_id in nsd_ids}
 
 
 def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
-    crop_box = row.get("cropBox") or None
-    coco_split = row.get("cocoSplit", "")
-    if coco_split not in ("", *COCO_SPLITS):
-        raise ValueError(f"cocoSplit is {coco_split!r}, expected {' or '.join(COCO_SPLITS)}")
-    coco_id = _read_id(row, "cocoId", LARGEST_COCO_ID)
-    return ImageOrigin(coco_id, coco_split, _read_crop_box(crop_box) if crop_box else None)
+    coco_split, crop_box = row.get("cocoSplit", ""), row.get("cropBox", "")
+    if coco_split not in COCO_SPLITS:
+        raise ValueError(f"cocoSplit is {coco_split!r}, expected {' or '.join(COCO_SPLITS[1:])}")
+    coco_id = _read_number(row["cocoId"], "cocoId", LARGEST_COCO_ID)
+    if not crop_box:
+        return ImageOrigin(coco_id, coco_split, None)
+    # A text such as "(0, 0, 0.1328125, 0.1328125)"
+    top, bottom, left, right = (float(number) for number in crop_box.strip().strip("()").split(","))
+    if not all(0 <= share < 1 for share in (top, bottom, left, right)):
+        raise ValueError(f"cropBox is {crop_box!r}, expected four fractions")
+    return ImageOrigin(coco_id, coco_split, (top, bottom, left, right))
 
 
-def _read_id(row: Mapping[Hashable, str], name: str, largest: int) -> int:
-    text = row[name]
+def _read_number(text: str, name: str, largest: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) > largest:
         raise ValueError(f"{name} is {text!r}, expected a number from 0 to {largest}")
     return int(text)
-
-
-def _read_crop_box(text: str) -> tuple[float, float, float, float]:
-    """Read a text such as ``(0, 0, 0.1328125, 0.1328125)``."""
-    top, bottom, left, right = (float(number) for number in text.strip().strip("()").split(","))
-    if not all(0 <= share < 1 for share in (top, bottom, left, right)):
-        raise ValueError(f"cropBox is {text!r}, expected four fractions")
-    return top, bottom, left, right

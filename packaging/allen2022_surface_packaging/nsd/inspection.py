@@ -2,54 +2,75 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
-from ..arrays import DoubleArray, IntArray
+from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from ..recipe import Recipe
-from .files import BetasShape, Design, check_images, read_betas_shape, read_design, read_vertices
-from .needs import NeededFile, list_needed
+from .files import (
+    BetasShape,
+    Design,
+    read_betas_shape,
+    read_brick_shape,
+    read_design,
+    read_label_names,
+    read_labels,
+    read_ncsnr,
+    read_origins,
+)
+from .inputs import BETAS, DESIGN, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, InputFile, list_inputs
 from .plan import Plan, Session
-from .regions import RegionMap, find_regions, read_ncsnr
+from .regions import Atlas, find_regions
 from .storage import RawFile
 from .tree import IMAGE_FORMATS, NSDTree
-from .trials import choose_images, complete_images, count_repetitions, fewest_repetitions, list_trials
+from .trials import choose_images, complete_images, count_repetitions, list_trials
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Content = TypeVar("Content")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inspection:
     """What an inspection found.
 
     Attributes
     ----------
-    problems : a line each
-    needed : the files that the recipe needs, whether they are there or not
-    plan : the plan of the release; None if the tree is too broken for one
-    subjects : a table for people with a row per subject; None if the tree is too broken for one
-    n_vertices : of one hemisphere
+    inputs : the files that the recipe needs, whether they are there or not
+    missing : those that are not there, optional ones included
+    damaged : those whose content is wrong, with a line each
+    contradictions : what is wrong with several files together, a line each
+    n_vertices : of one hemisphere; 0 if no file tells
     n_complete_images : how many shared images were seen three times by every subject
     n_images : how many images each split has; empty if the images cannot be chosen
+    subjects : a table for people with a row per subject; None if the tree is too broken for one
+    plan : the plan of the release; None if there is any problem
     """
 
-    problems: list[str]
-    needed: list[NeededFile]
-    plan: Plan | None = None
-    subjects: pd.DataFrame | None = None
+    inputs: list[InputFile]
+    missing: list[InputFile] = field(default_factory=list)
+    damaged: dict[InputFile, str] = field(default_factory=dict)
+    contradictions: list[str] = field(default_factory=list)
     n_vertices: int = 0
     n_complete_images: int = 0
     n_images: dict[str, int] = field(default_factory=dict)
+    subjects: pd.DataFrame | None = None
+    plan: Plan | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """All problems, a line each."""
+        missing = [one.file for one in self.missing if not one.is_optional]
+        lines = [f"{file} is missing. Download it ({file.official_path})." for file in missing]
+        return [*lines, *self.damaged.values(), *self.contradictions]
 
     def require_sound(self) -> Plan:
         """Return the plan.
@@ -59,27 +80,47 @@ class Inspection:
         PackagingError
             If there is any problem. The message is the first one.
         """
-        if self.plan is None or self.problems:
+        if self.plan is None:
             n_problems = len(self.problems)
             more = f" ({n_problems} problems in all: `allen2022-surface check` lists them.)" if n_problems > 1 else ""
             raise PackagingError(self.problems[0] + more)
         return self.plan
 
+    def read(self, kind: str, read: Callable[[RawFile], Content]) -> dict[InputFile, Content]:
+        """Read all inputs of a kind. Note those that are missing or damaged, and leave them out."""
+        contents = {}
+        for one in self.inputs:
+            if one.kind == kind and not one.file.exists():
+                self.missing.append(one)
+            elif one.kind == kind:
+                try:
+                    contents[one] = read(one.file)
+                except PackagingError as error:
+                    self.damaged[one] = str(error)
+        return contents
 
-@dataclass
-class _Problems:
-    """Collects problems, so that an inspection goes on after the first."""
+    def lacks(self, *kinds: str) -> bool:
+        """Return whether a file of some kinds that must be there is missing or damaged."""
+        return any(one.kind in kinds and not one.is_optional for one in (*self.missing, *self.damaged))
 
-    lines: list[str] = field(default_factory=list)
+    def compare(self, unit: str, counts: Mapping[InputFile, int], expected: int = 0) -> int:
+        """Note every file whose count is not the expected one, or without one that of most files, and return that count."""
+        expected = expected or max(Counter(counts.values()).most_common(1), default=(0, 0))[0]
+        self.contradictions += [
+            f"{one.file} holds {n:,} {unit}, expected {expected:,}, as most files do. Was it downloaded from fsaverage/ and not "
+            "from nativesurface/?"
+            for one, n in counts.items()
+            if n != expected
+        ]
+        return expected
 
-    def attempt(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T | None:
-        """Call a function. If it raises a `PackagingError`, note the message and return None."""
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note a `PackagingError` as a contradiction, and go on after the block."""
         try:
-            return function(*arguments, **options)
+            yield
         except PackagingError as error:
-            if str(error) not in self.lines:
-                self.lines.append(str(error))
-            return None
+            self.contradictions.append(str(error))
 
 
 def inspect_tree(
@@ -94,66 +135,116 @@ def inspect_tree(
     from_region_assemblies : bool
         Whether the averages will come from prepared region assemblies.
     """
-    problems = _Problems()
-    design = _inspect_design(tree, recipe, problems)
-    n_sessions = {subject: _count_sessions(tree, recipe, design, subject) for subject in recipe.subjects}
-    headers = _inspect_headers(tree, recipe, design, n_sessions, problems)
-    if headers is None:
-        has_images = bool(tree.extracted_images())
-        return Inspection(problems.lines, list_needed(tree, recipe, n_sessions, images_are_extracted=has_images))
-    splits = problems.attempt(choose_images, recipe, headers.design, headers.trials)
-    images = None if splits is None else np.sort(np.concatenate(list(splits.values())))
-    extracted = {} if images is None else find_extracted_images(tree, images, image_format)
-    if images is not None and not extracted:
-        problems.attempt(check_images, tree.images, images.tolist())
-    problems.attempt(_require_content, list(extracted.values()))
-    plan = None
-    if splits is not None and images is not None and not problems.lines:
-        needed = splits["test"] if from_region_assemblies else images
-        copied_format = Path(extracted[int(splits["test"][0])].path).suffix[1:] if extracted else None
-        plan = Plan(
-            tree=tree,
-            recipe=recipe,
-            region_map=headers.region_map,
-            sessions=tuple(_list_sessions(tree, recipe, headers, needed)),
-            n_sessions=headers.n_sessions,
-            n_trials_per_session=headers.shape.n_trials,
-            fewest_repetitions=fewest_repetitions(headers.design, headers.trials),
-            splits=splits,
-            ncsnr=headers.ncsnr,
-            extracted_images=extracted,
-            image_format=copied_format or image_format or IMAGE_FORMATS[0],
-            from_region_assemblies=from_region_assemblies,
-        )
-    return Inspection(
-        problems.lines,
-        list_needed(tree, recipe, n_sessions, images_are_extracted=bool(extracted)),
-        plan,
-        _describe_subjects(tree, recipe, headers),
-        headers.region_map.n_vertices,
-        len(complete_images(fewest_repetitions(headers.design, headers.trials))),
-        {split: len(nsd_ids) for split, nsd_ids in (splits or {}).items()},
+    found = Inspection([InputFile(tree.design, DESIGN)])
+    design = next(iter(found.read(DESIGN, read_design).values()), None)
+    n_sessions = {subject: _count_sessions(tree, recipe, subject, design) for subject in recipe.subjects}
+    found.inputs = list_inputs(
+        tree,
+        recipe,
+        {subject: range(1, n + 1) for subject, n in n_sessions.items()},
+        from_region_assemblies=from_region_assemblies,
     )
 
+    # Every file by itself
+    labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
+    ncsnr, shapes = found.read(NCSNR, read_ncsnr), found.read(BETAS, read_betas_shape)
 
-def _require_content(images: list[RawFile]) -> None:
-    """Raise a `PackagingError` if a file of an extracted image is empty. The build looks at their pixels."""
-    empty = [file for file in images if not file.size()]
-    if empty:
-        more = f" (and {len(empty) - 1:,} more)" if len(empty) > 1 else ""
-        raise PackagingError(f"{empty[0]} is empty{more}, expected an image. Extract it again.")
+    # What the files say together
+    found.n_vertices = found.compare(
+        "vertices",
+        {one: len(values) for one, values in (*labels.items(), *ncsnr.items())}
+        | {one: shape.n_vertices for one, shape in shapes.items()},
+    )
+    n_trials = found.compare(
+        "trials",
+        {one: shape.n_trials for one, shape in shapes.items()},
+        N_TRIALS_PER_SESSION if design is not None and design.is_full_size else 0,
+    )
+    region_map, splits, images = None, {}, np.array([], dtype=np.int64)
+    if found.n_vertices and not found.lacks(LABELS, LABEL_NAMES):
+        with found.noting():
+            region_map = find_regions(recipe, _join_atlases(recipe, labels, names), found.n_vertices)
+    if design is not None and n_trials:
+        with found.noting():
+            trials = {
+                subject: list_trials(design, subject, n_sessions=n, n_trials_per_session=n_trials)
+                for subject, n in n_sessions.items()
+            }
+            repetitions = count_repetitions(design, trials)
+            found.subjects = _describe_subjects(found, shapes, repetitions)
+            complete = complete_images(repetitions.min(axis=1))
+            found.n_complete_images = len(complete)
+            splits = choose_images(recipe, design, trials, complete)
+            found.n_images = {split: len(nsd_ids) for split, nsd_ids in splits.items()}
+            images = np.sort(np.concatenate(list(splits.values())))
+
+    # The pictures of the images, and where they come from
+    present = tree.extracted_images()
+    extracted = find_extracted_images(present, images, image_format)
+    if extracted or (present and not splits):
+        found.inputs = [one for one in found.inputs if one.kind != IMAGES]
+    bricks = found.read(IMAGES, read_brick_shape)
+    origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
+    with found.noting():
+        image_bytes = _count_image_bytes(images, extracted, bricks)
+
+    if design is not None and region_map is not None and not found.problems:
+        needed_images = splits["test"] if from_region_assemblies else images
+        shape = BetasShape(found.n_vertices, n_trials)
+        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, needed_images))
+        used = {(session.subject, session.number) for session in sessions}
+        files = [
+            one.file
+            for one in found.inputs
+            if one not in found.missing and (one.kind != BETAS or (one.subject, one.session) in used)
+        ]
+        copied_format = Path(extracted[int(images[0])].path).suffix[1:] if extracted else None
+        found.plan = Plan(
+            recipe=recipe,
+            region_map=region_map,
+            sessions=sessions,
+            n_sessions=n_sessions,
+            n_trials_per_session=n_trials,
+            fewest_repetitions=repetitions.min(axis=1),
+            splits=splits,
+            ncsnr={
+                subject: np.concatenate(
+                    [
+                        values[region_map.vertices[one.hemisphere]]
+                        for one, values in ncsnr.items()
+                        if one.subject == subject
+                    ]
+                ).astype(np.float64)
+                for subject in recipe.subjects
+            },
+            origins=next(iter(origins.values()), {}),
+            image_brick=tree.images,
+            extracted_images=extracted,
+            image_bytes=image_bytes,
+            image_format=copied_format or image_format or IMAGE_FORMATS[0],
+            prepared_assemblies={
+                region.name: tree.prepared_assembly(region.name)
+                for region in region_map.regions
+                if from_region_assemblies
+            },
+            inputs=tuple(sorted([*files, *extracted.values()], key=lambda file: file.official_path)),
+            is_simulated=tree.simulation_mark.exists(),
+        )
+    return found
 
 
-def find_extracted_images(tree: NSDTree, nsd_ids: IntArray, image_format: str | None = None) -> dict[int, RawFile]:
+def find_extracted_images(
+    present: Mapping[str, RawFile], nsd_ids: IntArray, image_format: str | None = None
+) -> dict[int, RawFile]:
     """Find the images that an earlier packaging extracted, by `nsd_id`; the result is empty unless all are there.
 
     Parameters
     ----------
+    present : the image files by name
     image_format : "png" or "jpg", optional
         Use only images of this format; without it, of any format.
     """
     formats = (image_format,) if image_format else IMAGE_FORMATS
-    present = tree.extracted_images()
     files = {}
     for nsd_id in nsd_ids.tolist():
         # The published packaging calls its files stimulus_nsd_03049.jpg.
@@ -165,168 +256,95 @@ def find_extracted_images(tree: NSDTree, nsd_ids: IntArray, image_format: str | 
     return files
 
 
-@dataclass(frozen=True, eq=False)
-class _Headers:
-    """What the design, the labels and the headers tell.
-
-    Attributes
-    ----------
-    shape : the shape that every betas file must have
-    shapes : the shape that each betas file has; None if it is missing or damaged
-    trials : all trials of each subject
-    """
-
-    design: Design
-    region_map: RegionMap
-    ncsnr: dict[int, DoubleArray]
-    n_sessions: dict[int, int]
-    shape: BetasShape
-    shapes: dict[RawFile, BetasShape | None]
-    trials: dict[int, pd.DataFrame]
-
-
-def _inspect_headers(
-    tree: NSDTree, recipe: Recipe, design: Design | None, n_sessions: dict[int, int], problems: _Problems
-) -> _Headers | None:
-    """Read labels, headers and noise ceilings; return None if these and the design do not tell which trials there are."""
-    region_map = _inspect_regions(tree, recipe, problems)
-    shapes = _inspect_betas(tree, recipe, n_sessions, problems)
-    ncsnr = _inspect_ncsnr(tree, recipe, region_map, problems)
-    shape = _common_shape(design, region_map, [shape for shape in shapes.values() if shape])
-    problems.lines += _shape_problems(shapes, shape)
-    if design is None or region_map is None or not shape.n_trials:
-        return None
-    n_longest = max(n_sessions.values())
-    if n_longest * shape.n_trials > design.n_trials:
-        problems.lines.append(
-            f"{tree.design} orders {design.n_trials:,} trials, but {n_longest} sessions of {shape.n_trials} trials are "
-            "there. Do design and betas belong together?"
-        )
-        return None
-    trials = {
-        subject: list_trials(design, subject, n_sessions=n, n_trials_per_session=shape.n_trials)
-        for subject, n in n_sessions.items()
-    }
-    return _Headers(design, region_map, ncsnr, n_sessions, shape, shapes, trials)
-
-
-def _inspect_design(tree: NSDTree, recipe: Recipe, problems: _Problems) -> Design | None:
-    design = problems.attempt(read_design, tree.design)
-    if design is not None and max(recipe.subjects) > len(design.subjectim):
-        problems.lines.append(
-            f"{tree.design} has {len(design.subjectim)} subjects, expected at least {max(recipe.subjects)}. "
-            "Choose other subjects."
-        )
-        return None
-    return design
-
-
-def _inspect_regions(tree: NSDTree, recipe: Recipe, problems: _Problems) -> RegionMap | None:
-    region_map, faults = find_regions(tree, recipe)
-    problems.lines += faults
-    if region_map is None:  # it stopped at the first bad file of each atlas: look at all of them
-        for atlas, hemisphere in itertools.product(recipe.atlases, HEMISPHERES):
-            if tree.labels(atlas, hemisphere).exists():
-                problems.attempt(read_vertices, tree.labels(atlas, hemisphere))
-    return region_map
-
-
-def _count_sessions(tree: NSDTree, recipe: Recipe, design: Design | None, subject: int) -> int:
+def _count_sessions(tree: NSDTree, recipe: Recipe, subject: int, design: Design | None) -> int:
     """Return how many sessions must be there: NSD's number, or in a reduced tree the last one that is there."""
     is_nsd = design.is_full_size if design is not None else not tree.simulation_mark.exists()
-    if is_nsd:
-        return N_SESSIONS[subject]
-    return max(tree.sessions_present(subject, recipe.betas), default=0)
+    return N_SESSIONS[subject] if is_nsd else max(tree.sessions_present(subject, recipe.betas), default=1)
 
 
-def _inspect_betas(
-    tree: NSDTree, recipe: Recipe, n_sessions: dict[int, int], problems: _Problems
-) -> dict[RawFile, BetasShape | None]:
-    shapes: dict[RawFile, BetasShape | None] = {}
-    for subject, n in n_sessions.items():
-        if n == 0:
-            problems.lines.append(
-                f"{tree.storage}/{tree.betas_folder(subject, recipe.betas)} holds no betas, expected lh.betas_session01.mgh "
-                "and so on. Download them."
+def _join_atlases(
+    recipe: Recipe, labels: Mapping[InputFile, AnyArray], names: Mapping[InputFile, dict[int, str]]
+) -> dict[str, Atlas]:
+    names_of = {one.atlas: label_names for one, label_names in names.items()}
+    return {
+        atlas: Atlas(
+            {one.hemisphere: values for one, values in labels.items() if one.atlas == atlas}, names_of.get(atlas, {})
+        )
+        for atlas in recipe.atlases
+    }
+
+
+def _count_image_bytes(
+    images: IntArray, extracted: Mapping[int, RawFile], bricks: Mapping[InputFile, tuple[int, ...]]
+) -> int:
+    """Return the size of all images: of the files if they were extracted, else of their pixels.
+
+    Raises
+    ------
+    PackagingError
+        If a file is empty, or `imgBrick` has too few images.
+    """
+    sizes = {file: file.size() for file in extracted.values()}
+    for file, n_bytes in sizes.items():
+        if not n_bytes:
+            raise PackagingError(f"{file} is empty, expected an image. Extract it again.")
+    n_bytes = sum(sizes.values())
+    for one, (n_images, *image_shape) in bricks.items():
+        if len(images) and images[-1] >= n_images:
+            raise PackagingError(
+                f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {images[-1]} (0-based). Do "
+                "design and images belong together?"
             )
-        for session, hemisphere in itertools.product(range(1, n + 1), HEMISPHERES):
-            file = tree.betas(subject, hemisphere, session, recipe.betas)
-            shapes[file] = problems.attempt(read_betas_shape, file)
-    return shapes
+        n_bytes += len(images) * int(np.prod(image_shape))
+    return n_bytes
 
 
-def _inspect_ncsnr(
-    tree: NSDTree, recipe: Recipe, region_map: RegionMap | None, problems: _Problems
-) -> dict[int, DoubleArray]:
-    if region_map is None:
-        return {}
-    ncsnr = {}
-    for subject in recipe.subjects:
-        values = [problems.attempt(read_ncsnr, tree, region_map, subject, h, recipe.betas) for h in HEMISPHERES]
-        valid_values = [hemisphere_values for hemisphere_values in values if hemisphere_values is not None]
-        if len(valid_values) == len(HEMISPHERES):
-            ncsnr[subject] = np.concatenate(valid_values)
-    return ncsnr
-
-
-def _common_shape(design: Design | None, region_map: RegionMap | None, shapes: list[BetasShape]) -> BetasShape:
-    """Return the shape that every betas file must have; 0 for what nothing tells."""
-    n_trials = _most_common(shape.n_trials for shape in shapes)
-    if design is not None and design.is_full_size:
-        n_trials = N_TRIALS_PER_SESSION
-    n_vertices = region_map.n_vertices if region_map else _most_common(shape.n_vertices for shape in shapes)
-    return BetasShape(n_vertices, n_trials)
-
-
-def _most_common(values: Iterable[int]) -> int:
-    counts = Counter(values).most_common(1)
-    return counts[0][0] if counts else 0
-
-
-def _shape_problems(shapes: dict[RawFile, BetasShape | None], expected: BetasShape) -> list[str]:
-    return [
-        f"{file} holds {shape}, expected {expected.n_vertices:,} vertices (as the labels) x {expected.n_trials} trials "
-        "(as the other sessions). Was it downloaded from fsaverage/?"
-        for file, shape in shapes.items()
-        if shape is not None and shape != expected
-    ]
-
-
-def _list_sessions(tree: NSDTree, recipe: Recipe, headers: _Headers, needed_images: IntArray) -> Iterator[Session]:
+def _list_sessions(
+    inputs: Sequence[InputFile],
+    recipe: Recipe,
+    design: Design,
+    trials: Mapping[int, pd.DataFrame],
+    shape: BetasShape,
+    needed_images: IntArray,
+) -> Iterator[Session]:
     """Yield the sessions with at least one trial of the needed images, each with all its trials of the pool.
 
     Trials of shared images that are incomplete stay, so that releases of other subjects share the session cache.
     """
-    for subject, subject_trials in headers.trials.items():
+    betas = {(one.subject, one.session, one.hemisphere): one.file for one in inputs if one.kind == BETAS}
+    for subject, subject_trials in trials.items():
         if recipe.pool == "shared":
-            subject_trials = subject_trials[subject_trials["nsd_id"].isin(headers.design.shared_images)]
+            subject_trials = subject_trials[subject_trials["nsd_id"].isin(design.shared_images)]
         for _, session_trials in subject_trials.groupby("session"):
             if session_trials["nsd_id"].isin(needed_images).any():
                 number = int(session_trials["session"].iloc[0])
                 yield Session(
-                    subject,
-                    number,
-                    {hemisphere: tree.betas(subject, hemisphere, number, recipe.betas) for hemisphere in HEMISPHERES},
-                    headers.shape,
-                    *(session_trials[name].to_numpy(np.int64) for name in ("trial", "nsd_id", "repetition")),
+                    subject=subject,
+                    number=number,
+                    betas={hemisphere: betas[subject, number, hemisphere] for hemisphere in HEMISPHERES},
+                    shape=shape,
+                    trials=session_trials["trial"].to_numpy(np.int64),
+                    nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
+                    repetitions=session_trials["repetition"].to_numpy(np.int64),
                 )
 
 
-def _describe_subjects(tree: NSDTree, recipe: Recipe, headers: _Headers) -> pd.DataFrame:
+def _describe_subjects(
+    found: Inspection, shapes: Mapping[InputFile, BetasShape], repetitions: pd.DataFrame
+) -> pd.DataFrame:
     rows = []
-    for subject, subject_trials in headers.trials.items():
-        folder = tree.betas_folder(subject, recipe.betas)
-        shapes = [shape for file, shape in headers.shapes.items() if file.path.startswith(f"{folder}/")]
-        valid_shapes = {(shape.n_vertices, shape.n_trials) for shape in shapes if shape}
-        repetitions = count_repetitions(subject_trials, headers.design.shared_images).clip(upper=3)
+    for subject in dict.fromkeys(one.subject for one in found.inputs if one.kind == BETAS):
+        files = [one for one in found.inputs if one.kind == BETAS and one.subject == subject]
+        sound_shapes = {(shapes[one].n_vertices, shapes[one].n_trials) for one in files if one in shapes}
+        seen = repetitions[subject].clip(upper=3)
         rows.append(
             {
                 "subject": subject_name(subject),
-                "sessions expected": headers.n_sessions[subject],
-                "sessions found": len(tree.sessions_present(subject, recipe.betas)),
-                "betas files": f"{sum(shape is not None for shape in shapes)}/{len(shapes)}",
-                "vertices x trials": ", ".join(f"{n} x {m}" for n, m in sorted(valid_shapes)) or "-",
-                "shared images seen 0/1/2/3 times": "/".join(str(int((repetitions == n).sum())) for n in range(4)),
+                "sessions expected": len({one.session for one in files}),
+                "sessions found": len({one.session for one in files if one not in found.missing}),
+                "betas files": f"{sum(one in shapes for one in files)}/{len(files)}",
+                "vertices x trials": ", ".join(f"{n} x {m}" for n, m in sorted(sound_shapes)) or "-",
+                "shared images seen 0/1/2/3 times": "/".join(str(int((seen == n).sum())) for n in range(4)),
             }
         )
     return pd.DataFrame(rows)

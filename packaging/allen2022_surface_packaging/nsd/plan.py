@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import DoubleArray, IntArray
-from ..facts import HEMISPHERES, subject_name
+from ..facts import subject_name
 from ..recipe import Recipe
-from .files import BetasShape
+from .files import BetasShape, ImageOrigin
 from .regions import RegionMap
 from .storage import RawFile
-from .tree import NSDTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +52,16 @@ class Plan:
     fewest_repetitions : for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`
     splits : `nsd_id` of the train and of the test images, ascending
     ncsnr : per subject, for the vertices of lh and then rh that belong to a region; unitless
+    origins : where each image comes from, by `nsd_id`; empty unless all are known
+    image_brick : the file with NSD's own images
     extracted_images : the image files that an earlier packaging extracted, by `nsd_id`; empty unless all are there
+    image_bytes : of all images of the release: of the extracted files, or else of their pixels
     image_format : "png" or "jpg", of the images in the release
-    from_region_assemblies : whether the averages come from prepared region assemblies
+    prepared_assemblies : the files that hold the averages, by region; empty if they are computed from the betas
+    inputs : every raw file that the release is made from, without repeats, ordered by its path in NSD's bucket
+    is_simulated : whether the tree is simulated
     """
 
-    tree: NSDTree
     recipe: Recipe
     region_map: RegionMap
     sessions: tuple[Session, ...]
@@ -67,9 +70,19 @@ class Plan:
     fewest_repetitions: pd.Series[int]
     splits: dict[str, IntArray]
     ncsnr: dict[int, DoubleArray]
+    origins: dict[int, ImageOrigin]
+    image_brick: RawFile
     extracted_images: dict[int, RawFile]
+    image_bytes: int
     image_format: str
-    from_region_assemblies: bool
+    prepared_assemblies: dict[str, RawFile]
+    inputs: tuple[RawFile, ...]
+    is_simulated: bool
+
+    @property
+    def from_region_assemblies(self) -> bool:
+        """Whether the averages come from prepared region assemblies."""
+        return bool(self.prepared_assemblies)
 
     @property
     def images(self) -> IntArray:
@@ -85,18 +98,3 @@ class Plan:
     def single_trial_images(self) -> IntArray:
         """The images whose single trials are needed, ascending; with prepared averages, those are the test images."""
         return self.splits["test"] if self.from_region_assemblies else self.images
-
-    @property
-    def inputs(self) -> list[RawFile]:
-        """Every raw file that the release is made from, without repeats, ordered by its path in NSD's bucket."""
-        tree, recipe = self.tree, self.recipe
-        files = [tree.design]
-        files += [tree.stimulus_info] if tree.stimulus_info.exists() else []
-        files += list(self.extracted_images.values()) or [tree.images]
-        files += [tree.labels(atlas, hemisphere) for atlas in recipe.atlases for hemisphere in HEMISPHERES]
-        files += [file for file in map(tree.label_names, recipe.atlases_with_names) if file.exists()]
-        files += [tree.ncsnr(s, hemisphere, recipe.betas) for s in recipe.subjects for hemisphere in HEMISPHERES]
-        files += [file for session in self.sessions for file in session.betas.values()]
-        if self.from_region_assemblies:
-            files += [tree.prepared_assembly(region.name) for region in recipe.regions]
-        return sorted(files, key=lambda file: file.official_path)

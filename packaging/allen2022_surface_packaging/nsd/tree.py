@@ -135,23 +135,21 @@ class NSDTree:
 
 
 def open_tree(root: str | Path) -> NSDTree:
-    """Open an NSD tree; its layout is the one in which the experiment design lies.
+    """Open an NSD tree.
 
     Raises
     ------
     PackagingError
         If neither layout has an experiment design.
     """
-    storage = open_storage(root)
-    for layout in LAYOUTS.values():
-        tree = NSDTree(storage, layout)
-        if tree.design.exists():
-            return tree
-    paths = " or ".join(f"{layout.experiment}/{DESIGN_NAME} ({layout.name} layout)" for layout in LAYOUTS.values())
-    raise PackagingError(
-        f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree? "
-        "`allen2022-surface check` lists the files needed and says how to fetch them."
-    )
+    tree = find_tree(root)
+    if not tree.design.exists():
+        paths = " or ".join(f"{layout.experiment}/{DESIGN_NAME} ({layout.name} layout)" for layout in LAYOUTS.values())
+        raise PackagingError(
+            f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree? "
+            "`allen2022-surface check` lists the files needed and says how to fetch them."
+        )
+    return tree
 
 
 def find_tree(root: str | Path) -> NSDTree:
@@ -164,14 +162,11 @@ def find_tree(root: str | Path) -> NSDTree:
     PackagingError
         If `root` is a file, or its address does not name a bucket.
     """
-    folder = Path(root)
-    is_new = not folder.exists() and not re.match(r"[a-z0-9]+:/", str(root))
-    trees = [NSDTree(Folder(folder) if is_new else open_storage(root), layout) for layout in LAYOUTS.values()]
-    for has_file in (lambda tree: tree.design.exists(), _has_any_file):
-        for tree in trees:
-            if has_file(tree):
-                return tree
-    return trees[0]
+    is_new = not Path(root).exists() and not re.match(r"[a-z0-9]+:/", str(root))
+    storage = Folder(Path(root)) if is_new else open_storage(root)
+    trees = [NSDTree(storage, layout) for layout in LAYOUTS.values()]
+    with_design = [tree for tree in trees if tree.design.exists()]
+    return next(iter(with_design or filter(_has_any_file, trees)), trees[0])
 
 
 def _has_any_file(tree: NSDTree) -> bool:

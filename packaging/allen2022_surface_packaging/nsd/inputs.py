@@ -1,0 +1,69 @@
+"""The raw files that a recipe needs: the one list that a check, a build and its manifest use."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..facts import HEMISPHERES
+from ..recipe import Recipe
+from .storage import RawFile
+from .tree import NSDTree
+
+# The kinds of files, as people read them
+DESIGN, ORIGINS, LABELS, LABEL_NAMES = "experiment design", "COCO ids", "labels", "names of labels"
+IMAGES, NCSNR, BETAS, PREPARED = "images", "noise ceilings", "betas", "prepared assemblies"
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A raw file that a recipe needs.
+
+    Attributes
+    ----------
+    kind : one of the kinds above
+    atlas : of labels and their names
+    subject, session : of betas and noise ceilings; a session is 1-based
+    is_optional : whether a release can be built without it
+    """
+
+    file: RawFile
+    kind: str
+    atlas: str = ""
+    subject: int = 0
+    session: int = 0
+    hemisphere: str = ""
+    is_optional: bool = False
+
+
+def list_inputs(
+    tree: NSDTree, recipe: Recipe, sessions: Mapping[int, Sequence[int]], *, from_region_assemblies: bool = False
+) -> list[InputFile]:
+    """List the files that a recipe needs, whether they are there or not.
+
+    Parameters
+    ----------
+    sessions : the sessions (1-based) of each subject
+    from_region_assemblies : whether the averages come from prepared region assemblies
+    """
+    inputs = [
+        InputFile(tree.design, DESIGN),
+        InputFile(tree.stimulus_info, ORIGINS, is_optional=True),
+        InputFile(tree.images, IMAGES),
+    ]
+    for atlas in recipe.atlases:
+        inputs += [InputFile(tree.labels(atlas, h), LABELS, atlas, hemisphere=h) for h in HEMISPHERES]
+    spelled = {r.atlas for r in recipe.regions if any(isinstance(label, str) for label in r.labels)}
+    for atlas in recipe.atlases_with_names:
+        inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas, is_optional=atlas not in spelled))
+    for subject, hemisphere in itertools.product(recipe.subjects, HEMISPHERES):
+        ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
+        inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))
+    for subject in recipe.subjects:
+        for session, hemisphere in itertools.product(sessions[subject], HEMISPHERES):
+            betas = tree.betas(subject, hemisphere, session, recipe.betas)
+            inputs.append(InputFile(betas, BETAS, subject=subject, session=session, hemisphere=hemisphere))
+    if from_region_assemblies:
+        inputs += [InputFile(tree.prepared_assembly(region.name), PREPARED) for region in recipe.regions]
+    return inputs
