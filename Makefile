@@ -36,8 +36,7 @@ bench: $(INSTALLED)
 SAMPLE ?= 20
 SEED ?= 0
 mutants: $(INSTALLED)
-	@$(PIP) --editable '.[test,mutants]'
-	$(BIN)/python tests/mutants.py $(MODULE) --sample $(SAMPLE) --seed $(SEED)
+	$(BIN)/python tests/tools/mutants.py $(MODULE) --sample $(SAMPLE) --seed $(SEED)
 
 $(INSTALLED): setup.py constraints.txt
 	@echo "Installing everything into $(VENV): once, some minutes, 3 GB"

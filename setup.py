@@ -15,7 +15,6 @@ DOCS = [
     "sphinx-copybutton>=0.5",
     "sphinx-design>=0.6",
 ]
-MUTANTS = ["cosmic-ray>=8.3"]
 TEST = [
     "brainscore-brainio>=1.1",
     "build>=1.2",
@@ -80,7 +79,6 @@ setup(
         "brainscore": BRAINSCORE,
         "report": REPORT,
         "docs": BRAINSCORE + REPORT + DOCS,
-        "mutants": MUTANTS,
         "test": BRAINSCORE + REPORT + DOCS + TEST,
     },
     entry_points={"console_scripts": ["allen2022-surface=allen2022_surface_packaging.cli:main"]},

@@ -35,13 +35,13 @@ import pytest
 from botocore.loaders import JSONFileLoader
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
-from tools import describe_skipped, describe_tools, require_tool
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from libraries import use_own_library
+from support import is_there
 
 use_own_library()  # before another conftest.py or a test imports brainscore_vision
 
@@ -53,9 +53,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(use_own_library().cleanup)
-    config.addinivalue_line(
-        "markers", "needs(tool, ...): is skipped where one of these tools is not there; see tools.py"
-    )
+    config.addinivalue_line("markers", "needs(tool, ...): is skipped where one of these programs is not there")
 
 
 def pytest_sessionstart() -> None:
@@ -70,22 +68,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_report_header() -> list[str]:
-    return describe_tools()
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for name in marker.args:
-            require_tool(name)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
-    """Repeat after everything else what the first lines said."""
-    yield
-    for line in describe_skipped(str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
-        terminalreporter.write_line(line, yellow=True)
+            if not is_there(name):
+                pytest.skip(f"needs {name}")
 
 
 @pytest.fixture(scope="session")

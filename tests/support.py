@@ -1,10 +1,12 @@
 """What the tests of several stages share."""
 
 import contextlib
-import faulthandler
+import functools
 import io
 import json
-import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,10 +57,17 @@ class MemoryFile(io.BytesIO):
         return self.readinto(buffer)
 
 
-def die(number: int) -> None:
-    """End this process by a signal, without the stack that pytest would print."""
-    faulthandler.disable()
-    os.kill(os.getpid(), number)
+@functools.cache
+def is_there(program: str) -> bool:
+    """Return whether this machine has a program; of `mount`, whether this user may mount a file system in memory."""
+    if program != "mount":
+        return shutil.which(program) is not None
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+    return True
 
 
 def recipe_lines(name: str, subjects: Iterable[int], regions: Iterable[Region]) -> str:

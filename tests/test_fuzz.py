@@ -1,19 +1,15 @@
-"""Damaged input of every kind, at random. Run more cases by hand: ``python tests/fuzz.py --cases 5000 --workers 2``."""
+"""A few of the cases of the fuzzer. It runs with thousands every week: ``python tests/tools/fuzz.py --cases 2000``."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-FUZZER = Path(__file__).with_name("fuzz.py")
+FUZZER = Path(__file__).parent / "tools" / "fuzz.py"
 
 
-@pytest.mark.timeout(1200)  # on a busy machine
 def test_damaged_input_gives_one_line_or_the_sound_result():
-    command = [sys.executable, FUZZER, "--cases", "300", "--seed", "200", "--workers", str(os.cpu_count())]
+    command = [sys.executable, FUZZER, "--cases", "24", "--seed", "200", "--workers", "2"]
 
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert result.returncode == 0, result.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
