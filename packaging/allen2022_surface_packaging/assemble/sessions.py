@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ from .responses import METHOD_VERSION, standardise_session
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".npy"
+# What NumPy raises for a damaged file
+UNREADABLE = (AttributeError, EOFError, OSError, OverflowError, SyntaxError, TokenError, TypeError, ValueError)
 TRANSPOSED_VERTICES = 512  # at a time
 
 
@@ -72,7 +75,7 @@ def open_entry(path: Path) -> Entry | None:
             file.seek(responses.offset + responses.nbytes)
             trials, vertices = np.load(file), np.load(file)
         is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
-    except (AttributeError, EOFError, OSError, TypeError, ValueError):
+    except UNREADABLE:
         return None
     return Entry(path, trials, vertices) if is_whole else None
 
