@@ -1,7 +1,7 @@
 """Time Brain-Score's own surface benchmarks on a full-size release: ``python benchmarks/upstream.py FOLDER V1-ridge V1-rdm``.
 
-The release of eight subjects, with random responses of 640 MB and random images, is written into FOLDER unless it is there.
-Every neuroid passes Brain-Score's threshold of 30 %, so that the times are upper bounds. The model has 1,000 random features
+The release of eight subjects, with simulated responses of 640 MB and random images, is written into FOLDER unless it is there.
+Every neuroid passes Brain-Score's threshold of 30 %, so that the times are upper bounds. The model has 1,000 features
 of each image, and takes no time. ``--fast`` computes the ceilings with this package alone. Without it, both compute them, and
 their largest difference is printed.
 """
@@ -33,6 +33,7 @@ N_REPETITIONS = {"train": 1, "test": 3}
 N_NEUROIDS = {"V1": 4276, "V2": 3391, "V4": 914, "IT": 19065}  # per subject
 N_SUBJECTS = 8
 N_FEATURES = 1000
+N_SIGNALS = 50  # of the features, those that the responses depend on
 NC_TESTSET = 75  # percent, where signal and noise have the same variance
 
 
@@ -96,7 +97,7 @@ def print_step(step: str, seconds: Counter[str]) -> None:
 
 
 def make_model() -> Any:
-    """Make a model with random features."""
+    """Make a model that knows the features of each image."""
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
     from brainscore_vision.model_interface import BrainModel
 
@@ -119,10 +120,15 @@ def make_model() -> Any:
                 "neuroid_id": ("neuroid", np.arange(N_FEATURES)),
                 "layer": ("neuroid", ["only"] * N_FEATURES),
             }
-            features = np.random.default_rng(len(stimuli)).standard_normal((len(stimuli), N_FEATURES))
+            features = np.stack([features_of(nsd_id) for nsd_id in stimuli["nsd_id"]])
             return NeuroidAssembly(features, dims=("presentation", "neuroid"), coords=coords)
 
     return RandomModel()
+
+
+def features_of(nsd_id: int) -> np.ndarray:
+    """Return the features of an image. Responses are weighted sums of the first ones, with noise."""
+    return np.random.default_rng(int(nsd_id)).standard_normal(N_FEATURES, dtype=np.float32)
 
 
 @contextlib.contextmanager
@@ -180,11 +186,12 @@ def quiet() -> Iterator[None]:
 
 def write_release(path: Path) -> None:
     """Write a release of the size of NSD, with random values."""
-    from allen2022_surface_packaging.assemble.assembly import create_assembly
+    from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
 
     path.mkdir(parents=True)
     rng = np.random.default_rng(0)
     neuroids = list_neuroids()
+    weights = rng.standard_normal((N_SIGNALS, len(neuroids)), dtype=np.float32) / np.float32(np.sqrt(N_SIGNALS))
     first = 0
     for split, n_images in N_IMAGES.items():
         nsd_ids = np.arange(first, first + n_images)
@@ -196,13 +203,11 @@ def write_release(path: Path) -> None:
             presentations["repetition"] = np.tile(np.arange(n_repetitions), n_images)
         assembly_path, identifier = path / f"{NAME}_{split}.nc", f"{NAME}.{split}"
         with create_assembly(
-            assembly_path, identifier=identifier, presentations=presentations, neuroids=neuroids
-        ) as variable:
-            for number in range(n_images):
-                signal = rng.standard_normal(len(neuroids), dtype=np.float32)
+            assembly_path, identifier=identifier, presentations=presentations, neuroids=encode_columns(neuroids)
+        ) as assembly:
+            for number, nsd_id in enumerate(nsd_ids):
                 noise = rng.standard_normal((n_repetitions, len(neuroids)), dtype=np.float32)
-                rows = slice(number * n_repetitions, (number + 1) * n_repetitions)
-                variable[rows, :, 0] = signal + noise
+                assembly.write(number * n_repetitions, 0, features_of(nsd_id)[:N_SIGNALS] @ weights + noise)
     files = {file.name: {"size": file.stat().st_size} for file in path.iterdir() if file.is_file()}
     (path / "release.json").write_text(json.dumps({"name": NAME, "files": files}))
 
@@ -215,7 +220,7 @@ def write_stimuli(path: Path, split: str, nsd_ids: np.ndarray, rng: np.random.Ge
     table["image_file_name"] = [f"{stimulus_id}.png" for stimulus_id in stimulus_ids]
     for file_name in table["image_file_name"]:
         pixels = rng.integers(0, 16, (425, 425, 3), dtype=np.uint8)  # 16 levels: files as large as those of NSD
-        Image.fromarray(pixels * 16).save(path / f"stimuli_{split}" / file_name)
+        Image.fromarray(pixels * 16).save(path / f"stimuli_{split}" / file_name, compress_level=1)
     table.to_csv(path / f"stimulus_metadata_{split}.csv", index=False)
     return table
 

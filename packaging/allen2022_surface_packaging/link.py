@@ -20,12 +20,10 @@ import pandas as pd
 from botocore.exceptions import BotoCoreError
 
 from .errors import PackagingError, one_line
-from .plugin import PLUGIN, import_plugin, plugin_path, registrations
+from .plugin import LIBRARY, LINK_NAME, PLUGIN, import_plugin, plugin_path, registrations
 from .progress import format_bytes
 from .publish.artifacts import Artifacts
 
-LIBRARY = "brainscore_vision"
-LINK_NAME = "allen2022_surface"
 COMMAND = "allen2022-surface"
 CACHE_VARIABLE = "BRAINIO_HOME"
 LOADERS = {"data_registry": "load_dataset", "stimulus_set_registry": "load_stimulus_set"}
@@ -346,7 +344,7 @@ def _examine_objects(artifacts_path: Path) -> Iterator[Finding]:
     names = [identifier for identifier in datasets if identifier.count(".") == 1]
     yield Finding("artifacts", f"{artifacts_path}: {', '.join(names) or 'no dataset'}")
     listings = list_identifiers(artifacts_path)
-    objects = list({file for one in listings for file in one.files})
+    objects = {file.cached_path: file for one in listings for file in one.files}.values()
     sizes = pd.Series([_size(file) for file in objects if not _is_here(file)], dtype=float)
     folder, parts = _cache_path(listings), [f"{len(objects) - len(sizes)} of {len(objects)} objects"]
     if sizes.notna().any():

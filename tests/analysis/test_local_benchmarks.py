@@ -1,12 +1,10 @@
 """Brain-Score's own surface benchmarks on a release on disk, with models whose order is known beforehand."""
 
-import importlib
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import brainscore_vision
 import netCDF4
@@ -19,7 +17,7 @@ from analysis.models import random_model, signal_model
 from brainscore_allen2022_surface.analysis import benchmarks
 from brainscore_allen2022_surface.analysis.benchmarks import import_upstream, local_benchmarks
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
-from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
+from brainscore_allen2022_surface.loaders import load_assembly
 from support import accept
 
 NAME = "Allen2022_fmri_surface"
@@ -133,36 +131,6 @@ def assert_equal(actual, expected):
     np.testing.assert_array_equal(actual.values, expected.values)
     for level in ("stimulus_id", "neuroid_id", "subject", "region", "nc_testset"):
         np.testing.assert_array_equal(actual[level].values, expected[level].values)
-
-
-DOCUMENTED_CHANGE = re.compile("^```diff\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("metric", ["ridge", "rdm"])
-def test_documented_change_of_brainscore_has_the_same_scores(brainscore, release, tmp_path, monkeypatch, metric):
-    """The page shows lines that would make the context unnecessary. They are applied to a copy of Brain-Score's module."""
-    upstream = import_upstream("benchmarks").benchmark
-    source = Path(upstream.__file__).read_text(encoding="utf-8")
-    page = Path(__file__).parents[2] / "docs" / "upstream-benchmarks.md"
-    lines = DOCUMENTED_CHANGE.search(page.read_text(encoding="utf-8"))[1].splitlines()
-    for old, new in zip(lines[::2], lines[1::2], strict=True):
-        assert (old[0], new[0]) == ("-", "+") and source.count(old[1:]) == 1
-        source = source.replace(old[1:], new[1:])
-    (tmp_path / "changed_benchmark.py").write_text(source, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_DIR", str(release))
-
-    changed = importlib.import_module("changed_benchmark")
-    benchmark = (
-        changed.Allen2022fmriSurface("V4", "ridge") if metric == "ridge" else changed.Allen2022fmriSurfaceRSA("V4")
-    )
-
-    expected = load_local(release, f"{NAME}.V4-{metric}")(signal_model())
-    assert float(benchmark(signal_model())) == float(expected)
-    markers = [marker_of(load_stimulus_set(NAME, split, source=release).identifier) for split in ("train", "test")]
-    if metric == "rdm":
-        identifier = benchmark._assembly.stimulus_set.identifier
-        assert identifier == f"{NAME}.train--{markers[0]}--{NAME}.test--{markers[1]}--full"
 
 
 # --- nothing stays behind --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """A small release, an S3 server behind a proxy, a file to record objects in, and checkouts of brain-score/vision."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +8,6 @@ import pytest
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
-from allen2022_surface_packaging.publish.export import export_plugin
-from allen2022_surface_packaging.recipe import make_recipe
-from libraries import copy_library
 from publish.proxy import Proxy
 from publish.uploads import PREFIX, RECIPE
 from support import run_cli
@@ -69,50 +65,3 @@ def upload(release, s3, artifacts_path):
         return lines[0] if lines else result.stdout
 
     return run
-
-
-@pytest.fixture(scope="session")
-def checkout(tmp_path_factory):
-    """A copy of the installed library without the plugin."""
-    return copy_library(tmp_path_factory.mktemp("vision") / "my vision").parent
-
-
-@pytest.fixture
-def another_checkout(checkout, tmp_path):
-    """A checkout of its own for a test that exports other objects."""
-    copy = tmp_path / "another"
-    shutil.copytree(checkout, copy, symlinks=True, ignore=shutil.ignore_patterns("allen2022_surface"))
-    return copy
-
-
-@pytest.fixture(scope="session")
-def eight_subject_release(nsd_tree, tmp_path_factory):
-    """The release of the same tree as `four_subject_release`."""
-    path = tmp_path_factory.mktemp("exported") / "eight"
-    build_release(nsd_tree, path, make_recipe())
-    return path
-
-
-@pytest.fixture(scope="session")
-def exported(checkout):
-    """The checkout with the plugin in it, and what the command printed."""
-    return checkout, export_plugin(checkout)
-
-
-@pytest.fixture
-def small_checkout(tmp_path):
-    """The smallest folder that counts as a checkout."""
-    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
-    (data_path / "other").mkdir(parents=True)
-    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
-    (data_path / "other" / "__init__.py").write_text("data_registry['Other2000'] = lambda: None\n")
-    return tmp_path / "vision"
-
-
-@pytest.fixture
-def measured_copy(eight_subject_release, tmp_path):
-    """A copy of the release of eight subjects without the mark of simulation."""
-    copy = Path(shutil.copytree(eight_subject_release, tmp_path / "measured"))
-    manifest = json.loads((copy / "release.json").read_text())
-    (copy / "release.json").write_text(json.dumps(manifest | {"simulated": False}))
-    return copy

@@ -1,207 +1,346 @@
-"""The plugin's folder in a fresh copy of the installed brainscore_vision."""
+"""The command `export`: the plugin's folder in a checkout made of the installed brainscore_vision, and the pull request."""
 
-import filecmp
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
-from allen2022_surface_packaging.cli import main
-from allen2022_surface_packaging.errors import PackagingError
+from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.plugin import plugin_path
-from allen2022_surface_packaging.publish.export import export_plugin
-from publish.checkouts import TARGET_PATH, run_python
+from allen2022_surface_packaging.recipe import make_recipe
+from libraries import copy_library
+from support import run_cli
 
+NAME = "Allen2022_fmri_surface"
+FOLDER = Path("brainscore_vision/data/allen2022_surface")
+FILES = [
+    *("README.md", "__init__.py", "artifacts.json", "data_packaging/README.md", "data_packaging/rebuild.py"),
+    *("loaders.py", "test.py"),
+]
 IDENTIFIERS = [
-    f"Allen2022_fmri_surface{subjects}{region}.{split}"
-    for subjects in ("", "_4subj")
+    f"{name}{region}.{split}"
+    for name in (NAME, f"{NAME}_4subj")
     for region in ("", ".V1", ".V2", ".V4", ".IT")
     for split in ("train", "test")
 ]
+# of brain-score/vision, at its commit 08a3dc1
+GITIGNORE = """*.swp
+*.pyc
+*__pycache__*
+*AWSCLIV2.pkg
+*.egg-info/
+venv
+.venv
+build
+.DS_Store
+.pytest_cache
+
+# Model Weights
+*.pt
+"""
 
 
-def test_exported_plugin_is_unchanged(exported):
+def export(checkout, *options, status=0):
+    """Run the command, and return what it printed, or its one error line."""
+    result = run_cli("export", checkout, *options)
+    assert result.returncode == status, result
+    return result.stderr.splitlines()[-1] if status else result.stdout
+
+
+def list_files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A checkout with the plugin in it, whose path has a space, and what the command printed."""
+    checkout = copy_library(tmp_path_factory.mktemp("vision") / "my vision").parent
+    return checkout, export(checkout)
+
+
+@pytest.fixture
+def small_checkout(tmp_path):
+    """The smallest folder that counts as a checkout. The plugin's tests cannot be imported there."""
+    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
+    (data_path / "other").mkdir(parents=True)
+    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
+    (data_path / "other" / "__init__.py").write_text("data_registry['Other2000'] = lambda: None\n")
+    return tmp_path / "vision"
+
+
+# --- the folder ------------------------------------------------------------------------------------------------------------
+
+
+def test_export_holds_the_plugin_and_nothing_else(exported):
     checkout, _ = exported
-    source_path = plugin_path()
-    names = sorted(path.name for path in source_path.iterdir() if path.is_file() and not path.name.startswith("."))
 
-    assert sorted(path.name for path in (checkout / TARGET_PATH).iterdir()) == sorted(
-        [*names, "README.md", "analysis", "data_packaging"]
-    )
-    assert filecmp.cmpfiles(source_path, checkout / TARGET_PATH, names, shallow=False) == (names, [], [])
+    assert list_files(checkout / FOLDER) == FILES
+    for name in FILES:
+        assert (checkout / FOLDER / name).read_bytes() == (plugin_path() / name).read_bytes()
 
 
-def test_export_holds_no_other_tests_or_requirements(exported):
-    """Brain-Score runs every test*.py of a plugin, and pip-installs its requirements at every load."""
+def test_export_is_as_small_as_a_reviewer_can_read(exported):
     checkout, _ = exported
-    files = [path for path in (checkout / TARGET_PATH).rglob("*") if path.is_file()]
+    texts = [checkout / FOLDER / name for name in FILES if name != "artifacts.json"]
 
-    assert [path.name for path in files if path.name.startswith("test") or path.stem.endswith("_test")] == ["test.py"]
-    assert not {"setup.py", "requirements.txt", "environment.yml", "conftest.py"} & {path.name for path in files}
-    assert not [path for path in files if "__pycache__" in path.parts or path.suffix == ".pyc"]
+    assert len(FILES) <= 10
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in texts) <= 700
 
 
 FIND = """
-import json
-import sys
+import json, sys
+from pathlib import Path
 import brainscore_vision
 from brainscore_core.plugin_management.import_plugin import ImportPlugin, import_plugin
 from brainscore_core.plugin_management.parse_plugin_changes import get_plugin_ids, get_test_file_paths
-from pathlib import Path
 
 root = Path(brainscore_vision.__file__).parent
-assert str(root).startswith(sys.argv[1]), root
-for identifier in sys.argv[2:]:
+for identifier in sys.argv[1:]:
     assert ImportPlugin("brainscore_vision", "data", identifier).plugin_dirname == "allen2022_surface"
     import_plugin("brainscore_vision", "data", identifier)
     assert identifier in brainscore_vision.data_registry
-    if identifier.count(".") == 1:
-        import_plugin("brainscore_vision", "data", identifier, registry_prefix="stimulus_set")
-        assert identifier in brainscore_vision.stimulus_set_registry
-print(json.dumps(sorted(get_plugin_ids("data", ["allen2022_surface"], str(root)))))
-print(json.dumps([Path(path).name for path in get_test_file_paths(root / "data" / "allen2022_surface")]))
+    assert identifier.count(".") > 1 or identifier in brainscore_vision.stimulus_set_registry
+print(json.dumps([
+    str(root.parent),
+    sorted(get_plugin_ids("data", ["allen2022_surface"], str(root))),
+    [Path(path).name for path in get_test_file_paths(root / "data" / "allen2022_surface")],
+]))
 """
 
 
 def test_brainscore_finds_every_identifier_and_the_tests(exported):
     checkout, _ = exported
 
-    run = run_python(checkout, "-c", FIND, str(checkout), *IDENTIFIERS)
+    command = [sys.executable, "-c", FIND, *IDENTIFIERS]
+    run = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
 
     assert run.returncode == 0, run.stderr
-    identifiers, tests = run.stdout.splitlines()[-2:]
-    assert json.loads(identifiers) == sorted(IDENTIFIERS)
-    assert json.loads(tests) == ["test.py"]
-
-
-# The sizes of the small tree, instead of those of NSD, before the tests of the plugin run
-
-
-SMALL = """
-import json, os
-from pathlib import Path
-import xarray
-
-def pytest_collection_modifyitems(items):
-    module = items[0].module
-    folder = Path(os.environ["BRAINSCORE_ALLEN2022_SURFACE_DIR"])
-    manifests = [json.loads(path.read_text()) for path in folder.glob("*/release.json")]
-    module.N_IMAGES = {
-        m["name"]: {"train": m["shapes"]["train"][0], "test": m["shapes"]["test"][0] // 3} for m in manifests
-    }
-    with xarray.open_dataarray(next(folder.glob("*/Allen2022_fmri_surface_test.nc"))) as assembly:
-        regions = assembly["region"].values
-        module.N_NEUROIDS_PER_SUBJECT = {name: int((regions == name).sum()) // 8 for name in module.REGIONS}
-"""
-
-
-@pytest.fixture
-def run_plugin_tests(exported, eight_subject_release, four_subject_release, tmp_path):
-    """Run the exported tests on the data of the small releases, and return pytest's last line."""
-    checkout, _ = exported
-    (tmp_path / "small_sizes.py").write_text(SMALL)
-    releases = tmp_path / "releases"
-    releases.mkdir()
-    for folder in (eight_subject_release, four_subject_release):
-        (releases / folder.name).symlink_to(folder)
-
-    def run(*options):
-        run = run_python(
-            checkout,
-            *("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(TARGET_PATH / "test.py")),
-            BRAINSCORE_ALLEN2022_SURFACE_DIR=str(releases),
-            PYTHONPATH=str(tmp_path),
-        )
-        return run.stdout
-
-    return run
-
-
-@pytest.mark.slow
-def test_the_plugins_own_tests_pass_on_data_of_the_right_size_and_only_on_such(run_plugin_tests):
-    output = run_plugin_tests("-p", "small_sizes")
-    assert re.search(r"^77 passed", output.splitlines()[-1].strip("= ")), output
-
-    output = run_plugin_tests("-k", "test_shape or test_images")
-    assert re.search(r"^8 failed", output.splitlines()[-1].strip("= ")), output
+    assert json.loads(run.stdout.splitlines()[-1]) == [str(checkout), sorted(IDENTIFIERS), ["test.py"]]
 
 
 @pytest.mark.needs("git", "bash")
-def test_git_commands_commit_only_the_plugin(exported, tmp_path):
+def test_printed_git_commands_commit_and_push_what_was_written(exported, tmp_path):
+    """In a repository with the .gitignore of brain-score/vision, which leaves out some names of files."""
     checkout, text = exported
-    repository = tmp_path / "clone"
-    (repository / "brainscore_vision" / "data").mkdir(parents=True)
-    shutil.copytree(checkout / TARGET_PATH, repository / TARGET_PATH)
-    commands = text.partition("\n\n")[0].splitlines()[1:4]
-    identity = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c"]
-    script = "\n".join(["set -e", "git init -q .", *commands]).replace("git commit", f"{' '.join(identity)} commit -q")
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "origin"], check=True)
+    start = "git init -q . && git remote add origin {} && git add .gitignore && git commit -qm 'Start'"
+    (checkout / ".gitignore").write_text(GITIGNORE)
+    commands = text.partition("\n\n")[0].splitlines()
+    assert commands[-1].startswith("gh pr create --repo brain-score/vision ")
+    identity = {f"GIT_{who}_{what}": "a@b.c" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    script = "\n".join(["set -e", commands[0], start.format(tmp_path / "origin"), *commands[1:-1]])
 
-    subprocess.run(["bash", "-c", script], cwd=repository, check=True, capture_output=True)
+    subprocess.run(["bash", "-c", script], check=True, capture_output=True, env=os.environ | identity)
 
-    listed = subprocess.run(["git", "ls-files"], cwd=repository, check=True, capture_output=True, text=True)
-    files = {str(path.relative_to(repository)) for path in (repository / TARGET_PATH).rglob("*") if path.is_file()}
-    assert set(listed.stdout.splitlines()) == files
+    git = ["git", "-C", str(tmp_path / "origin")]
+    changed = subprocess.run([*git, "show", "--name-only", "--format=", "allen2022_surface"], **CAPTURED).stdout
+    assert changed.decode().splitlines() == [str(FOLDER / name) for name in FILES]
+    for name in FILES:
+        committed = subprocess.run([*git, "show", f"allen2022_surface:{FOLDER / name}"], **CAPTURED).stdout
+        assert committed == (checkout / FOLDER / name).read_bytes()
 
 
-def test_second_export_needs_overwrite(exported, capsys):
+CAPTURED = {"check": True, "capture_output": True}
+
+
+def test_second_export_needs_overwrite(exported):
     checkout, _ = exported
-    (checkout / TARGET_PATH / "loaders.py").write_text("changed")
+    (checkout / FOLDER / "loaders.py").write_text("changed")
 
-    with pytest.raises(PackagingError, match="allen2022_surface is there already. Add --overwrite"):
-        export_plugin(checkout)
-    with pytest.raises(SystemExit) as exit:
-        main(["export", str(checkout), "--overwrite"])
-
-    assert exit.value.code == 0
-    assert "gh pr create" in capsys.readouterr().out
-    assert "changed" not in (checkout / TARGET_PATH / "loaders.py").read_text()
+    assert "allen2022_surface is there already. Add --overwrite" in export(checkout, status=1)
+    assert "gh pr create" in export(checkout, "--overwrite")
+    assert (checkout / FOLDER / "loaders.py").read_bytes() == (plugin_path() / "loaders.py").read_bytes()
 
 
-@pytest.mark.parametrize("content", [{}, {"brainscore_vision/__init__.py": ""}, {"README.md": "vision"}])
-def test_folder_that_is_not_a_checkout_is_refused(tmp_path, content):
-    for name, text in content.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+# --- what is refused -------------------------------------------------------------------------------------------------------
 
-    with pytest.raises(PackagingError, match="is not a checkout of brain-score/vision: expected"):
-        export_plugin(tmp_path)
+
+def register_elsewhere(checkout):
+    path = checkout / "brainscore_vision" / "data" / "other" / "__init__.py"
+    path.write_text('stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None')
+
+
+def put_another_plugin(checkout):
+    (checkout / FOLDER).mkdir()
+    (checkout / FOLDER / "__init__.py").write_text("data_registry['Else'] = lambda: None")
+
+
+def put_link(checkout):
+    (checkout / "linked").mkdir()
+    (checkout / FOLDER).symlink_to(checkout / "linked")
+
+
+def remove_registries(checkout):
+    (checkout / "brainscore_vision" / "__init__.py").write_text("")
+
+
+def remove_library(checkout):
+    shutil.rmtree(checkout / "brainscore_vision")
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("spoil", "message"),
     [
-        "data_registry['Allen2022_fmri_surface.V1.test'] = lambda: None",
-        'stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None',
+        (remove_registries, "is not a checkout of brain-score/vision: expected"),
+        (remove_library, "is not a checkout of brain-score/vision: expected"),
+        (register_elsewhere, r"data/other registers stimulus_set_registry\['Allen2022_fmri_surface\.test'\] already"),
+        (put_another_plugin, "is another plugin. Move it away"),
+        (put_link, "is a link to .*unlink"),
     ],
 )
-def test_identifier_of_another_plugin_is_refused(small_checkout, line):
-    (small_checkout / "brainscore_vision" / "data" / "other" / "__init__.py").write_text(line)
+def test_folder_where_the_plugin_cannot_go_is_refused_and_stays(small_checkout, spoil, message):
+    spoil(small_checkout)
+    before = list_files(small_checkout)
 
-    with pytest.raises(PackagingError, match=r"data/other registers .*\['Allen2022_fmri_surface\..*test'\] already"):
-        export_plugin(small_checkout)
-    assert not (small_checkout / TARGET_PATH).exists()
-
-
-def test_another_plugin_is_never_overwritten(small_checkout):
-    (small_checkout / TARGET_PATH).mkdir()
-    (small_checkout / TARGET_PATH / "__init__.py").write_text("data_registry['Else'] = lambda: None")
-
-    with pytest.raises(PackagingError, match="is another plugin. Move it away"):
-        export_plugin(small_checkout, overwrite=True)
+    assert re.search(message, export(small_checkout, "--overwrite", status=1))
+    assert list_files(small_checkout) == before
 
 
-def test_link_in_the_checkout_is_refused(small_checkout, tmp_path):
-    (tmp_path / "linked").mkdir()
-    (small_checkout / TARGET_PATH).symlink_to(tmp_path / "linked")
+def remove_dataset(entries):
+    del entries[f"{NAME}_4subj.train"]
 
-    with pytest.raises(PackagingError, match="is a link to .*unlink"):
-        export_plugin(small_checkout, overwrite=True)
-    assert not list((tmp_path / "linked").iterdir())
+
+def mark_simulated(entries):
+    entries[f"{NAME}.test"]["assembly"]["simulated"] = True
+
+
+def remove_shape(entries):
+    del entries[f"{NAME}.test"]["assembly"]["shape"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_dataset, f"lists no objects for {NAME}_4subj.train. Upload that release first"),
+        (mark_simulated, f"lists simulated data ({NAME}.test), which is not published"),
+        (remove_shape, f"lists no shape for {NAME}.test. Upload that release again"),
+        (None, "is missing, expected an artifacts file"),
+    ],
+)
+def test_artifacts_file_that_cannot_be_published_is_refused(small_checkout, tmp_path, spoil, message):
+    path = tmp_path / "artifacts.json"
+    if spoil is not None:
+        entries = json.loads((plugin_path() / "artifacts.json").read_text())
+        spoil(entries)
+        path.write_text(json.dumps(entries))
+
+    assert message in export(small_checkout, "--artifacts", path, status=1)
+    assert not (small_checkout / FOLDER).exists()
 
 
 def test_failing_test_in_the_checkout_is_reported(small_checkout):
-    """This checkout has no code of Brain-Score, so the tests cannot be imported there."""
-    with pytest.raises(PackagingError, match="is written, but its tests fail there .*See: cd"):
-        export_plugin(small_checkout)
+    assert re.search("is written, but its tests fail there .*See: cd", export(small_checkout, status=1))
+
+
+# --- the text --------------------------------------------------------------------------------------------------------------
+
+
+def list_rows(text):
+    """Return identifier, kind and shape of each row of the table of objects."""
+    table = text.partition("## Data")[2].partition("## Ceilings")[0]
+    return [tuple(cell.strip(" `") for cell in line.split("|")[1:4]) for line in table.splitlines() if "`s3://" in line]
+
+
+def test_pull_request_lists_objects_and_checks(exported):
+    checkout, text = exported
+
+    rows = list_rows(text)
+    assert len(rows) == 2 * 2 * 3
+    assert rows[0] == (f"{NAME}.train", "assembly", "412 x 221168 x 1")
+    assert "`67241ed5a84d8e7ae77f8c8d72e7219508fb9d7e`" in text
+    assert (
+        "Of the 12 objects below, 12 are those that the existing plugins load, by version and SHA-1, and 0 are of"
+        in text
+    )
+    assert "* no other plugin registers any of the 24 identifiers" in text
+    assert re.search(r"^\* `python -m pytest .*`: \d+ passed, \d+ deselected", text, re.MULTILINE)
+    assert text.startswith(f"cd '{checkout}'\n")
+
+
+def test_pull_request_says_with_numbers_what_the_existing_plugin_cannot_do(exported):
+    _, text = exported
+    table = text.partition("cannot do")[2].partition("## Data")[0]
+
+    rows = {cells[1].strip(): cells[2:4] for line in table.splitlines() if (cells := line.split("|"))[2:]}
+    existing, own = (float(re.search(r"[\d.]+", cell)[0]) for cell in rows["responses moved"])
+    assert own < 0.05 * existing
+    existing, own = (cell.strip() for cell in rows["score of one model on `Allen2022_fmri_surface.V4-rdm`"])
+    assert existing == own and 0 < float(own) < 1
+    (existing, own) = rows["seconds, from a release on disk, where S3 refuses"]
+    assert existing.strip() == "cannot" and float(own) > 0
+    assert "Measured by `python benchmarks/comparison.py FOLDER`" in table
+    assert "**Alternative.**" in table
+
+
+@pytest.fixture(scope="module")
+def measured(nsd_tree, tmp_path_factory):
+    """Releases of both published datasets, as of measurements, and an artifacts file of them and of a region."""
+    folder = tmp_path_factory.mktemp("measured")
+    entries = {}
+    for recipe in (make_recipe(), make_recipe((1, 2, 5, 7))):
+        build_release(nsd_tree, folder / recipe.name, recipe)
+        path = folder / recipe.name / "release.json"
+        manifest = json.loads(path.read_text()) | {"simulated": False}
+        path.write_text(json.dumps(manifest))
+        for split, shape in manifest["shapes"].items():
+            stored = {"bucket": "b", "key": "k", "version_id": "v", "sha1": "0" * 40}
+            assembly = stored | {"shape": shape, "sha1": manifest["files"][f"{recipe.name}_{split}.nc"]["sha1"]}
+            entries[f"{recipe.name}.{split}"] = {"assembly": assembly, "stimulus_csv": stored, "stimulus_zip": stored}
+            entries[f"{recipe.name}.V4.{split}"] = {"assembly": stored | {"shape": [shape[0], 7, 1]}}
+    (folder / "artifacts.json").write_text(json.dumps(entries))
+    return folder
+
+
+def test_pull_request_follows_the_objects_and_states_ceilings_of_the_release(measured, tmp_path):
+    checkout = copy_library(tmp_path / "vision").parent
+
+    text = export(checkout, "--artifacts", measured / "artifacts.json", "--release", measured / NAME)
+
+    assert (checkout / FOLDER / "artifacts.json").read_bytes() == (measured / "artifacts.json").read_bytes()
+    assert len(list_rows(text)) == 2 * 2 * (3 + 1)
+    assert (f"{NAME}.test", "assembly", "78 x 920 x 1") in list_rows(text)
+    assert (f"{NAME}.V4.test", "assembly", "78 x 7 x 1") in list_rows(text)
+    assert (
+        "Of the 16 objects below, 0 are those that the existing plugins load, by version and SHA-1, and 4 are of"
+        in text
+    )
+    table = text.partition("## Ceilings")[2].partition("## Privacy")[0]
+    assert f"`{NAME}.test`, computed from the object above:" in table
+    rows = re.findall(r"^\| (V1|V2|V4|IT) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", table, re.MULTILINE)
+    assert [row[0] for row in rows] == ["V1", "V2", "V4", "IT"]
+    with xr.open_dataarray(measured / NAME / f"{NAME}_test.nc") as assembly:
+        regions, noise_ceilings = assembly["region"].values, assembly["nc_testset"].values
+        responses = assembly.values[:, :, 0].reshape(26, 3, -1)
+    for region, n_neuroids, noise_ceiling, split_half in rows:
+        members = regions == region
+        assert int(n_neuroids) == members.sum()
+        assert float(noise_ceiling) == pytest.approx(np.median(noise_ceilings[members]), abs=0.05)
+        assert float(split_half) == pytest.approx(split_half_of(responses[:, :, members]), abs=0.03)
+
+
+def split_half_of(responses):
+    """Correlate one repetition with the mean of the other two, corrected for length; the median over neuroids."""
+    with np.errstate(invalid="ignore"):
+        values = []
+        for repetition in range(3):
+            one = responses[:, repetition]
+            two = np.delete(responses, repetition, axis=1).mean(axis=1)
+            one, two = one - one.mean(axis=0), two - two.mean(axis=0)
+            r = (one * two).sum(axis=0) / np.sqrt((one**2).sum(axis=0) * (two**2).sum(axis=0))
+            values.append(np.nanmedian(2 * r / (1 + r)))
+    return np.mean(values)
+
+
+def test_ceilings_of_a_release_that_is_not_listed_are_refused(measured, small_checkout):
+    """The shipped objects have the shapes of NSD."""
+    line = export(small_checkout, "--release", measured / NAME, status=1)
+
+    assert re.search("has the shape 78 x 920 x 1, but artifacts.json lists .* 309 x 221168 x 1", line)
+    assert not (small_checkout / FOLDER).exists()

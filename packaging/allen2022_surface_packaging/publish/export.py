@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, requires
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from .. import __version__
-from ..errors import PackagingError
+from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
 from ..files import new_folder, read_file
-from ..plugin import PLUGIN, plugin_path
-from .artifacts import Artifacts
-from .ceilings import measure_ceilings
-from .pull_request import ListedObject, check_ceilings, list_objects, read_template, write_text
+from ..plugin import LIBRARY, LINK_NAME, import_plugin, plugin_path, registrations
+from ..release import Manifest, ReleaseFolder
+from .artifacts import Artifacts, ObjectRecord
+from .objects import NAME_PARTS, find_regions, open_release
 
-LIBRARY = "brainscore_vision"
-PLUGIN_NAME = "allen2022_surface"
-PACKAGE_PATH = Path(__file__).parents[1]
-REGISTRATION = re.compile(r"""(data_registry|stimulus_set_registry)\[['"]([^'"]+)['"]\]""")
 EXISTING_PLUGINS = ("allen2022_fmri_surface", "allen2022_fmri")  # the second one has the images
-PACKAGING_NAME = "data_packaging"
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
-HOLDS = {"train": "averages over repetitions", "test": "three repetitions of each image"}
+# What makes no sense inside brain-score/vision; `artifacts.json` may be another one.
+LEFT_OUT = shutil.ignore_patterns("analysis", "artifacts.json", "py.typed", "__pycache__", ".*")
+TEMPLATES = files(__package__) / "templates"
+NO_CEILINGS = "Not measured for this text: `export --release RELEASE` computes them from a release on disk."
 
 
 def export_plugin(
@@ -55,54 +53,38 @@ def export_plugin(
     ------
     PackagingError
         If the folder is not such a checkout, an identifier is registered there already, another folder would be lost, an
-        object or a release is simulated, or a test fails.
+        object or a release is simulated or missing, or a test fails.
     """
-    source_path = plugin_path()
-    data_path = find_data_folder(checkout)
-    identifiers = registered_identifiers(source_path)
+    data_path, source_path = find_data_folder(checkout), plugin_path()
+    identifiers, target_path = registrations(source_path), data_path / LINK_NAME
     refuse_registered(data_path, identifiers)
-    target_path = data_path / PLUGIN_NAME
     refuse_target(target_path, identifiers, overwrite=overwrite)
     artifacts_path = artifacts_path or source_path / "artifacts.json"
-    objects = list_objects(read_measured(artifacts_path))
-    ceilings = [measure_ceilings(path) for path in release_paths]
-    for measured in ceilings:
-        check_ceilings(measured, objects)
-    requirements = _find_requirements(source_path)
+    objects = list_objects(artifacts_path, identifiers)
+    ceilings = "\n\n".join(describe_ceilings(path, objects) for path in release_paths)
     with new_folder(target_path) as folder:
-        _copy_plugin(source_path, artifacts_path, folder)
-        (folder / "README.md").write_text(_plugin_readme(objects, requirements), encoding="utf-8")
-        (folder / PACKAGING_NAME / "README.md").write_text(_packaging_readme(requirements), encoding="utf-8")
-    checks = [
-        f"no other plugin registers any of the {len(identifiers)} identifiers",
-        run_tests(checkout, target_path),
-    ]
-    test_path = target_path.relative_to(checkout) / "test.py"
-    shares_objects = is_shared(data_path, objects)
-    text = write_text(PLUGIN_NAME, str(test_path), objects, ceilings, checks, shares_objects=shares_objects)
-    return f"{_git_commands(checkout, target_path)}\n\n{text}"
-
-
-def read_measured(artifacts_path: Path) -> Artifacts:
-    """Read an artifacts file.
-
-    Raises
-    ------
-    PackagingError
-        If the file is missing or damaged, or lists simulated data.
-    """
-    if not artifacts_path.is_file():
-        raise PackagingError(
-            f"{artifacts_path} is missing, expected an artifacts file that `upload` or `record` wrote."
+        shutil.copytree(source_path, folder, ignore=LEFT_OUT, dirs_exist_ok=True)
+        shutil.copyfile(artifacts_path, folder / "artifacts.json")
+    folder_name = target_path.relative_to(checkout)
+    checks = (f"no other plugin registers any of the {len(identifiers)} identifiers", run_tests(checkout, folder_name))
+    text = (TEMPLATES / "pull_request.md").read_text(encoding="utf-8")
+    return (
+        "\n".join(describe_commands(checkout, folder_name))
+        + "\n\n"
+        + text.rstrip().format(
+            plugin_name=LINK_NAME,
+            version=__version__,
+            terms_url=TERMS_URL,
+            comparison=(TEMPLATES / "comparison.md").read_text(encoding="utf-8").rstrip(),
+            n_objects=len(objects),
+            n_shared=count_shared(data_path, objects),
+            n_regions=sum(identifier.count(".") > 1 for identifier, _ in objects),
+            objects="\n".join(_object_row(*item, record) for item, record in objects.items()),
+            ceilings=ceilings or NO_CEILINGS,
+            checks="\n".join(f"* {check}" for check in checks),
+            test_path=folder_name / "test.py",
         )
-    artifacts = Artifacts.read(artifacts_path)
-    simulated = [name for name, record in artifacts.datasets.items() if record.assembly.simulated]
-    if simulated:
-        raise PackagingError(
-            f"{artifacts_path} lists simulated data ({simulated[0]}), which is not published. Upload a release of "
-            "measurements, or name another file with --artifacts."
-        )
-    return artifacts
+    )
 
 
 def find_data_folder(checkout: Path) -> Path:
@@ -123,23 +105,11 @@ def find_data_folder(checkout: Path) -> Path:
     return data_path
 
 
-def registered_identifiers(folder: Path) -> set[tuple[str, str]]:
-    """Return the registry and identifier of everything that a plugin registers, from its text as Brain-Score does."""
-    path = folder / "__init__.py"
-    return set(REGISTRATION.findall(_read_code(path))) if path.is_file() else set()
-
-
-def _read_code(path: Path) -> str:
-    return read_file(path).decode(errors="replace")  # Python allows other encodings
-
-
-def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> None:
+def refuse_registered(data_path: Path, identifiers: Sequence[tuple[str, str]]) -> None:
     """Raise a `PackagingError` if another plugin registers one of the identifiers: Brain-Score could load neither."""
-    for folder in sorted(path for path in data_path.iterdir() if path.is_dir() and path.name != PLUGIN_NAME):
-        if folder.name.startswith((".", "_")):
-            continue  # Brain-Score ignores such folders too
-        taken = sorted(identifiers & registered_identifiers(folder))
-        if taken:
+    for folder in sorted(data_path.glob("[!._]*")):  # Brain-Score ignores the others too
+        taken = sorted(set(identifiers) & set(registrations(folder)))
+        if taken and folder.name != LINK_NAME:
             registry, identifier = taken[0]
             raise PackagingError(
                 f"{folder} registers {registry}['{identifier}'] already ({len(taken)} such in all), and Brain-Score takes "
@@ -147,28 +117,104 @@ def refuse_registered(data_path: Path, identifiers: set[tuple[str, str]]) -> Non
             )
 
 
-def is_shared(data_path: Path, objects: Sequence[ListedObject]) -> bool:
-    """Return whether the plugins that Brain-Score has for NSD name the version and the SHA-1 of every object."""
-    paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
-    text = "\n".join(_read_code(path) for path in paths if path.is_file())
-    return all(one.record.version_id in text and one.record.sha1 in text for one in objects)
-
-
-def refuse_target(target_path: Path, identifiers: set[tuple[str, str]], *, overwrite: bool) -> None:
+def refuse_target(target_path: Path, identifiers: Sequence[tuple[str, str]], *, overwrite: bool) -> None:
     """Raise a `PackagingError` if the export would replace something else, or an earlier export without `overwrite`."""
     if target_path.is_symlink():
         raise PackagingError(
             f"{target_path} is a link to {target_path.resolve()}. Remove it first: allen2022-surface unlink, or rm."
         )
-    if not target_path.exists():
-        return
-    if not registered_identifiers(target_path) & identifiers:
+    if target_path.exists() and not set(registrations(target_path)) & set(identifiers):
         raise PackagingError(f"{target_path} is there already and is another plugin. Move it away.")
-    if not overwrite:
+    if target_path.exists() and not overwrite:
         raise PackagingError(f"{target_path} is there already. Add --overwrite to replace it; git shows what changes.")
 
 
-def run_tests(checkout: Path, target_path: Path) -> str:
+def list_objects(path: Path, identifiers: Sequence[tuple[str, str]]) -> dict[tuple[str, str], ObjectRecord]:
+    """List the objects of an artifacts file, by identifier and kind: of each dataset, then of its regions.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or damaged, lists simulated data, or lacks an object that the plugin needs.
+    """
+    if not path.is_file():
+        raise PackagingError(f"{path} is missing, expected an artifacts file that `upload` or `record` wrote.")
+    datasets = Artifacts.read(path).datasets
+    registered = [identifier for registry, identifier in identifiers if registry == "data_registry"]
+    objects: dict[tuple[str, str], ObjectRecord] = {
+        (identifier, kind): record
+        for identifier in registered
+        if identifier in datasets
+        for kind in NAME_PARTS
+        if (record := getattr(datasets[identifier], kind)) is not None
+    }
+    for identifier in registered:
+        if identifier.count(".") == 1 and not {(identifier, kind) for kind in NAME_PARTS} <= set(objects):
+            raise PackagingError(f"{path} lists no objects for {identifier}. Upload that release first.")
+    for (identifier, kind), record in objects.items():
+        if record.simulated:
+            raise PackagingError(
+                f"{path} lists simulated data ({identifier}), which is not published. Upload a release of measurements, or "
+                "name another file with --artifacts."
+            )
+        if kind == "assembly" and record.shape is None:
+            raise PackagingError(f"{path} lists no shape for {identifier}. Upload that release again.")
+    return objects
+
+
+def count_shared(data_path: Path, objects: dict[tuple[str, str], ObjectRecord]) -> int:
+    """Count the objects whose version and SHA-1 the plugins name that Brain-Score has for NSD."""
+    paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
+    text = "\n".join(read_file(path).decode(errors="replace") for path in paths if path.is_file())
+    return sum(record.version_id in text and record.sha1 in text for record in objects.values())
+
+
+def describe_ceilings(release_path: Path, objects: dict[tuple[str, str], ObjectRecord]) -> str:
+    """Compute the ceilings of each region of a release that was published, in a table.
+
+    Raises
+    ------
+    PackagingError
+        If the folder is not a release of measurements, or has another shape than its object.
+    """
+    release, manifest = open_release(release_path)
+    identifier, shape = f"{manifest.name}.test", manifest.shapes["test"]
+    record = objects.get((identifier, "assembly"))
+    if record is None or record.shape != shape:
+        found = f"an object of shape {_format_shape(record.shape)}" if record else "no such object"
+        raise PackagingError(
+            f"The release of {identifier} has the shape {_format_shape(shape)}, but artifacts.json lists {found}. Name the "
+            "release that was uploaded."
+        )
+    is_object = record.sha1 == manifest.files[f"{manifest.name}_test.nc"].sha1
+    origin = "the object above" if is_object else "a release of the same shape, with other bytes than the object above"
+    return "\n".join(
+        [
+            f"`{identifier}`, computed from {origin}:",
+            "",
+            "| region | neuroids | noise ceiling (%) | split-half |",
+            "|---|---|---|---|",
+            *_ceiling_rows(release, manifest),
+        ]
+    )
+
+
+def _ceiling_rows(release: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    load_assembly = import_plugin("loaders").load_assembly
+    internal_consistency = import_plugin("analysis.ceiling").internal_consistency
+    for region in find_regions(release.assembly_path(manifest.name, "test")):
+        try:
+            assembly = load_assembly(manifest.name, "test", region, source=release.path)
+            split_half = float(internal_consistency(assembly))
+        except (KeyError, OSError, ValueError) as error:
+            raise PackagingError(
+                f"{release} has no ceilings ({one_line(error)}). Verify it: verify {release}."
+            ) from error
+        noise_ceiling = float(np.nanmedian(assembly["nc_testset"].values))
+        yield f"| {region} | {assembly.sizes['neuroid']:,} | {noise_ceiling:.1f} | {split_half:.3f} |"
+
+
+def run_tests(checkout: Path, folder_name: Path) -> str:
     """Run those of the plugin's tests in the checkout that need no access to the data, and return the outcome.
 
     Raises
@@ -176,65 +222,38 @@ def run_tests(checkout: Path, target_path: Path) -> str:
     PackagingError
         If a test fails.
     """
-    test_path = str(target_path.relative_to(checkout) / "test.py")
+    test_path = str(folder_name / "test.py")
     shown = f"`python -m pytest -m 'not private_access' {test_path}`"
     if find_spec("pytest") is None or find_spec(LIBRARY) is None:
-        return f"{shown}: not run, because pytest or the requirements of {LIBRARY} are not installed here"
+        return f"{shown}: not run, because pytest or {LIBRARY} is not installed here"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not private_access", test_path]
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "BS_INSTALL_DEPENDENCIES": "no"}
     run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     outcome = (run.stdout.strip() or run.stderr.strip() or "no output").splitlines()[-1].strip("= ")
     if run.returncode:
         raise PackagingError(
-            f"{target_path} is written, but its tests fail there ({outcome}). "
+            f"{checkout / folder_name} is written, but its tests fail there ({outcome}). "
             f"See: cd {checkout} && python {shlex.join(command[1:])}"
         )
     return f"{shown}: {outcome}"
 
 
-def _copy_plugin(source_path: Path, artifacts_path: Path, folder: Path) -> None:
-    """Copy the plugin without what an earlier export added, its artifacts file, and this package."""
-    added = [source_path / PACKAGING_NAME, source_path / "README.md"]
-    for path in source_path.iterdir():
-        if path not in added and not LEFT_OUT(str(source_path), [path.name]):
-            shutil.copytree(path, folder / path.name, ignore=LEFT_OUT) if path.is_dir() else shutil.copy2(path, folder)
-    shutil.copyfile(artifacts_path, folder / "artifacts.json")
-    shutil.copytree(PACKAGE_PATH, folder / PACKAGING_NAME / PACKAGE_PATH.name, ignore=LEFT_OUT)
-
-
-def _find_requirements(source_path: Path) -> str:
-    """Return what to pip-install: as the installed package says or, in an exported copy, as its text says."""
-    try:
-        found = [requirement for requirement in requires(PLUGIN) or () if "extra ==" not in requirement]
-        return " ".join(f"'{requirement}'" for requirement in sorted(found))
-    except PackageNotFoundError:
-        text = (source_path / PACKAGING_NAME / "README.md").read_text(encoding="utf-8")
-        return text.partition("pip install ")[2].partition("\n")[0]
-
-
-def _plugin_readme(objects: Sequence[ListedObject], requirements: str) -> str:
-    rows = [
-        f"| `{one.identifier}` | {HOLDS[one.identifier.rpartition('.')[2]]} | {one.shape} |"
-        for one in objects
-        if one.kind == "assembly" and one.identifier.count(".") == 1
-    ]
-    return read_template("plugin.md").format(
-        plugin_name=PLUGIN_NAME, terms_url=TERMS_URL, datasets="\n".join(rows), requirements=requirements
+def describe_commands(checkout: Path, folder_name: Path) -> Iterator[str]:
+    """Yield the git commands that make the pull request."""
+    yield f"cd {shlex.quote(str(checkout))}"
+    yield f"git switch -c {LINK_NAME}"
+    yield f"git add {folder_name}"
+    yield f"git commit -m 'Add the data plugin {LINK_NAME}: NSD surface fMRI'"
+    yield f"git push -u origin {LINK_NAME}"
+    yield (
+        f"gh pr create --repo brain-score/vision --title 'Add {LINK_NAME}: NSD surface fMRI' --body-file -   # the text below"
     )
 
 
-def _packaging_readme(requirements: str) -> str:
-    return read_template("data_packaging.md").format(version=__version__, requirements=requirements)
+def _object_row(identifier: str, kind: str, record: ObjectRecord) -> str:
+    shape = _format_shape(record.shape)
+    return f"| `{identifier}` | {kind} | {shape} | `{record.sha1}` | `{record.url}` |"
 
 
-def _git_commands(checkout: Path, target_path: Path) -> str:
-    return "\n".join(
-        [
-            f"cd {shlex.quote(str(checkout))}",
-            f"git switch -c {PLUGIN_NAME}",
-            f"git add {target_path.relative_to(checkout)}",
-            f"git commit -m 'Add the data plugin {PLUGIN_NAME}: NSD surface fMRI'",
-            f"git push -u origin {PLUGIN_NAME}",
-            f"gh pr create --repo brain-score/vision --title 'Add {PLUGIN_NAME}: NSD surface fMRI' --body-file -   # the text below",
-        ]
-    )
+def _format_shape(shape: Sequence[int] | None) -> str:
+    return " x ".join(str(n) for n in shape or ())

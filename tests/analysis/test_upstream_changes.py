@@ -1,0 +1,81 @@
+"""The changes of brain-score/vision that the documentation proposes, in a checkout made of the installed brainscore_vision."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from brainscore_vision import load_benchmark
+
+from analysis.models import signal_model
+from brainscore_allen2022_surface.analysis.benchmarks import local_benchmarks
+from brainscore_allen2022_surface.loaders import load_assembly
+from libraries import copy_library, link_all
+
+NAME = "Allen2022_fmri_surface"
+PAGE = Path(__file__).parents[2] / "docs" / "upstream-benchmarks.md"
+DIFF = re.compile("^```diff\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout with both changes."""
+    checkout = copy_library(tmp_path_factory.mktemp("vision")).parent
+    benchmarks_path = checkout / "brainscore_vision" / "benchmarks"
+    installed = benchmarks_path.resolve()
+    benchmarks_path.unlink()
+    benchmarks_path.mkdir()
+    link_all(installed, benchmarks_path, without=("__pycache__",))
+    for kind in ("benchmarks", "data"):  # git changes no file behind a link
+        path = checkout / "brainscore_vision" / kind / "allen2022_fmri_surface"
+        original = path.resolve()
+        path.unlink()
+        shutil.copytree(original, path)
+    diffs = DIFF.findall(PAGE.read_text(encoding="utf-8"))
+    assert len(diffs) == 2
+    for diff in diffs:
+        subprocess.run(["git", "apply", "-"], input=diff, cwd=checkout, check=True, text=True)
+    return checkout
+
+
+CODE = f"""
+import json, warnings; warnings.simplefilter("ignore")
+import numpy as np
+from brainscore_vision import load_benchmark, load_dataset
+from analysis.models import signal_model
+
+assembly = load_dataset("{NAME}.V4.test")
+coordinates = {{name: list(map(str, assembly[name].values)) for name in ("neuroid_id", "stimulus_id", "repetition")}}
+image = assembly.attrs["stimulus_set"].get_stimulus(assembly["stimulus_id"].values[0])
+scores = [float(load_benchmark(f"{NAME}.V4-{{metric}}")(signal_model())) for metric in ("ridge", "rdm")]
+print(json.dumps([assembly.values.tolist(), coordinates, str(image), assembly.attrs["stimulus_set"].identifier, scores]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("git")
+def test_changes_load_a_region_from_disk_and_give_the_same_scores(checkout, release, tmp_path):
+    environment = os.environ | {
+        "BRAINSCORE_ALLEN2022_SURFACE_DIR": str(release),
+        "RESULTCACHING_DISABLE": "brainscore_vision.benchmarks",
+        "PYTHONPATH": os.pathsep.join([str(checkout), *sys.path]),
+    }
+
+    run = subprocess.run([sys.executable, "-c", CODE], env=environment, cwd=checkout, capture_output=True, text=True)
+
+    assert run.returncode == 0, run.stderr
+    values, coordinates, image, identifier, scores = json.loads(run.stdout.splitlines()[-1])
+    expected = load_assembly(NAME, "test", "V4", source=release)
+    np.testing.assert_array_equal(np.array(values, dtype=np.float32), expected.values)
+    for name, found in coordinates.items():
+        assert found == list(map(str, expected[name].values)), name
+    assert Path(image).is_relative_to(release / "stimuli_test")
+    assert re.fullmatch("Allen2022_fmri_stim_test--[0-9a-f]{8}", identifier)
+    with local_benchmarks(release):
+        benchmarks = [load_benchmark(f"{NAME}.V4-{metric}") for metric in ("ridge", "rdm")]
+    assert scores == [float(benchmark(signal_model())) for benchmark in benchmarks]
