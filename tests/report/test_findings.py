@@ -106,6 +106,14 @@ def test_release_that_was_not_verified_says_how_to(page):
     assert "allen2022-surface verify RELEASE --nsd-root NSD_ROOT" in page.findings
 
 
+def test_verdict_of_plain_verify_is_shown(release_copy):
+    assert run_cli("verify", release_copy).returncode == 0
+
+    findings = Page(write_report(release_copy)).findings
+
+    assert re.search(r"✓ Verified\s+Files: No file is missing or damaged\.", findings)
+
+
 def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_tree):
     assert run_cli("verify", release_copy, "--nsd-root", nsd_tree).returncode == 0
 

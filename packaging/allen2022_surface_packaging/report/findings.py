@@ -33,14 +33,14 @@ def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.Da
     pairs : as `correlate_pairs`
     shared_noise : as `measure_shared_noise`
     """
-    total = {name: float(column.loc[ALL_REGIONS, ALL_SUBJECTS]) for name, column in groups.items()}
+    total = groups.loc[[(ALL_REGIONS, ALL_SUBJECTS)]].to_dict("records")[0]
     regions = groups.drop(ALL_SUBJECTS, level="subject").drop(ALL_REGIONS, level="region")
     return [
         *_low_subjects(regions),
         *_disagreeing_repetitions(pairs.drop(ALL_SUBJECTS)),
         *_shared_noise(shared_noise),
         *_much_filled(regions, total["percent_filled"]),
-        *_without_ceiling(int(total["n_without_ceiling"]), int(total["n_neuroids"])),
+        *_without_ceiling(total["n_without_ceiling"], total["n_neuroids"]),
     ]
 
 

@@ -40,7 +40,6 @@ from .statistics import (
     Measure,
     Neuroids,
     correlate_pairs,
-    describe_shared_vertices,
     highest_on_scale,
     rank_correlation,
     read_neuroids,
@@ -101,7 +100,6 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
     groups = summarise_groups(neuroids, manifest).join(estimate_medians(folder, manifest, neuroids))
     shared_noise = measure_shared_noise(folder, manifest, neuroids)
     pairs = correlate_pairs(neuroids, manifest)
-    shared_vertices = describe_shared_vertices(neuroids, manifest)
     regions, subjects = region_names(manifest), subject_names(manifest)
     columns = [*subjects, ALL_SUBJECTS] if len(subjects) > 1 else subjects
     panel_names = [ALL_REGIONS, *regions] if len(regions) > 1 else regions
@@ -126,7 +124,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             highest=highest,
             sheets=[_contact_sheet(folder, split, stimuli) for split in SPLITS],
             tables={
-                "region": tables.region_table(groups, shared_vertices),
+                "region": tables.region_table(groups),
                 "repetition": tables.repetition_table(pairs, manifest),
                 "shared-noise": tables.shared_noise_table(shared_noise),
                 "split": tables.split_table(folder, manifest, stimuli),

@@ -209,7 +209,7 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
         `n_dropped`, the neuroids that are missing from the numbering; `n_without_ceiling`, those whose noise ceiling is
         NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent) and `repetition_r`; and `split_half`,
         the median over neuroids averaged over splits, like the score of `internal_consistency` (unitless). NaN where a
-        group has no valid value.
+        group has no valid value. `shared_vertices` says how many vertices are in which other regions, such as ``12 in IT``.
     """
     counts = pd.DataFrame(
         {"region": group[0], "subject": group[1], **counted}
@@ -222,6 +222,8 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
     groups = groups.join(medians.set_index(groups.index))
     n_filled, n_values = (sum(groups[f"n_{what}_{split}"] for split in SPLITS) for what in ("filled", "values"))
     groups["percent_filled"] = 100 * n_filled / n_values
+    shared_vertices = _describe_shared_vertices(neuroids, manifest)
+    groups["shared_vertices"] = [shared_vertices.get(group, "0") for group in groups.index]
     order = [
         (region, subject)
         for region in [*region_names(manifest), ALL_REGIONS]
@@ -272,13 +274,8 @@ def correlate_pairs(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(medians, index=pd.Index(subjects, name="subject"), columns=list(map(str, REPETITION_PAIRS)))
 
 
-def describe_shared_vertices(neuroids: Neuroids, manifest: Manifest) -> dict[tuple[str, str], str]:
-    """Say how many vertices each region of a subject shares with which other regions, such as ``12 in IT``.
-
-    Returns
-    -------
-    texts by region and subject, also of `ALL_SUBJECTS`; regions that share no vertex are left out
-    """
+def _describe_shared_vertices(neuroids: Neuroids, manifest: Manifest) -> dict[tuple[str, str], str]:
+    """Say how many vertices are shared with which regions, by region and subject, where any are."""
     vertex = ["subject", "hemisphere", "vertex_index"]
     shared = neuroids.table.loc[neuroids.table.duplicated(vertex, keep=False), ["region", *vertex]]
     shared = shared.astype({"region": object, "subject": object})

@@ -41,31 +41,22 @@ OPTION_MEANINGS: dict[str | tuple[str, str], str] = {
 Columns: TypeAlias = Mapping[str, tuple[str, Callable[[Any], str]]]
 
 
-def region_table(groups: pd.DataFrame, shared_vertices: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Show the neuroids of each region and subject.
-
-    Parameters
-    ----------
-    groups : as `summarise_groups`
-    shared_vertices : as `describe_shared_vertices`
-    """
-    groups = groups.drop(ALL_REGIONS, level="region").reset_index()
-    keys = zip(groups["region"], groups["subject"], strict=True)
-    groups["shared"] = [shared_vertices.get(key, "0") for key in keys]
+def region_table(groups: pd.DataFrame) -> pd.DataFrame:
+    """Show the neuroids of each region and subject, from `summarise_groups`."""
     columns: Columns = {
         "Region": ("region", str),
         "Subject": ("subject", str),
         "Neuroids": ("n_neuroids", format_count),
         "Left": ("n_left", format_count),
         "Right": ("n_right", format_count),
-        "Also in another region": ("shared", str),
+        "Also in another region": ("shared_vertices", str),
         "Invalid vertices": ("n_invalid", format_count),
         "Median noise ceiling (%)": ("nc_testset", with_digits(1)),
         "From test repetitions (%)": ("nc_repetitions", with_digits(1)),
         "Median r of repetitions": ("repetition_r", with_digits(3)),
         "Split-half ceiling (r)": ("split_half", with_digits(3)),
     }
-    return _write(groups, columns)
+    return _write(groups.drop(ALL_REGIONS, level="region").reset_index(), columns)
 
 
 def repetition_table(pairs: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
@@ -125,11 +116,10 @@ def split_table(folder: ReleaseFolder, manifest: Manifest, stimuli: Mapping[str,
 
 def invalid_table(groups: pd.DataFrame) -> pd.DataFrame:
     """Show what was filled, dropped or missing. Regions of subjects without any of these are left out."""
-    *parts, total = groups.index
-    kept = [(region, subject) for region, subject in parts if region != ALL_REGIONS and subject != ALL_SUBJECTS]
-    shown = groups.loc[kept]
-    shown = shown[shown[["n_invalid", "n_filled_train", "n_filled_test", "n_dropped", "n_without_ceiling"]].any(axis=1)]
-    shown = pd.concat([shown, groups.loc[[total]].rename({ALL_REGIONS: "all"})]).reset_index()
+    parts = groups.drop(ALL_REGIONS, level="region").drop(ALL_SUBJECTS, level="subject")
+    parts = parts[parts[["n_invalid", "n_filled_train", "n_filled_test", "n_dropped", "n_without_ceiling"]].any(axis=1)]
+    total = groups.loc[[(ALL_REGIONS, ALL_SUBJECTS)]].rename({ALL_REGIONS: "all"})
+    shown = pd.concat([parts, total]).reset_index()
     for split in SPLITS:
         filled = zip(shown[f"n_filled_{split}"], shown[f"n_values_{split}"], strict=True)
         shown[split] = [f"{n:,} ({format_number(100 * n / n_values, 2)} %)" if n else "0" for n, n_values in filled]
