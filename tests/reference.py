@@ -127,11 +127,11 @@ def compute_release(root, recipe, *, from_region_assemblies=False) -> dict:
     values = {split: np.full((n, len(expected.neuroids)), np.nan) for split, n in n_rows.items()}
     is_kept = np.ones(len(expected.neuroids), bool)
     for block in expected.blocks(expected.neuroids):
-        computed = expected.values(block)
+        computed, is_valid = expected.values(block)
         for split in values:
-            values[split][:, block.index] = computed.by_split[split]
+            values[split][:, block.index] = computed[split]
         if recipe.nan_policy == "drop":
-            is_kept[block.index] = computed.is_valid
+            is_kept[block.index] = is_valid
     values = {split: split_values[:, is_kept] for split, split_values in values.items()}
     return {
         "train": np.nan_to_num(values["train"]),

@@ -67,37 +67,36 @@ def compute(tree, recipe=RECIPE, **options):
     """Return the reference, and the values of all neuroids of lh."""
     expected = read_reference(open_tree(tree), recipe, **options)
     (block,) = expected.blocks(expected.neuroids[expected.neuroids["hemisphere"] == "lh"])
-    return expected, expected.values(block)
+    values, is_valid = expected.values(block)
+    return expected, values, is_valid
 
 
 def test_values_of_the_published_method(tree):
-    expected, values = compute(tree)
+    expected, values, is_valid = compute(tree)
 
     assert {split: ids.tolist() for split, ids in expected.splits.items()} == {"train": [B], "test": [A]}
-    np.testing.assert_allclose(values.by_split["train"].T, TRAIN, atol=1e-6)
-    np.testing.assert_allclose(values.by_split["test"].T, TEST, atol=1e-6)
-    assert values.is_valid.tolist() == [True, False, True]
+    np.testing.assert_allclose(values["train"].T, TRAIN, atol=1e-6)
+    np.testing.assert_allclose(values["test"].T, TEST, atol=1e-6)
+    assert is_valid.tolist() == [True, False, True]
     assert (expected.n_vertices, expected.n_trials_per_session, expected.sessions) == (3, 4, {"subj01": 2})
 
 
 def test_values_with_statistics_of_train_images_alone(tree):
-    _, values = compute(tree, replace(RECIPE, standardize_on="train"))
+    _, values, _ = compute(tree, replace(RECIPE, standardize_on="train"))
 
     # The only train image is the mean, and its deviation, zero, counts as 1.
     third = ROOT / 3
-    np.testing.assert_allclose(values.by_split["train"].T, [[0], [0], [0]], atol=1e-6)
-    np.testing.assert_allclose(
-        values.by_split["test"].T, [[2, 2, 2], [NAN, NAN, 2], [ROOT + third, third, third]], atol=1e-6
-    )
+    np.testing.assert_allclose(values["train"].T, [[0], [0], [0]], atol=1e-6)
+    np.testing.assert_allclose(values["test"].T, [[2, 2, 2], [NAN, NAN, 2], [ROOT + third, third, third]], atol=1e-6)
 
 
 def test_values_of_images_that_only_one_subject_saw(tree):
-    expected, values = compute(tree, replace(RECIPE, pool="own", standardize_on="train"))
+    expected, values, _ = compute(tree, replace(RECIPE, pool="own", standardize_on="train"))
 
     assert {split: ids.tolist() for split, ids in expected.splits.items()} == {"train": [C], "test": [A, B]}
-    np.testing.assert_allclose(values.by_split["train"].T, [[0], [0], [0]], atol=1e-6)
+    np.testing.assert_allclose(values["train"].T, [[0], [0], [0]], atol=1e-6)
     of_a_and_b = [[1, 1, 1, -1, -1, -1], [NAN, NAN, 1, NAN, NAN, -1], [ROOT, 0, 0, 0, -ROOT, 0]]
-    np.testing.assert_allclose(values.by_split["test"].T, of_a_and_b, atol=1e-6)
+    np.testing.assert_allclose(values["test"].T, of_a_and_b, atol=1e-6)
 
 
 def test_prepared_averages_take_the_place_of_averages(tree):
@@ -113,13 +112,13 @@ def test_prepared_averages_take_the_place_of_averages(tree):
         },
     ).to_netcdf(tree / "assemblies/Allen2022_surface.V1.nc")
 
-    expected, values = compute(tree, from_region_assemblies=True)
+    expected, values, is_valid = compute(tree, from_region_assemblies=True)
 
     # Means 1, 3 and 8, deviations 1 (for 0), 1 and 2. The infinite average of vertex 0 counts as NaN.
-    np.testing.assert_allclose(values.by_split["train"].T, [[0], [1], [1]], atol=1e-6)
+    np.testing.assert_allclose(values["train"].T, [[0], [1], [1]], atol=1e-6)
     test = [[0, 0, 0], [NAN, NAN, -2], [(ROOT - 8) / 2, -4, -4]]
-    np.testing.assert_allclose(values.by_split["test"].T, test, atol=1e-6)
-    assert values.is_valid.tolist() == [False, False, True]
+    np.testing.assert_allclose(values["test"].T, test, atol=1e-6)
+    assert is_valid.tolist() == [False, False, True]
     assert "assemblies/Allen2022_surface.V1.nc" in {file.official_path for file in expected.inputs()}
 
 
@@ -162,7 +161,7 @@ def test_noise_ceiling_is_in_percent(tree):
 
 
 def test_coordinates_inputs_and_pixels(tree):
-    expected, _ = compute(tree)
+    expected, _, _ = compute(tree)
 
     rows = [["nsd_00003", A, 0], ["nsd_00003", A, 1], ["nsd_00003", A, 2]]
     assert expected.presentations("test").values.tolist() == rows

@@ -67,9 +67,9 @@ def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
 def _read_comparison(other: str, findings: dict[str, Any]) -> Check:
     problems = [str(problem) for problem in findings.get("problems", [])]
     problems += [
-        f"{row['split']}, {row['what']}: {row['beyond tolerance']} of {row['of']} differ, {row['where']}"
+        f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
         for row in findings.get("differences", [])
-        if row["beyond tolerance"]
+        if row["beyond"]
     ]
     return Check("Comparison", f"{findings['verdict']}, compared with {other}.", problems)
 

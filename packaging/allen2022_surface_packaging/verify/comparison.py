@@ -44,38 +44,26 @@ FILE_NAMES = ("image_file_name", "filename")  # two releases may name the files 
 
 @dataclass(frozen=True)
 class Difference:
-    """One way in which two releases differ.
+    """One way in which two releases differ: a line for people, and a row of ``verify.json``.
 
     Attributes
     ----------
     what : what differs, such as "coordinate nsd_id" or "values of subj01 V1"
-    n_differing, n_beyond, n_compared : how many differ, how many of these by more than the tolerance, and of how many
+    differ, beyond, of : how many differ, how many of these by more than the tolerance, and of how many
     where : the largest difference or the first one, with its place
     largest : the largest difference, unitless; None if what differs is no number
     """
 
     split: str
     what: str
-    n_differing: int
-    n_beyond: int
-    n_compared: int
+    differ: int
+    beyond: int
+    of: int
     where: str
     largest: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.split} {self.what}: {self.n_differing:,} of {self.n_compared:,} differ. {self.where}."
-
-    def row(self) -> dict[str, str | int | float | None]:
-        """Return the difference as a row of a table for people, and of ``verify.json``."""
-        return {
-            "split": self.split,
-            "what": self.what,
-            "differ": self.n_differing,
-            "beyond tolerance": self.n_beyond,
-            "of": self.n_compared,
-            "largest": self.largest,
-            "where": self.where,
-        }
+        return f"{self.split} {self.what}: {self.differ:,} of {self.of:,} differ. {self.where}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +125,7 @@ def judge(differences: list[Difference]) -> str:
     """Return the verdict in up to four words."""
     if not differences:
         return IDENTICAL
-    return DIFFERENT if any(difference.n_beyond for difference in differences) else WITHIN_TOLERANCE
+    return DIFFERENT if any(difference.beyond for difference in differences) else WITHIN_TOLERANCE
 
 
 def _open_release(path: Path, files: ExitStack) -> dict[str, _Side]:

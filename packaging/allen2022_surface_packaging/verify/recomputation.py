@@ -157,19 +157,19 @@ def _compare_values(
     names = {split: [f"{split} {n}" for n in name_presentations(expected.presentations(split))] for split in SPLITS}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
-        values = expected.values(block)
+        values, is_valid = expected.values(block)
         is_present = (block["column"] != NOT_IN_RELEASE).to_numpy()
         if manifest.recipe.nan_policy == "drop":
-            for neuroid_id in block["neuroid_id"][is_present & ~values.is_valid]:
+            for neuroid_id in block["neuroid_id"][is_present & ~is_valid]:
                 problems.append(f"{neuroid_id} is in the release, but a trial that it needs is NaN.")
-            for neuroid_id in block["neuroid_id"][~is_present & values.is_valid]:
+            for neuroid_id in block["neuroid_id"][~is_present & is_valid]:
                 problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
         for region in block["region"].unique():
             is_chosen = (block["region"] == region).to_numpy() & is_present
             neuroids, key = block[is_chosen], (block["subject"].iloc[0], region)
             has_nan = np.zeros(len(neuroids), dtype=np.bool_)
             for split, assembly in assemblies.items():
-                recomputed = values.by_split[split][:, is_chosen]
+                recomputed = values[split][:, is_chosen]
                 found = read_neuroids(assembly, neuroids["column"].to_numpy())
                 differences[key].add(found, np.nan_to_num(recomputed), names[split], neuroids["neuroid_id"].tolist())
                 filled[key][split] += int(np.isnan(recomputed).sum())

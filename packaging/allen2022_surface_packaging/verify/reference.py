@@ -40,29 +40,13 @@ from ..release import SPLITS, ReleasedRegion
 
 # More than the published regions have vertices in a hemisphere, so that no betas file is read twice.
 VERTICES_AT_A_TIME = 16_384
-RESPONSES_AT_A_TIME = 2**26  # bounds the memory if there are many images
+RESPONSES_AT_A_TIME = 2**25  # bounds the memory if there are many images
 COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
 # What numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 raise if a file is damaged
 DAMAGES = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(ImageFileError, MGHError, struct.error, zlib.error),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Values:
-    """The values of some vertices of one subject and hemisphere.
-
-    Attributes
-    ----------
-    by_split : arrays of shape (n_presentations, n_vertices)
-        Unitless; NaN where the raw files have no valid value, or one that single precision cannot hold.
-    is_valid : array of shape (n_vertices,)
-        Whether no trial (and no prepared average) that the release needs is NaN.
-    """
-
-    by_split: dict[str, DoubleArray]
-    is_valid: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +101,15 @@ class Reference:
                 parts.append(part[part["vertex_index"].isin(vertices[start : start + n_vertices])])
         return parts
 
-    def values(self, block: pd.DataFrame) -> Values:
-        """Compute the values of the neuroids of a block, whose columns are those of the result.
+    def values(self, block: pd.DataFrame) -> tuple[dict[str, DoubleArray], BoolArray]:
+        """Compute the values of the neuroids of a block.
+
+        Returns
+        -------
+        by split an array of shape (n_presentations, n_neuroids)
+            Unitless; NaN where the raw files have no valid value, or one that single precision cannot hold.
+        array of shape (n_neuroids,)
+            Whether no trial (and no prepared average) that the release needs is NaN.
 
         Raises
         ------
@@ -151,7 +142,7 @@ class Reference:
         for split, values in by_split.items():
             is_holdable = np.isfinite(_round(values))
             by_split[split] = np.where(is_holdable, values, np.nan)[:, columns]
-        return Values(by_split, is_valid[columns])
+        return by_split, is_valid[columns]
 
     def responses(self, subject: int, hemisphere: str, vertices: IntArray, images: IntArray) -> DoubleArray:
         """Read session-standardised responses to some images.

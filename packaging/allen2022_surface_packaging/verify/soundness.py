@@ -12,7 +12,6 @@ import xarray
 
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..facts import (
-    HEMISPHERES,
     N_REPETITIONS,
     N_SESSIONS,
     N_TRIALS_PER_SESSION,
@@ -263,45 +262,38 @@ def _is_full_size(manifest: Manifest) -> bool:
 
 
 def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]:
-    """Check the order, the names and the numbers of neuroids, and their noise ceilings."""
-    subjects = [subject_name(subject) for subject in manifest.recipe.subjects]
-    orders = {"region": [r.name for r in manifest.regions], "subject": subjects, "hemisphere": list(HEMISPHERES)}
-    keys = {name: pd.Categorical(neuroids[name], order, ordered=True).codes for name, order in orders.items()}
-    index = pd.MultiIndex.from_arrays([*keys.values(), neuroids["vertex_index"]])
-    if min(codes.min() for codes in keys.values()) < 0:
-        yield "A neuroid has an unknown region, subject or hemisphere."
-    elif not index.is_monotonic_increasing or not index.is_unique:
-        yield "The neuroids are not in the order region, subject, hemisphere, vertex, each once."
-    if not neuroids["vertex_index"].between(0, manifest.n_vertices - 1).all():
-        yield f"A vertex_index is outside 0 to {manifest.n_vertices - 1:,}."
-    is_complete = manifest.recipe.nan_policy == "zero"
-    groups = [neuroids["region"], neuroids["subject"]]
-    numbers = neuroids.groupby(groups, sort=False).cumcount()
-    if not is_complete:  # the numbers have gaps
-        numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v(\d+)$")[0]).fillna(-1).astype(int)
-    names = neuroids["subject"] + "_" + neuroids["hemisphere"] + "_" + neuroids["region"]
-    expected = names + [f"_v{number:05d}" for number in numbers]
-    yield from first_difference("neuroid_id of neuroid", neuroids["neuroid_id"].to_numpy(), expected.to_numpy())
-    # The same number of a region is the same vertex in every subject, because all subjects share the atlas.
-    vertex = neuroids["hemisphere"] + neuroids["vertex_index"].astype(str)
-    first = vertex.groupby([neuroids["region"], numbers], sort=False).transform("first")
-    for row in np.flatnonzero(vertex != first)[:1]:
-        yield f"{neuroids.neuroid_id[row]} is vertex {vertex[row]}, but the first subject has {first[row]} there."
-    ceilings = neuroids["nc_testset"].dropna()
-    if not ceilings.between(0, 100).all():
-        yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
-    counts = neuroids.groupby(groups, sort=False).size()
+    """Check the order, the names and the numbers of neuroids, and their noise ceilings.
+
+    All subjects share the atlas, so that a number of a region is the same vertex in each of them.
+    """
+    is_complete = manifest.recipe.nan_policy == "zero"  # else numbers are missing, in each subject others
+    numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v([0-9]+)$")[0]).fillna(-1).astype(int)
+    vertices = neuroids.assign(number=numbers).drop_duplicates(["region", "number"]).sort_values("number")
+    parts = []
     for region in manifest.regions:
-        is_published = any(
-            (r.name, r.atlas, r.labels) == (region.name, region.atlas, region.labels) for r in PUBLISHED_REGIONS
-        )
+        rows = vertices[vertices["region"] == region.name]
+        n, keys = len(rows), list(zip(rows["hemisphere"], rows["vertex_index"], strict=True))
+        if keys != sorted(set(keys)) or not rows["vertex_index"].between(0, manifest.n_vertices - 1).all():
+            yield f"The vertices of {region.name} are not ascending, lh before rh, from 0 to {manifest.n_vertices - 1:,}."
+        if n > region.n_vertices or (is_complete and n < region.n_vertices):
+            yield f"{region.name} has {n:,} neuroids of each subject, but the manifest says {region.n_vertices:,}."
+        is_published = any((r.name, r.labels) == (region.name, region.labels) for r in PUBLISHED_REGIONS)
         n_published = N_NEUROIDS_OF_PUBLISHED_REGIONS.get(region.name)
         if is_published and _is_full_size(manifest) and region.n_vertices != n_published:
             yield f"The manifest gives {region.name} {region.n_vertices:,} vertices, but NSD's atlas has {n_published:,}."
-        for subject in subjects:
-            n = int(counts.get((region.name, subject), 0))
-            if n > region.n_vertices or (is_complete and n < region.n_vertices):
-                yield f"{subject} {region.name} has {n:,} neuroids, but the manifest says {region.n_vertices:,}."
+        for subject in map(subject_name, manifest.recipe.subjects):
+            part = rows.assign(subject=subject)
+            names = [f"{subject}_{hemisphere}_{region.name}" for hemisphere in part["hemisphere"]]
+            part["neuroid_id"] = [f"{name}_v{number:05d}" for name, number in zip(names, part["number"], strict=True)]
+            parts.append(part)
+    expected = pd.concat(parts)
+    if not is_complete:
+        expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
+    for name in ("neuroid_id", "subject", "hemisphere", "vertex_index", "region"):
+        yield from first_difference(f"{name} of neuroid", neuroids[name].to_numpy(), expected[name].to_numpy())
+    ceilings = neuroids["nc_testset"].dropna()
+    if not ceilings.between(0, 100).all():
+        yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
 
 
 def _sum_images(assembly: xarray.DataArray, split: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +17,7 @@ from ..errors import PackagingError, describe_os_error, printable
 from ..files import sha1_of, write_whole
 from ..release import ReleaseFolder
 from .assemblies import STEPS_OF_SINGLE_PRECISION, TOLERANCE
-from .comparison import DIFFERENT, compare_release, judge
+from .comparison import compare_release, judge
 from .recomputation import recompute_release
 from .soundness import check_soundness
 
@@ -33,72 +33,56 @@ DAMAGED = "tables, images and assemblies, because a file is not the one that was
 VERSIONS = "versions of packages, because nothing else tells which were installed"
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """The answer to one question about a release.
+@dataclass
+class Verification:
+    """The answers about a release, which `verify` fills in.
 
     Attributes
     ----------
-    verdict : a sentence
-    failure : what to say at the end if there is a problem, after the name of the release
-    findings : what is kept in ``verify.json``
-    not_checked : what the answer leaves open
-    table : for people, with its title; it holds nothing that a problem says
-    notes : what is no problem, a line each
+    verdicts : a sentence for each question
+    tables : for people, with their titles; they hold nothing that a problem says
+    problems, notes : a line each; a note is no problem
+    not_checked : what the answers leave open
+    failures : what to say at the end of each answer with a problem, after the name of the release
+    findings : what is kept in ``verify.json``: `release`, and `nsd_root` and `against` if they were asked and answered
     """
 
-    verdict: str
-    failure: str
-    problems: list[str]
-    findings: dict[str, object]
-    not_checked: tuple[str, ...] = ()
-    title: str = ""
-    table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Verification:
-    """The answers about a release by the names under which ``verify.json`` keeps them."""
-
     folder: ReleaseFolder
-    answers: dict[str, Answer]
+    verdicts: list[str] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    findings: dict[str, object] = field(default_factory=dict)
 
     def lines(self, width: int) -> Iterator[str]:
         """Yield the text for people: verdicts, tables, each problem once, and at last what was not checked."""
-        for answer in self.answers.values():
-            yield answer.verdict
-        for answer in self.answers.values():
-            if len(answer.table):
-                rows = answer.table.to_string(index=False, max_colwidth=width).split("\n")
-                yield "\n".join(["", f"{answer.title}:", "", *map(printable, rows)])
-        problems = list(dict.fromkeys(problem for answer in self.answers.values() for problem in answer.problems))
-        if problems:
+        yield from self.verdicts
+        for title, table in self.tables.items():
+            if len(table):
+                rows = table.to_string(index=False, max_colwidth=width).split("\n")
+                yield "\n".join(["", f"{title}:", "", *map(printable, rows)])
+        if self.problems or self.notes:
             yield ""
-        yield from (f"problem: {printable(problem)}" for problem in problems)
-        yield from (f"note: {printable(note)}" for answer in self.answers.values() for note in answer.notes)
-        not_checked = [item for answer in self.answers.values() for item in answer.not_checked]
-        if "nsd_root" not in self.answers:
-            not_checked.append(NEEDS_RAW_FILES)
-        yield f"\nnot checked: {'; '.join([*not_checked, VERSIONS])}."
+        yield from (f"problem: {printable(problem)}" for problem in dict.fromkeys(self.problems))
+        yield from (f"note: {printable(note)}" for note in self.notes)
+        yield f"\nnot checked: {'; '.join([*self.not_checked, VERSIONS])}."
 
     def require_no_problems(self) -> None:
         """Raise a `PackagingError` if any answer has a problem."""
-        failures = [answer.failure for answer in self.answers.values() if answer.problems]
-        if failures:
-            raise PackagingError(f"{self.folder} {', and '.join(failures)}. The problems are listed above.")
+        if self.failures:
+            raise PackagingError(f"{self.folder} {', and '.join(self.failures)}. The problems are listed above.")
 
     def write(self) -> None:
         """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
-        content: dict[str, object] = {"manifest_sha1": sha1_of(self.folder.manifest_path)}
-        content |= {name: answer.findings for name, answer in self.answers.items()}
+        content = {"manifest_sha1": sha1_of(self.folder.manifest_path)} | self.findings
         text = json.dumps(content, indent=1, default=str)
         try:
             write_whole(self.folder.verification_path, [f"{text}\n".encode()])
         except OSError as error:
-            logger.warning(
-                "A report will not show these results, because they were not kept: %s", describe_os_error(error)
-            )
+            reason = describe_os_error(error)
+            logger.warning("A report will not show these results, because they were not kept: %s", reason)
 
 
 def verify(
@@ -121,86 +105,85 @@ def verify(
     PackagingError
         If the folder is not a release, or its manifest is damaged.
     """
-    answers = {"release": _ask_release(release_path)}
-    if nsd_root is not None:
-        answers["nsd_root"] = _ask_raw_files(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
+    verification = Verification(ReleaseFolder(release_path))
+    _ask_release(verification)
+    if nsd_root is None:
+        verification.not_checked.append(NEEDS_RAW_FILES)
+    else:
+        _ask_raw_files(verification, nsd_root, every_vertex=every_vertex, seed=seed)
     if against is not None:
-        answers["against"] = _ask_other(release_path, against)
-    return Verification(ReleaseFolder(release_path), answers)
+        _ask_other(verification, against)
+    return verification
 
 
-def _ask_release(release_path: Path) -> Answer:
-    soundness = check_soundness(release_path)
-    n_problems = _count(soundness.problems)
-    verdict = f"{release_path} is sound: its {len(soundness.manifest.files):,} files agree with the manifest and with each other"
-    if soundness.problems:
-        verdict = f"{release_path} is not sound: {n_problems}"
-    not_checked = () if soundness.is_intact else (DAMAGED,)
-    notes = tuple(f"{path} does not belong to the release, and nothing reads it." for path in soundness.strangers)
-    findings: dict[str, object] = {"problems": soundness.problems}
-    return Answer(verdict, f"is not sound: {n_problems}", soundness.problems, findings, not_checked, notes=notes)
-
-
-def _ask_raw_files(release_path: Path, nsd_root: str, *, every_vertex: bool, seed: int) -> Answer:
-    findings: dict[str, object] = {
-        "every_vertex": every_vertex,
-        "seed": seed,
-        "tolerance": TOLERANCE,
-        "differences": [],
-    }
-    try:
-        result = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
-    except PackagingError as error:
-        failure = f"was not compared with {nsd_root}"
-        findings["problems"] = [str(error)]
-        return Answer(f"{release_path} {failure}", failure, [str(error)], findings, (NEEDS_RAW_FILES,))
-    differences, problems = result.differences, result.problems
-    findings |= {"differences": differences.to_dict("records"), "problems": problems}
-    verdict = f"{release_path} is what {nsd_root} gives: "
+def _ask_release(v: Verification) -> None:
+    soundness = check_soundness(v.folder.path)
+    n_files, problems = len(soundness.manifest.files), soundness.problems
+    v.findings["release"] = {"problems": problems}
+    v.notes += [f"{path} does not belong to the release, and nothing reads it." for path in soundness.strangers]
+    if not soundness.is_intact:
+        v.not_checked.append(DAMAGED)
     if problems:
-        verdict = f"{release_path} is not what {nsd_root} gives: {_count(problems)}; "
+        v.problems += problems
+        v.failures.append(f"is not sound: {_count(problems)}")
+        v.verdicts.append(f"{v.folder} is not sound: {_count(problems)}")
+    else:
+        v.verdicts.append(f"{v.folder} is sound: its {n_files:,} files agree with the manifest and with each other")
+
+
+def _ask_raw_files(v: Verification, nsd_root: str, *, every_vertex: bool, seed: int) -> None:
+    try:
+        result = recompute_release(v.folder.path, nsd_root, every_vertex=every_vertex, seed=seed)
+    except PackagingError as error:
+        v.not_checked.append(NEEDS_RAW_FILES)
+        _note_failure(v, f"was not compared with {nsd_root}", error)
+        return
+    differences, problems = result.differences, result.problems
+    asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
+    v.findings["nsd_root"] = asked | {"differences": differences.to_dict("records"), "problems": problems}
+    verdict = f"{v.folder} is what {nsd_root} gives: "
+    if problems:
+        v.problems += problems
+        v.failures.append(f"is not what {nsd_root} gives")
+        verdict = f"{v.folder} is not what {nsd_root} gives: {_count(problems)}; "
     if not len(differences):
-        failure = f"is not what {nsd_root} gives"
-        return Answer(f"{verdict}no value was recomputed", failure, problems, findings, (NOT_RECOMPUTED,))
-    verdict += (
-        f"{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were recomputed, the "
-        f"largest difference is {differences['largest difference'].max():.1e}, and {TOLERANCE:.0e} is allowed "
+        v.not_checked.append(NOT_RECOMPUTED)
+        v.verdicts.append(f"{verdict}no value was recomputed")
+        return
+    v.not_checked += [] if every_vertex else [OUTSIDE_SAMPLE]
+    v.verdicts.append(
+        f"{verdict}{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were "
+        f"recomputed, the largest difference is {differences['largest difference'].max():.1e}, and {TOLERANCE:.0e} is allowed "
         f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
     )
     table = differences.assign(largest=[f"{size:.1e}" for size in differences["largest difference"]])
     table = table.pivot(index="region", columns="subject", values="largest").fillna("-")
     table = table.reindex(differences["region"].unique()).rename_axis(None, axis=1).reset_index()
-    return Answer(
-        verdict,
-        f"is not what {nsd_root} gives",
-        problems,
-        findings,
-        () if every_vertex else (OUTSIDE_SAMPLE,),
-        f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)",
-        table,
-    )
+    v.tables[f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)"] = table
 
 
-def _ask_other(release_path: Path, other: str) -> Answer:
-    name = str(Path(other).absolute()) if Path(other).is_dir() else other
+def _ask_other(v: Verification, other: str) -> None:
     try:
-        differences = compare_release(release_path, other)
+        differences = compare_release(v.folder.path, other)
     except PackagingError as error:
-        failure = f"was not compared with {other}"
-        findings = {"verdict": "not compared", "problems": [str(error)]}
-        return Answer(f"{release_path} {failure}", failure, [str(error)], {name: findings})
-    judgement = judge(differences)
-    problems = [str(difference) for difference in differences if difference.n_beyond]
-    n_ways = f": {len(differences)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if differences else ""
-    return Answer(
-        f"{release_path} and {other} are {judgement}{n_ways}",
-        f"differs from {other} in {len(problems)} ways",
-        problems,
-        {name: {"verdict": judgement, "differences": [difference.row() for difference in differences]}},
-        (),
-        f"differences within {TOLERANCE:.0e}" if judgement == DIFFERENT else "differences",
-        pd.DataFrame([difference.row() for difference in differences if not difference.n_beyond]),
-    )
+        _note_failure(v, f"was not compared with {other}", error)
+        return
+    judgement, rows = judge(differences), [asdict(difference) for difference in differences]
+    name = str(Path(other).absolute()) if Path(other).is_dir() else other
+    v.findings["against"] = {name: {"verdict": judgement, "differences": rows}}
+    problems = [str(difference) for difference in differences if difference.beyond]
+    n_ways = f": {len(rows)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if rows else ""
+    v.verdicts.append(f"{v.folder} and {other} are {judgement}{n_ways}")
+    v.tables[f"differences within {TOLERANCE:.0e}"] = pd.DataFrame([r for r in rows if not r["beyond"]])
+    if problems:
+        v.problems += problems
+        v.failures.append(f"differs from {other} in {len(problems)} ways")
+
+
+def _note_failure(v: Verification, failure: str, error: PackagingError) -> None:
+    v.verdicts.append(f"{v.folder} {failure}")
+    v.problems.append(str(error))
+    v.failures.append(failure)
 
 
 def _count(problems: list[str]) -> str:
