@@ -98,7 +98,7 @@ def build_releases(
         cache.prepare(n_workers=n_workers, scheduler=scheduler)
         for path, plan in plans.items():
             assemblies = write_assemblies(plan, cache, folders[path])
-            manifests[path] = describe_release(plan, folders[path], stimuli[path], assemblies)
+            manifests[path] = make_manifest(plan, folders[path], stimuli[path], assemblies)
             with naming(folders[path].manifest_path):
                 manifests[path].write(folders[path])
             _refuse_changed(plan.inputs, stamps)
@@ -106,9 +106,7 @@ def build_releases(
     return manifests
 
 
-def describe_release(
-    plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], assemblies: AssemblyRecord
-) -> Manifest:
+def make_manifest(plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], assemblies: AssemblyRecord) -> Manifest:
     """Return the manifest of a release whose other files are written; `stimuli` are its images and tables.
 
     Raw files are listed by their paths in NSD's public bucket, so that both layouts give the same manifest.

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,21 +44,24 @@ TRANSPOSED_VERTICES = 512  # at a time
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An entry of the cache without its responses.
-
-    Attributes
-    ----------
-    trials : array of shape (n_trials,), 0-based within the session, ascending
-    vertices : array of shape (n_vertices,), ascending
-    """
+    """An entry of the cache without its responses; trials (0-based within the session) and vertices ascend."""
 
     path: Path
     trials: IntArray
     vertices: IntArray
 
-    def covers(self, trials: IntArray, vertices: IntArray) -> bool:
-        """Return whether the entry holds all of some trials and vertices."""
-        return bool(np.isin(trials, self.trials).all() and np.isin(vertices, self.vertices).all())
+    @classmethod
+    def open(cls, path: Path) -> Self | None:
+        """Open an entry. Return None if there is none, or if it is damaged, cut short or something else."""
+        try:
+            responses = np.load(path, mmap_mode="r")
+            with path.open("rb") as file:
+                file.seek(responses.offset + responses.nbytes)
+                trials, vertices = np.load(file), np.load(file)
+            is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
+        except UNREADABLE:
+            return None
+        return cls(path, trials, vertices) if is_whole else None
 
     def read(self, trials: IntArray, vertices: IntArray) -> FloatArray:
         """Read some trials of some vertices, all of which the entry holds: an array of shape (n_vertices, n_trials)."""
@@ -67,17 +71,12 @@ class Entry:
         return selected[:, np.searchsorted(self.trials, trials)]
 
 
-def open_entry(path: Path) -> Entry | None:
-    """Open an entry. Return None if there is none, or if it is damaged, cut short or something else."""
-    try:
-        responses = np.load(path, mmap_mode="r")
-        with path.open("rb") as file:
-            file.seek(responses.offset + responses.nbytes)
-            trials, vertices = np.load(file), np.load(file)
-        is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
-    except UNREADABLE:
-        return None
-    return Entry(path, trials, vertices) if is_whole else None
+def _covers(path: Path, trials: IntArray, mask: BoolArray) -> bool:
+    """Return whether an entry holds all of some trials, and the vertices of a mask."""
+    entry = Entry.open(path)
+    if entry is None:
+        return False
+    return bool(np.isin(trials, entry.trials).all() and np.isin(np.flatnonzero(mask), entry.vertices).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +110,8 @@ class SessionCache:
     entry with more vertices or trials than needed serves as well. Several builds may share a cache.
     """
 
-    def __init__(self, plans: Sequence[Plan], path: Path) -> None:
-        self.path = path.absolute()
+    def __init__(self, plans: Sequence[Plan], folder: Path) -> None:
+        self.path = folder.absolute()
         self.path.mkdir(parents=True, exist_ok=True)
         self.tasks: dict[RawFile, SessionTask] = {}  # by the betas of lh
         self.missing: list[SessionTask] = []
@@ -121,13 +120,12 @@ class SessionCache:
             stamps, packed = {h: session.betas[h].stamp() for h in HEMISPHERES}, np.packbits(mask)
             name = f"{subject_name(session.subject)}_session{session.number:02d}"
             key = f"{name}_{_digest(f'method {METHOD_VERSION}'.encode(), *map(os.fsencode, stamps.values()))}"
-            entries = (open_entry(path) for path in present if path.name.startswith(key))
-            entry = next((one for one in entries if one and one.covers(trials, np.flatnonzero(mask))), None)
             new_path = self.path / f"{key}_{_digest(trials.tobytes(), packed.tobytes())}{SUFFIX}"
-            task = SessionTask(session, stamps, trials, packed, entry.path if entry else new_path)
+            covering = (path for path in present if path.name.startswith(key) and _covers(path, trials, mask))
+            path = next(covering, None)
+            task = SessionTask(session, stamps, trials, packed, path or new_path)
             self.tasks[session.betas["lh"]] = task
-            if entry is None:
-                self.missing.append(task)
+            self.missing += [] if path else [task]
 
     def count_missing_bytes(self) -> int:
         """Return the size of the responses that `prepare` will write."""
@@ -155,7 +153,7 @@ class SessionCache:
         for session in plan.sessions:
             if session.subject == subject:
                 task = self.tasks[session.betas["lh"]]
-                if (entry := open_entry(task.path)) is None:
+                if (entry := Entry.open(task.path)) is None:
                     compute_entry(task)
                     entry = Entry(task.path, task.trials, task.vertices)
                 is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
