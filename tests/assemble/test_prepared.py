@@ -1,29 +1,55 @@
 """Builds from prepared region assemblies. The plain reference writes the assemblies, as an earlier packaging does."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray
 
-import reference
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.facts import SUBJECTS
-from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.facts import DEFAULT_BETAS, SUBJECTS
+from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder
+from reference import compute_release, prepare_regions, session_files
 
 
 @pytest.fixture(scope="module")
-def prepared_tree(nsd_tree, tmp_path_factory):
+def prepared_tree(nsd_tree, tmp_path_factory) -> Path:
     root = Path(shutil.copytree(nsd_tree, tmp_path_factory.mktemp("prepared") / "nsd"))
-    reference.prepare_regions(root, SUBJECTS)
+    prepare_regions(root, SUBJECTS)
     return root
+
+
+@pytest.fixture
+def tree_copy(prepared_tree, tmp_path) -> Path:
+    """A tree whose prepared assemblies a test may change; the rest is linked."""
+    (tmp_path / "nsd").mkdir()
+    for entry in prepared_tree.iterdir():
+        if entry.name != "assemblies":
+            (tmp_path / "nsd" / entry.name).symlink_to(entry)
+    shutil.copytree(prepared_tree / "assemblies", tmp_path / "nsd" / "assemblies")
+    return tmp_path / "nsd"
+
+
+def change_assembly(root: Path, change, region: str = "V2") -> None:
+    path = root / "assemblies" / f"Allen2022_surface.{region}.nc"
+    with xarray.open_dataarray(path) as opened:
+        changed = change(opened.load())
+    path.unlink()
+    if changed is not None:
+        changed.encoding = {}  # otherwise it still names a coordinate that was removed
+        changed.to_netcdf(path)
 
 
 def open_values(release: Path, split: str) -> np.ndarray:
     (path,) = release.glob(f"*_{split}.nc")
-    return xarray.open_dataarray(path).values
+    with xarray.open_dataarray(path) as assembly:
+        return assembly.values[:, :, 0]
 
 
 @pytest.mark.parametrize(
@@ -39,20 +65,51 @@ def test_prepared_averages_give_the_same_values_as_betas(nsd_tree, prepared_tree
         np.testing.assert_allclose(prepared, raw, rtol=0, atol=1e-5)
 
 
-def test_train_and_statistics_come_from_prepared_averages(prepared_tree, tmp_path):
-    """Doubled and shifted averages give the same train half again, but another test half."""
-    root = Path(shutil.copytree(prepared_tree, tmp_path / "nsd"))
-    build_release(root, tmp_path / "before", make_recipe(), from_region_assemblies=True)
-    for path in (root / "assemblies").iterdir():
-        assembly = xarray.open_dataarray(path).load()
-        assembly.close()
-        (2 * assembly + 1).to_netcdf(path)
-    build_release(root, tmp_path / "after", make_recipe(), from_region_assemblies=True)
+def plant_averages(assembly: xarray.DataArray) -> xarray.DataArray:
+    """Plant averages that are NaN, infinite, constant, or so small that single precision cannot hold what they give."""
+    assembly[1, 0] = np.inf
+    assembly[:, 1] = -np.inf
+    assembly[::3, 2] = np.nan
+    assembly[:, 3] = 7
+    assembly[:, 4] = 1e-44 * (np.arange(len(assembly)) % 2)
+    return 2 * assembly + np.float32(1)
 
-    before, after = (open_values(tmp_path / folder, "train") for folder in ("before", "after"))
-    np.testing.assert_allclose(after, before, atol=1e-5)
-    before, after = (open_values(tmp_path / folder, "test") for folder in ("before", "after"))
-    assert np.abs(after - before).mean() > 0.5
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the reference
+@pytest.mark.parametrize("nan_policy", ["zero", "drop"])
+def test_release_equals_the_reference_for_odd_averages(tree_copy, tmp_path, nan_policy):
+    """Averages that no betas give show that train and statistics come from them."""
+    for region in ("V1", "V2"):
+        change_assembly(tree_copy, plant_averages, region)
+    recipe = make_recipe(name="odd", nan_policy=nan_policy)
+    build_release(tree_copy, tmp_path / "release", recipe, from_region_assemblies=True)
+
+    expected = compute_release(tree_copy, recipe, from_region_assemblies=True)
+    for split in ("train", "test"):
+        values = open_values(tmp_path / "release", split)
+        np.testing.assert_allclose(values, expected[split], rtol=1e-5, atol=1e-5)
+        assert np.isfinite(values).all()
+
+
+def test_only_sessions_of_test_images_are_read(tmp_path):
+    """The other betas files cannot give a sound session: all their responses are NaN."""
+    root = tmp_path / "nsd"
+    size = TreeSize((1,), n_sessions=8, n_trials=9, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,))
+    simulate_tree(root, size)
+    prepare_regions(root, (1,))
+    recipe = replace(make_recipe((1,), name="few_test_images"), train_fraction=0.85)
+    build_release(root, tmp_path / "before", recipe, from_region_assemblies=True)
+    inputs = Manifest.read(ReleaseFolder(tmp_path / "before")).inputs
+    unread = [
+        path for h in ("lh", "rh") for path in session_files(root, 1, h) if str(path.relative_to(root)) not in inputs
+    ]
+    for path in unread:
+        np.memmap(path, ">f4", "r+", MGH_DATA_OFFSET, (size.n_trials, size.n_vertices))[:] = np.nan
+    build_release(root, tmp_path / "after", recipe, from_region_assemblies=True)
+
+    assert 0 < len(unread) < 2 * 8
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(open_values(tmp_path / "after", split), open_values(tmp_path / "before", split))
 
 
 FAULTS = {
@@ -70,30 +127,32 @@ FAULTS = {
         "min_reps_across_subjects number",
     ),
     "a coordinate missing": (lambda a: a.drop_vars("hemisphere"), "lacks the coordinate hemisphere"),
+    "a coordinate of no dimension": (lambda a: a.assign_coords(vertex_index=7), "holds 1 values of vertex_index"),
     "double precision": (lambda a: a.astype(np.float64), "holds float64"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_prepared_averages_are_refused_when_they_contradict_the_tree(prepared_tree, tmp_path, fault):
+def test_prepared_averages_are_refused_when_they_contradict_the_tree(tree_copy, tmp_path, fault):
     change, message = FAULTS[fault]
-    folder = Path(shutil.copytree(prepared_tree / "assemblies", tmp_path / "nsd" / "assemblies"))
-    for entry in prepared_tree.iterdir():
-        if entry.name != "assemblies":
-            (tmp_path / "nsd" / entry.name).symlink_to(entry)
-    assembly = xarray.open_dataarray(folder / "Allen2022_surface.V2.nc").load()
-    assembly.close()
-    (folder / "Allen2022_surface.V2.nc").unlink()
-    changed = change(assembly)
-    if changed is not None:
-        changed.encoding = {}  # otherwise it still names the removed coordinate
-        changed.to_netcdf(folder / "Allen2022_surface.V2.nc")
+    change_assembly(tree_copy, change)
 
     with pytest.raises(PackagingError, match=message):
-        build_release(tmp_path / "nsd", tmp_path / "release", make_recipe(), from_region_assemblies=True)
+        build_release(tree_copy, tmp_path / "release", make_recipe(), from_region_assemblies=True)
     assert not (tmp_path / "release").exists()
 
 
-def test_prepared_averages_of_eight_subjects_are_refused_for_four(prepared_tree, tmp_path):
-    with pytest.raises(PackagingError, match="expected .* as (in the labels|counted in the design|chosen)"):
+def test_damaged_prepared_assembly_is_named_in_one_line(tree_copy, tmp_path):
+    path = tree_copy / "assemblies" / "Allen2022_surface.V1.nc"
+    path.write_bytes(path.read_bytes()[:1000])
+
+    with pytest.raises(PackagingError, match=r"V1\.nc cannot be read as an assembly \([^\n]*\)\. Prepare it again"):
+        build_release(tree_copy, tmp_path / "release", make_recipe(), from_region_assemblies=True)
+
+
+def test_prepared_averages_of_other_subjects_or_images_are_refused(prepared_tree, tmp_path):
+    with pytest.raises(PackagingError, match="expected .* as in the design, the labels and the recipe"):
         build_release(prepared_tree, tmp_path / "r", make_recipe((1, 2, 5, 7)), from_region_assemblies=True)
+    with pytest.raises(PackagingError, match="images of the pool 'own'.* Build without --from-region-assemblies"):
+        recipe = replace(read_recipe("subj01_own"), name="other")
+        build_release(prepared_tree, tmp_path / "r", recipe, from_region_assemblies=True)

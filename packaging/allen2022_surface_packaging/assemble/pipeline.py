@@ -18,6 +18,7 @@ from ..nsd.tree import open_tree
 from ..recipe import Recipe
 from ..release import SPLITS, Manifest, ReleasedRegion, ReleaseFolder, installed_versions, record_files, refuse_existing
 from .estimates import BYTES_PER_VALUE, count_values
+from .prepared import check_prepared
 from .sessions import SessionCache
 from .stimuli import write_stimuli
 from .subjects import AssemblyRecord, write_assemblies
@@ -83,6 +84,9 @@ def build_releases(
         ).require_sound()
         for path, recipe in recipes.items()
     }
+    for plan in plans.values():
+        if plan.from_region_assemblies:
+            check_prepared(plan)
     stamps = {file: file.stamp() for plan in plans.values() for file in plan.inputs}
     first_path = next(iter(recipes)).absolute()
     manifests, stimuli = {}, {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..arrays import AnyArray, FloatArray, IntArray
+from ..arrays import AnyArray, FloatArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..facts import DEFAULT_BETAS, HEMISPHERES, stimulus_name, subject_name
 from ..nsd.bucket import Bucket
@@ -21,39 +20,8 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedAssembly:
-    """The averages of all shared images for the vertices of one region.
-
-    Attributes
-    ----------
-    nsd_ids : the images of its rows, ascending
-    subjects : which follow each other in its columns, each with all vertices of the region
-    """
-
-    file: RawFile
-    nsd_ids: IntArray
-    subjects: tuple[int, ...]
-    n_vertices: int
-
-    def read(self, subject: int, nsd_ids: IntArray) -> FloatArray:
-        """Read the averages of some images, of shape (n_images, n_vertices); unitless. An infinite one counts as NaN.
-
-        Raises
-        ------
-        PackagingError
-            If the file is damaged.
-        """
-        first = self.subjects.index(subject) * self.n_vertices
-        with _opened(self.file) as assembly:
-            averages: FloatArray = assembly[:, first : first + self.n_vertices].values
-        averages = averages[np.searchsorted(self.nsd_ids, nsd_ids)]
-        averages[np.isinf(averages)] = np.nan
-        return averages
-
-
-def open_prepared(plan: Plan) -> dict[str, PreparedAssembly]:
-    """Open the prepared assemblies of all regions, and check that they belong to the tree.
+def check_prepared(plan: Plan) -> None:
+    """Check that the prepared assemblies of all regions belong to the tree.
 
     Raises
     ------
@@ -66,35 +34,70 @@ def open_prepared(plan: Plan) -> dict[str, PreparedAssembly]:
             f"{plan.recipe} asks for {plan.recipe.betas} and the images of the pool {plan.recipe.pool!r}, but prepared "
             f"assemblies hold {DEFAULT_BETAS} of shared images. Build without --from-region-assemblies."
         )
-    return {region.name: _open_region(plan, region) for region in plan.region_map.regions}
-
-
-def _open_region(plan: Plan, region: LabelledRegion) -> PreparedAssembly:
-    file = plan.prepared_assemblies[region.name]
-    if not file.exists():
-        raise PackagingError(
-            f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."
-        )
-    if isinstance(file.storage, Bucket):
-        raise PackagingError(f"{file} is in a bucket, but prepared assemblies are read from a folder only. Copy it.")
-    subjects, fewest = plan.recipe.subjects, plan.fewest_repetitions
-    nsd_ids = fewest.index.to_numpy()
-    hemispheres = np.repeat(HEMISPHERES, [len(region.vertices[hemisphere]) for hemisphere in HEMISPHERES])
-    vertices = np.concatenate([region.vertices[hemisphere] for hemisphere in HEMISPHERES])
-    with _opened(file) as assembly:
-        if assembly.dims != ("presentation", "neuroid") or assembly.dtype != np.float32:
+    for region in plan.region_map.regions:
+        file = plan.prepared_assemblies[region.name]
+        if not file.exists():
             raise PackagingError(
-                f"{file} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
+                f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."
             )
-        _compare(file, assembly, "nsd_id", nsd_ids, "as in the design")
-        if "stimulus_id" in assembly.coords:
-            _compare(file, assembly, "stimulus_id", np.array([*map(stimulus_name, nsd_ids)]), "as in the design")
-        _compare(file, assembly, "min_reps_across_subjects", fewest.to_numpy(), "as counted in the design")
-        _compare(file, assembly, "vertex_index", np.tile(vertices, len(subjects)), "as in the labels")
-        _compare(file, assembly, "hemisphere", np.tile(hemispheres, len(subjects)), "as in the labels")
-        names = np.repeat([subject_name(subject) for subject in subjects], region.n_vertices)
-        _compare(file, assembly, "subject", names, "as chosen")
-    return PreparedAssembly(file, nsd_ids, subjects, region.n_vertices)
+        if isinstance(file.storage, Bucket):
+            raise PackagingError(f"{file} is in a bucket, but prepared assemblies are read from a folder. Copy it.")
+        with _opened(file) as assembly:
+            if assembly.dims != ("presentation", "neuroid") or assembly.dtype != np.float32:
+                raise PackagingError(
+                    f"{file} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
+                )
+            for name, expected in _list_coordinates(plan, region).items():
+                if name in assembly.coords or name != "stimulus_id":
+                    _compare(file, assembly, name, expected)
+
+
+def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
+    """Read the averages of a subject: by region an array of shape (n_averaged_images, n_vertices).
+
+    They are unitless, for the images of `Plan.averaged_images` and all vertices of the region. An infinite average counts as
+    NaN.
+
+    Raises
+    ------
+    PackagingError
+        If a file is damaged.
+    """
+    rows = np.searchsorted(plan.fewest_repetitions.index.to_numpy(), plan.averaged_images)
+    averages: dict[str, FloatArray] = {}
+    for region in plan.region_map.regions if plan.from_region_assemblies else ():
+        first = plan.recipe.subjects.index(subject) * region.n_vertices
+        with _opened(plan.prepared_assemblies[region.name]) as assembly:
+            averages[region.name] = assembly[:, first : first + region.n_vertices].values[rows]
+        averages[region.name][np.isinf(averages[region.name])] = np.nan
+    return averages
+
+
+def _list_coordinates(plan: Plan, region: LabelledRegion) -> dict[str, AnyArray]:
+    """Return the coordinates that the prepared assembly of a region must have."""
+    subjects, fewest = plan.recipe.subjects, plan.fewest_repetitions
+    n_vertices = [len(region.vertices[hemisphere]) for hemisphere in HEMISPHERES]
+    return {
+        "nsd_id": fewest.index.to_numpy(),
+        "stimulus_id": np.array([stimulus_name(nsd_id) for nsd_id in fewest.index]),
+        "min_reps_across_subjects": fewest.to_numpy(),
+        "vertex_index": np.tile(np.concatenate([region.vertices[h] for h in HEMISPHERES]), len(subjects)),
+        "hemisphere": np.tile(np.repeat(HEMISPHERES, n_vertices), len(subjects)),
+        "subject": np.repeat([subject_name(subject) for subject in subjects], region.n_vertices),
+    }
+
+
+def _compare(file: RawFile, assembly: xarray.DataArray, name: str, expected: AnyArray) -> None:
+    source = "as in the design, the labels and the recipe"
+    if name not in assembly.coords:
+        raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
+    actual = assembly[name].values
+    if actual.shape != expected.shape:
+        raise PackagingError(f"{file} holds {actual.size:,} values of {name}, expected {expected.size:,}, {source}.")
+    differing = np.flatnonzero(actual != expected)
+    if len(differing):
+        i = differing[0]
+        raise PackagingError(f"{file}: {name} number {i} is {actual[i]}, expected {expected[i]}, {source}.")
 
 
 @contextmanager
@@ -109,15 +112,3 @@ def _opened(file: RawFile) -> Iterator[xarray.DataArray]:
     except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
         raise_if_of_machine(error, file)
         raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
-
-
-def _compare(file: RawFile, assembly: xarray.DataArray, name: str, expected: AnyArray, source: str) -> None:
-    if name not in assembly.coords:
-        raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
-    actual = assembly[name].values
-    if actual.shape != expected.shape:
-        raise PackagingError(f"{file} holds {len(actual.ravel())} values of {name}, expected {len(expected)} {source}.")
-    differing = np.flatnonzero(actual != expected)
-    if len(differing):
-        i = differing[0]
-        raise PackagingError(f"{file}: {name} number {i} is {actual[i]}, expected {expected[i]} {source}.")

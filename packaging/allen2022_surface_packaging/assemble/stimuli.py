@@ -16,7 +16,7 @@ from ..errors import PackagingError, one_line
 from ..facts import stimulus_name
 from ..files import naming
 from ..images import load_image
-from ..nsd.files import ImageOrigin, read_images
+from ..nsd.files import read_images
 from ..nsd.plan import Plan
 from ..nsd.storage import RawFile
 from ..release import FORMAT_NAMES, ORIGIN_COLUMNS, ReleaseFolder
@@ -40,36 +40,33 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     PackagingError
         If an image is outside `imgBrick`, `imgBrick` is missing or damaged, or an extracted image is damaged.
     """
-    written = []
+    tables, written = {}, []
     for split, nsd_ids in plan.splits.items():
-        folder.stimuli_path(split).mkdir()
-        names = (_copy_images if plan.extracted_images else _extract_images)(plan, nsd_ids, folder.stimuli_path(split))
+        folder_path = folder.stimuli_path(split)
+        folder_path.mkdir()
+        names = (_copy_images if plan.extracted_images else _extract_images)(plan, nsd_ids, folder_path)
+        written += [folder_path / name for name in names]
         table = pd.DataFrame(
             {"stimulus_id": [stimulus_name(i) for i in nsd_ids], "nsd_id": nsd_ids, "image_file_name": names}
         )
         if plan.origins:
             table["coco_id"] = [plan.origins[nsd_id].coco_id for nsd_id in nsd_ids.tolist()]
-        written += [*(folder.stimuli_path(split) / name for name in names), folder.stimulus_table_path(split)]
-        _write_table(table, folder.stimulus_table_path(split))
+        tables[folder.stimulus_table_path(split)] = table
         logger.info("stimuli_%s: %d images %s", split, len(names), "copied" if plan.extracted_images else "extracted")
-    _write_split(plan, folder.split_path)
-    return [*written, folder.split_path, *_write_origins(plan.origins, folder.origin_path)]
-
-
-def _write_origins(origins: dict[int, ImageOrigin], path: Path) -> list[Path]:
-    """Write the table of origins, unless a part of one is unknown. Return the files that were written.
-
-    It stands beside the stimulus tables, whose columns become coordinates of the presentations when they are loaded.
-    """
-    rows = [
+    rows = sorted((nsd_id, stimulus_name(nsd_id), split) for split in plan.splits for nsd_id in plan.splits[split])
+    tables[folder.split_path] = pd.DataFrame(rows, columns=["nsd_id", "stimulus_id", "split"])
+    # Beside the stimulus tables, whose columns become coordinates of the presentations when they are loaded.
+    origins = [
         (stimulus_name(nsd_id), nsd_id, origin.coco_id, origin.coco_split, *origin.crop_box)
-        for nsd_id, origin in origins.items()
+        for nsd_id, origin in plan.origins.items()
         if origin.crop_box and origin.coco_split
     ]
-    if not rows or len(rows) < len(origins):
-        return []
-    _write_table(pd.DataFrame(rows, columns=list(ORIGIN_COLUMNS)), path)
-    return [path]
+    if origins and len(origins) == len(plan.origins):
+        tables[folder.origin_path] = pd.DataFrame(origins, columns=list(ORIGIN_COLUMNS))
+    for path, table in tables.items():
+        with naming(path):
+            table.to_csv(path, index=False, lineterminator="\n")
+    return [*written, *tables]
 
 
 def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
@@ -107,14 +104,3 @@ def _require_image(file: RawFile, copy: Path) -> None:
             f"{file} {description}, expected an image of {FORMAT_NAMES[copy.suffix[1:]]} with RGB pixels. Extract it again, or remove all "
             "extracted images to build from NSD's own."
         )
-
-
-def _write_split(plan: Plan, path: Path) -> None:
-    rows = [(nsd_id, stimulus_name(nsd_id), split) for split, nsd_ids in plan.splits.items() for nsd_id in nsd_ids]
-    table = pd.DataFrame(sorted(rows), columns=["nsd_id", "stimulus_id", "split"])
-    _write_table(table, path)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    with naming(path):
-        table.to_csv(path, index=False, lineterminator="\n")

@@ -21,7 +21,7 @@ from ..nsd.plan import Plan
 from ..release import SPLITS, FilledCounts, ReleaseFolder, list_presentations
 from .assembly import AssemblyFile, create_assembly
 from .neuroids import RegionNeuroids, list_coordinates, list_neuroids
-from .prepared import PreparedAssembly, open_prepared
+from .prepared import read_prepared
 from .responses import average_repetitions, standardise_images
 from .sessions import SessionCache, SubjectResponses
 
@@ -58,11 +58,11 @@ class _Subject:
     train: IntArray
 
     @classmethod
-    def open(cls, plan: Plan, cache: SessionCache, prepared: Mapping[str, PreparedAssembly], number: int) -> Self:
+    def open(cls, plan: Plan, cache: SessionCache, number: int) -> Self:
         images, averaged = plan.single_trial_images, plan.averaged_images
         return cls(
             responses=cache.responses_of(plan, number),
-            averages={region: assembly.read(number, averaged) for region, assembly in prepared.items()},
+            averages=read_prepared(plan, number),
             averaged=np.searchsorted(images, averaged),
             test=np.searchsorted(images, plan.splits["test"]),
             train=np.searchsorted(averaged, plan.splits["train"]),
@@ -97,13 +97,12 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
     Raises
     ------
     PackagingError
-        If a prepared assembly is damaged or does not belong to the tree, the disk is full, or no vertex of a subject is
+        If a prepared assembly is damaged, the disk is full, or no vertex of a subject is
         valid and invalid ones are dropped.
     """
-    prepared = open_prepared(plan) if plan.from_region_assemblies else {}
     groups = list_neuroids(plan.region_map, plan.ncsnr)
     if plan.recipe.nan_policy == "drop":
-        groups = _keep_valid(plan, cache, prepared, groups)
+        groups = _keep_valid(plan, cache, groups)
     presentations = {split: list_presentations(split, plan.splits[split]) for split in SPLITS}
     neuroids = list_coordinates(groups)
     nan_counts = {}
@@ -120,7 +119,7 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
             for split in SPLITS
         }
         for number in plan.recipe.subjects:
-            subject = _Subject.open(plan, cache, prepared, number)
+            subject = _Subject.open(plan, cache, number)
             blocks, starts = zip(*_list_blocks(groups, number, subject.width), strict=True)
             write = partial(_write_block, subject, files)
             counts = {region.name: np.zeros(3, dtype=int) for region in plan.region_map.regions}
@@ -134,13 +133,11 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
     return AssemblyRecord(shapes, nan_counts)
 
 
-def _keep_valid(
-    plan: Plan, cache: SessionCache, prepared: Mapping[str, PreparedAssembly], groups: Sequence[RegionNeuroids]
-) -> list[RegionNeuroids]:
+def _keep_valid(plan: Plan, cache: SessionCache, groups: Sequence[RegionNeuroids]) -> list[RegionNeuroids]:
     """Return the neuroids without those that have an invalid trial."""
     kept: dict[int, list[RegionNeuroids]] = {}
     for number in plan.recipe.subjects:
-        subject = _Subject.open(plan, cache, prepared, number)
+        subject = _Subject.open(plan, cache, number)
         own_groups = [group for group in groups if group.subject == number]
         kept[number] = [group.select(np.flatnonzero(subject.find_valid(group))) for group in own_groups]
         if not any(map(len, kept[number])):
