@@ -19,7 +19,7 @@ from allen2022_surface_packaging.assemble.responses import standardise_session
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.facts import HEMISPHERES, SUBJECTS, subject_name
 from allen2022_surface_packaging.nsd.files import read_betas, read_betas_shape, read_design, read_labels
-from allen2022_surface_packaging.nsd.regions import Atlas, find_regions
+from allen2022_surface_packaging.nsd.regions import find_regions
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.nsd.trials import list_trials
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, make_recipe
@@ -55,9 +55,9 @@ def read_first_session(nsd_root, subject, region_name):
     """Return the trials of the session, and the standardised responses of a region, of shape (n_trials, n_vertices)."""
     tree, recipe = open_tree(nsd_root), make_recipe()
     (asked,) = [region for region in recipe.regions if region.name == region_name]
-    labels = {hemisphere: read_labels(tree.labels(asked.atlas, hemisphere)) for hemisphere in HEMISPHERES}
+    labels = {(asked.atlas, h): read_labels(tree.labels(asked.atlas, h)) for h in HEMISPHERES}
     one_region = replace(recipe, name="one", regions=(asked,))
-    (region,) = find_regions(one_region, {asked.atlas: Atlas(labels, {})}, len(labels["lh"])).regions
+    (region,) = find_regions(one_region, labels, {}, len(labels[asked.atlas, "lh"])).regions
     responses = []
     for hemisphere in HEMISPHERES:
         file = tree.betas(subject, hemisphere, 1, recipe.betas)

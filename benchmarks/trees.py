@@ -27,7 +27,7 @@ from allen2022_surface_packaging.facts import (
     stimulus_name,
 )
 from allen2022_surface_packaging.nsd.files import read_labels
-from allen2022_surface_packaging.nsd.regions import Atlas, RegionMap, find_regions
+from allen2022_surface_packaging.nsd.regions import RegionMap, find_regions
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import RawFile
 from allen2022_surface_packaging.nsd.tree import NSDTree, open_tree
@@ -106,10 +106,8 @@ def path_of(file: RawFile) -> Path:
 def read_published_regions(tree: NSDTree) -> RegionMap:
     """Read the published regions."""
     recipe = Recipe(DATASET.name)
-    atlases = {
-        atlas: Atlas({h: read_labels(tree.labels(atlas, h)) for h in HEMISPHERES}, {}) for atlas in recipe.atlases
-    }
-    return find_regions(recipe, atlases, len(atlases[recipe.atlases[0]].labels["lh"]))
+    labels = {(atlas, h): read_labels(tree.labels(atlas, h)) for atlas in recipe.atlases for h in HEMISPHERES}
+    return find_regions(recipe, labels, {}, len(labels["streams", "lh"]))
 
 
 def list_all_neuroids(tree: NSDTree) -> list[RegionNeuroids]:

@@ -183,15 +183,11 @@ class Manifest:
 
     def write(self, folder: ReleaseFolder) -> None:
         """Write the manifest into a release."""
-        text = json.dumps(self.to_json(), indent=1)
-        folder.manifest_path.write_text(f"{text}\n", encoding="utf-8")
-
-    def to_json(self) -> dict[str, object]:
-        """Return the manifest as it stands in its file."""
         content = asdict(self)
         for key in ("description", "source"):  # not needed to make the release again, and a path of this machine
             del content["recipe"][key]
-        return content
+        text = json.dumps(content, indent=1)
+        folder.manifest_path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _checks(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
@@ -242,14 +238,6 @@ def _is_inside(path: str) -> bool:
     """Return whether a path is relative, printable, in its shortest form, and does not leave its folder."""
     parts = PurePosixPath(path).parts
     return path == "/".join(parts) != "" and path.isprintable() and "\\" not in path and not {"..", "/"} & set(parts)
-
-
-def require_regular_file(path: Path) -> None:
-    """Raise a `PackagingError` unless there is a regular file: opening a named pipe would wait for ever."""
-    if path.is_file():
-        return
-    state = "is not a regular file" if path.exists() or path.is_symlink() else "is missing"
-    raise PackagingError(f"{path} {state}. Build the release again.")
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -16,7 +16,6 @@ from allen2022_surface_packaging.recipe import list_recipes, read_recipe
 
 BUCKET = "s3://natural-scenes-dataset/"
 HEMISPHERES = ("lh", "rh")
-SESSIONS = {subject: range(1, n + 1) for subject, n in N_SESSIONS.items()}
 
 
 def list_bucket() -> list[str]:
@@ -29,7 +28,12 @@ def list_bucket() -> list[str]:
         names = [f"{atlas}.mgz.ctab", *(f"{h}.{atlas}.mgz" for h in HEMISPHERES)]
         keys += [f"nsddata/freesurfer/fsaverage/label/{name}" for name in names]
     for subject, version in itertools.product(SUBJECTS, BETAS_VERSIONS):
-        names = [*(f"betas_session{session:02d}" for session in SESSIONS[subject]), "ncsnr", "ncsnr_split1", "meanbeta"]
+        names = [
+            *(f"betas_session{session:02d}" for session in range(1, N_SESSIONS[subject] + 1)),
+            "ncsnr",
+            "ncsnr_split1",
+            "meanbeta",
+        ]
         folder = f"nsddata_betas/ppdata/subj{subject:02d}/fsaverage/{version}"
         keys += [f"{folder}/{h}.{name}.mgh" for h in HEMISPHERES for name in names]
     return keys
@@ -66,7 +70,7 @@ OPTIONS = ("--no-sign-request", "--size-only")
 @pytest.mark.parametrize("name", list_recipes())
 def test_commands_fetch_all_of_a_recipe_and_nothing_else(layout, name, tmp_path):
     root = tmp_path / "my brain's $HOME data"
-    inputs = list_inputs(NSDTree(Folder(root), layout), read_recipe(name), SESSIONS)
+    inputs = list_inputs(NSDTree(Folder(root), layout), read_recipe(name))
     commands = list_fetch_commands(root, inputs)
 
     fetched = [pair for command in commands for pair in run(command).items()]
@@ -78,7 +82,7 @@ def test_commands_fetch_all_of_a_recipe_and_nothing_else(layout, name, tmp_path)
 
 
 def test_few_files_are_fetched_one_by_one(tmp_path):
-    inputs = list_inputs(NSDTree(Folder(tmp_path), FLAT), read_recipe("streams"), SESSIONS)
+    inputs = list_inputs(NSDTree(Folder(tmp_path), FLAT), read_recipe("streams"))
     missing = [one for one in inputs if one.subject == 4 and one.session in (2, 7)]
 
     assert len(missing) == 4

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.regions import Atlas, find_regions
+from allen2022_surface_packaging.nsd.regions import find_regions
 from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Region, make_recipe
 
 KASTNER = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 0, 0]  # V1v V1d V2v V2d V3v V3d hV4 hV4 VO1
@@ -18,11 +18,10 @@ NAMES = {1: "early", 4: "midparietal", 5: "ventral", 6: "lateral"}  # no vertex 
 
 def find(*regions, streams=STREAMS, names=NAMES, left=None):
     left = streams if left is None else left
-    atlases = {
-        "Kastner2015": Atlas({h: np.array(KASTNER, np.float32) for h in ("lh", "rh")}, {7: "hV4"}),
-        "streams": Atlas({"lh": np.array(left, np.float32), "rh": np.array(streams, np.float32)}, names),
-    }
-    return find_regions(replace(make_recipe((1,), name="x"), regions=regions), atlases, n_vertices=12)
+    labels = {("Kastner2015", h): np.array(KASTNER, np.float32) for h in ("lh", "rh")}
+    labels |= {("streams", "lh"): np.array(left, np.float32), ("streams", "rh"): np.array(streams, np.float32)}
+    recipe = replace(make_recipe((1,), name="x"), regions=regions)
+    return find_regions(recipe, labels, {"Kastner2015": {7: "hV4"}, "streams": names}, n_vertices=12)
 
 
 def vertices_of(region_map, hemisphere="lh"):
@@ -110,13 +109,13 @@ def test_regions_of_any_atlas_agree_with_plain_selection(data):
     recipe = replace(
         make_recipe((1,), name="x"), regions=tuple(Region(f"r{i}", "a", tuple(c)) for i, c in enumerate(chosen))
     )
-    atlases = {"a": Atlas({h: np.array(v, np.int32) for h, v in labels.items()}, {})}
+    atlas = {("a", h): np.array(v, np.int32) for h, v in labels.items()}
     present = {label for hemisphere in labels.values() for label in hemisphere if label > 0}
     if not present or any(not set(c) <= present for c in chosen):
         with pytest.raises(PackagingError, match=r"recipe \(x\): region \d, labels is"):
-            find_regions(recipe, atlases, 5)
+            find_regions(recipe, atlas, {}, 5)
         return
-    region_map = find_regions(recipe, atlases, 5)
+    region_map = find_regions(recipe, atlas, {}, 5)
 
     expected = [{h: [v for v in range(5) if labels[h][v] in (c or present)] for h in ("lh", "rh")} for c in chosen]
     assert [{h: r.vertices[h].tolist() for h in ("lh", "rh")} for r in region_map.regions] == expected

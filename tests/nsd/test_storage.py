@@ -258,7 +258,7 @@ def test_stamp_changes_with_the_content_only(proxy, client):
         (f"s3://{BUCKET}/elsewhere", {}, rf"s3://{BUCKET}/elsewhere holds no NSD design"),
         ("s3://no-such-bucket", {}, r"s3://no-such-bucket/.*: failed to list .*There is no such bucket"),
         ("gs://somewhere", {}, r"gs:... is not an NSD tree. Expected a folder, s3://bucket"),
-        ("no/such/folder", {}, r"no/such/folder is not a folder"),
+        ("no/such/folder", {}, r"no/such/folder holds no NSD design"),
         (f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, r"failed to list .*AWS_ENDPOINT_URL right\?"),
         (f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": "localhost:9000"}, r"AWS_ENDPOINT_URL right\?"),
         (f"s3://{BUCKET}", {"AWS_PROFILE": "nobody"}, r"failed to list .*nobody"),

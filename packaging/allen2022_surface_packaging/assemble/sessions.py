@@ -27,7 +27,7 @@ from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..files import Bytes, write_whole
-from ..nsd.files import read_betas, read_betas_shape
+from ..nsd.files import read_betas
 from ..nsd.plan import Plan, Session
 from ..nsd.storage import RawFile
 from ..progress import follow
@@ -137,8 +137,8 @@ class SessionCache:
         Raises
         ------
         PackagingError
-            If a betas file is missing, damaged, of another shape than the rest of the tree or changed meanwhile, the
-            scheduler cannot be reached, or workers keep dying.
+            If a betas file is missing, ends early or was changed meanwhile, the scheduler cannot be reached, or workers
+            keep dying.
         """
         n_present = len(self.tasks) - len(self.missing)
         if n_present:
@@ -208,7 +208,7 @@ def compute_entry(task: SessionTask) -> str:
     Raises
     ------
     PackagingError
-        If a betas file is missing, damaged, of another shape than the rest of the tree, or changed meanwhile.
+        If a betas file is missing, ends early, or changed meanwhile.
     """
     session, vertices = task.session, task.vertices
     n_left = int(np.searchsorted(vertices, session.shape.n_vertices))
@@ -216,12 +216,7 @@ def compute_entry(task: SessionTask) -> str:
 
     def standardise(hemisphere: str) -> FloatArray:
         file = session.betas[hemisphere]
-        shape = read_betas_shape(file)
-        if shape != session.shape:
-            raise PackagingError(
-                f"{file} holds {shape}, expected {session.shape} as in the rest of the tree. Download it again."
-            )
-        betas = read_betas(file, shape)
+        betas = read_betas(file, session.shape)
         responses = standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
         if file.stamp() != task.stamps[hemisphere]:  # of which the name of the entry is made
             raise PackagingError(f"{file} was changed while the build ran. Start it again.")

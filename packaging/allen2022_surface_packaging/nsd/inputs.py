@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..facts import HEMISPHERES
+from ..facts import HEMISPHERES, N_SESSIONS
 from ..recipe import Recipe
 from .storage import RawFile
 from .tree import NSDTree
 
 # The kinds of files, as people read them
 DESIGN, ORIGINS, LABELS, LABEL_NAMES = "experiment design", "COCO ids", "labels", "names of labels"
-IMAGES, NCSNR, BETAS, PREPARED = "images", "noise ceilings", "betas", "prepared assemblies"
+IMAGES, EXTRACTED, NCSNR, BETAS = "images", "extracted images", "noise ceilings", "betas"
+PREPARED = "prepared assemblies"
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class InputFile:
 
 
 def list_inputs(
-    tree: NSDTree, recipe: Recipe, sessions: Mapping[int, Sequence[int]], *, from_region_assemblies: bool = False
+    tree: NSDTree, recipe: Recipe, *, is_reduced: bool = False, from_region_assemblies: bool = False
 ) -> list[InputFile]:
-    """List the files that a recipe needs, whether they are there or not.
+    """List the files that a recipe needs, whether they are there or not, and all images that were extracted.
 
     Parameters
     ----------
-    sessions : the sessions (1-based) of each subject
+    is_reduced : whether the tree may end with any session, and not with NSD's last one
     from_region_assemblies : whether the averages come from prepared region assemblies
     """
     inputs = [
@@ -61,9 +61,13 @@ def list_inputs(
         ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
         inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))
     for subject in recipe.subjects:
-        for session, hemisphere in itertools.product(sessions[subject], HEMISPHERES):
+        n_sessions = N_SESSIONS[subject]
+        if is_reduced:
+            n_sessions = max(tree.sessions_present(subject, recipe.betas), default=1)
+        for session, hemisphere in itertools.product(range(1, n_sessions + 1), HEMISPHERES):
             betas = tree.betas(subject, hemisphere, session, recipe.betas)
             inputs.append(InputFile(betas, BETAS, subject=subject, session=session, hemisphere=hemisphere))
+    inputs += [InputFile(file, EXTRACTED, is_optional=True) for file in tree.extracted_images().values()]
     if from_region_assemblies:
         inputs += [InputFile(tree.prepared_assembly(region.name), PREPARED) for region in recipe.regions]
     return inputs

@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from ..arrays import AnyArray, IntArray
+from ..arrays import IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_SESSIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
+from ..facts import HEMISPHERES, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from ..recipe import Recipe
 from .files import (
     BetasShape,
@@ -28,9 +28,9 @@ from .files import (
     read_ncsnr,
     read_origins,
 )
-from .inputs import BETAS, DESIGN, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, InputFile, list_inputs
+from .inputs import BETAS, DESIGN, EXTRACTED, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, InputFile, list_inputs
 from .plan import Plan, Session
-from .regions import Atlas, find_regions
+from .regions import find_regions
 from .storage import RawFile
 from .tree import IMAGE_FORMATS, NSDTree
 from .trials import choose_images, complete_images, count_repetitions, list_trials
@@ -137,13 +137,9 @@ def inspect_tree(
     """
     found = Inspection([InputFile(tree.design, DESIGN)])
     design = next(iter(found.read(DESIGN, read_design).values()), None)
-    n_sessions = {subject: _count_sessions(tree, recipe, subject, design) for subject in recipe.subjects}
-    found.inputs = list_inputs(
-        tree,
-        recipe,
-        {subject: range(1, n + 1) for subject, n in n_sessions.items()},
-        from_region_assemblies=from_region_assemblies,
-    )
+    is_reduced = tree.simulation_mark.exists() if design is None else not design.is_full_size
+    found.inputs = list_inputs(tree, recipe, is_reduced=is_reduced, from_region_assemblies=from_region_assemblies)
+    n_sessions = {s: max(one.session for one in found.inputs if one.subject == s) for s in recipe.subjects}
 
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
@@ -163,7 +159,12 @@ def inspect_tree(
     region_map, splits, images = None, {}, np.array([], dtype=np.int64)
     if found.n_vertices and not found.lacks(LABELS, LABEL_NAMES):
         with found.noting():
-            region_map = find_regions(recipe, _join_atlases(recipe, labels, names), found.n_vertices)
+            region_map = find_regions(
+                recipe,
+                {(one.atlas, one.hemisphere): values for one, values in labels.items()},
+                {one.atlas: label_names for one, label_names in names.items()},
+                found.n_vertices,
+            )
     if design is not None and n_trials:
         with found.noting():
             trials = {
@@ -179,10 +180,9 @@ def inspect_tree(
             images = np.sort(np.concatenate(list(splits.values())))
 
     # The pictures of the images, and where they come from
-    present = tree.extracted_images()
-    extracted = find_extracted_images(present, images, image_format)
-    if extracted or (present and not splits):
-        found.inputs = [one for one in found.inputs if one.kind != IMAGES]
+    extracted = _find_extracted(found.inputs, images, (image_format,) if image_format else IMAGE_FORMATS)
+    unused = IMAGES if extracted else EXTRACTED
+    found.inputs = [one for one in found.inputs if one.kind != unused]
     bricks = found.read(IMAGES, read_brick_shape)
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
     with found.noting():
@@ -196,7 +196,9 @@ def inspect_tree(
         files = [
             one.file
             for one in found.inputs
-            if one not in found.missing and (one.kind != BETAS or (one.subject, one.session) in used)
+            if one not in found.missing
+            and (one.kind != EXTRACTED or one.file in extracted.values())
+            and (one.kind != BETAS or (one.subject, one.session) in used)
         ]
         copied_format = Path(extracted[int(images[0])].path).suffix[1:] if extracted else None
         found.plan = Plan(
@@ -227,75 +229,42 @@ def inspect_tree(
                 for region in region_map.regions
                 if from_region_assemblies
             },
-            inputs=tuple(sorted([*files, *extracted.values()], key=lambda file: file.official_path)),
+            inputs=tuple(sorted(files, key=lambda file: file.official_path)),
             is_simulated=tree.simulation_mark.exists(),
         )
     return found
 
 
-def find_extracted_images(
-    present: Mapping[str, RawFile], nsd_ids: IntArray, image_format: str | None = None
-) -> dict[int, RawFile]:
-    """Find the images that an earlier packaging extracted, by `nsd_id`; the result is empty unless all are there.
-
-    Parameters
-    ----------
-    present : the image files by name
-    image_format : "png" or "jpg", optional
-        Use only images of this format; without it, of any format.
-    """
-    formats = (image_format,) if image_format else IMAGE_FORMATS
+def _find_extracted(inputs: Sequence[InputFile], nsd_ids: IntArray, formats: Sequence[str]) -> dict[int, RawFile]:
+    """Return the extracted image of each `nsd_id`, in the first format that is there; nothing unless all are there."""
+    present = {Path(one.file.path).name: one.file for one in inputs if one.kind == EXTRACTED}
     files = {}
     for nsd_id in nsd_ids.tolist():
         # The published packaging calls its files stimulus_nsd_03049.jpg.
         names = [f"{prefix}{stimulus_name(nsd_id)}.{suffix}" for suffix in formats for prefix in ("", "stimulus_")]
-        name = next((name for name in names if name in present), None)
-        if name is None:
+        names = [name for name in names if name in present]
+        if not names:
             return {}
-        files[nsd_id] = present[name]
+        files[nsd_id] = present[names[0]]
     return files
-
-
-def _count_sessions(tree: NSDTree, recipe: Recipe, subject: int, design: Design | None) -> int:
-    """Return how many sessions must be there: NSD's number, or in a reduced tree the last one that is there."""
-    is_nsd = design.is_full_size if design is not None else not tree.simulation_mark.exists()
-    return N_SESSIONS[subject] if is_nsd else max(tree.sessions_present(subject, recipe.betas), default=1)
-
-
-def _join_atlases(
-    recipe: Recipe, labels: Mapping[InputFile, AnyArray], names: Mapping[InputFile, dict[int, str]]
-) -> dict[str, Atlas]:
-    names_of = {one.atlas: label_names for one, label_names in names.items()}
-    return {
-        atlas: Atlas(
-            {one.hemisphere: values for one, values in labels.items() if one.atlas == atlas}, names_of.get(atlas, {})
-        )
-        for atlas in recipe.atlases
-    }
 
 
 def _count_image_bytes(
     images: IntArray, extracted: Mapping[int, RawFile], bricks: Mapping[InputFile, tuple[int, ...]]
 ) -> int:
-    """Return the size of all images: of the files if they were extracted, else of their pixels.
-
-    Raises
-    ------
-    PackagingError
-        If a file is empty, or `imgBrick` has too few images.
-    """
-    sizes = {file: file.size() for file in extracted.values()}
-    for file, n_bytes in sizes.items():
-        if not n_bytes:
+    """Return the size of all images, and raise a `PackagingError` if a file is empty or `imgBrick` has too few."""
+    n_bytes = 0
+    for file in extracted.values():
+        n_bytes += file.size()
+        if not file.size():
             raise PackagingError(f"{file} is empty, expected an image. Extract it again.")
-    n_bytes = sum(sizes.values())
     for one, (n_images, *image_shape) in bricks.items():
+        n_bytes += len(images) * int(np.prod(image_shape))
         if len(images) and images[-1] >= n_images:
             raise PackagingError(
                 f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {images[-1]} (0-based). Do "
                 "design and images belong together?"
             )
-        n_bytes += len(images) * int(np.prod(image_shape))
     return n_bytes
 
 
@@ -335,7 +304,7 @@ def _describe_subjects(
     rows = []
     for subject in dict.fromkeys(one.subject for one in found.inputs if one.kind == BETAS):
         files = [one for one in found.inputs if one.kind == BETAS and one.subject == subject]
-        sound_shapes = {(shapes[one].n_vertices, shapes[one].n_trials) for one in files if one in shapes}
+        sound_shapes = {f"{shapes[one].n_vertices} x {shapes[one].n_trials}" for one in files if one in shapes}
         seen = repetitions[subject].clip(upper=3)
         rows.append(
             {
@@ -343,7 +312,7 @@ def _describe_subjects(
                 "sessions expected": len({one.session for one in files}),
                 "sessions found": len({one.session for one in files if one not in found.missing}),
                 "betas files": f"{sum(one in shapes for one in files)}/{len(files)}",
-                "vertices x trials": ", ".join(f"{n} x {m}" for n, m in sorted(sound_shapes)) or "-",
+                "vertices x trials": ", ".join(sorted(sound_shapes)) or "-",
                 "shared images seen 0/1/2/3 times": "/".join(str(int((seen == n).sum())) for n in range(4)),
             }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,17 +76,11 @@ class RegionMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
-    """An atlas on fsaverage.
+class _Atlas:
+    """The labels of an atlas by hemisphere, and their names."""
 
-    Attributes
-    ----------
-    labels : per hemisphere the label of every vertex; NaN or a number below 1 outside the atlas
-    names : of the labels, as far as the colour table has them
-    """
-
-    labels: dict[str, AnyArray]
-    names: dict[int, str]
+    labels: Mapping[str, AnyArray]
+    names: Mapping[int, str]
 
     @cached_property
     def present(self) -> tuple[int, ...]:
@@ -110,12 +105,18 @@ class Atlas:
         return ", ".join(known[:N_NAMED_LABELS] + more) or "none"
 
 
-def find_regions(recipe: Recipe, atlases: Mapping[str, Atlas], n_vertices: int) -> RegionMap:
+def find_regions(
+    recipe: Recipe,
+    labels: Mapping[tuple[str, str], AnyArray],
+    names: Mapping[str, Mapping[int, str]],
+    n_vertices: int,
+) -> RegionMap:
     """Find the vertices of every region of a recipe.
 
     Parameters
     ----------
-    atlases : those of the recipe, by name
+    labels : the label of every vertex, by atlas and hemisphere; NaN or a number below 1 outside the atlas
+    names : of the labels, by atlas, as far as the colour tables have them
     n_vertices : of one hemisphere
 
     Raises
@@ -129,15 +130,15 @@ def find_regions(recipe: Recipe, atlases: Mapping[str, Atlas], n_vertices: int) 
             every = {hemisphere: np.arange(n_vertices) for hemisphere in HEMISPHERES}
             regions.append(LabelledRegion(region.name, CORTEX, (), every))
         else:
-            regions += _resolve(f"{recipe}: region {number}", region, atlases[region.atlas])
-    names = [region.name for region in regions]
-    for name in names:
-        if names.count(name) > 1:
+            atlas = _Atlas({h: labels[region.atlas, h] for h in HEMISPHERES}, names.get(region.atlas, {}))
+            regions += _resolve(f"{recipe}: region {number}", region, atlas)
+    for name, n in Counter(region.name for region in regions).items():
+        if n > 1:
             raise PackagingError(f"{recipe}: region {name} occurs twice, expected every region once. Rename one.")
     return RegionMap(n_vertices, tuple(regions))
 
 
-def _resolve(key: str, region: Region, atlas: Atlas) -> Iterator[LabelledRegion]:
+def _resolve(key: str, region: Region, atlas: _Atlas) -> Iterator[LabelledRegion]:
     """Yield the regions that an entry of a recipe stands for."""
     numbers = [atlas.number(label) for label in region.labels]
     labels = tuple(sorted(number for number in numbers if number is not None)) or atlas.present
@@ -163,7 +164,7 @@ def _resolve(key: str, region: Region, atlas: Atlas) -> Iterator[LabelledRegion]
         yield LabelledRegion(region_name, region.atlas, region_labels, vertices)
 
 
-def _label_error(key: str, region: Region, atlas: Atlas, found: str) -> PackagingError:
+def _label_error(key: str, region: Region, atlas: _Atlas, found: str) -> PackagingError:
     return PackagingError(
         f"{key}, labels is {found}, expected labels of vertices: {atlas}. Is it NSD's {region.atlas} atlas?"
     )
