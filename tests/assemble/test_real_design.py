@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import xarray
 
-import reference
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from allen2022_surface_packaging.verify.soundness import verify_release
+from reference import compute_release
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_release_of_the_nsd_design_holds_the_published_images(
     train_ids = pd.read_csv(tmp_path / "r/stimulus_metadata_train.csv").nsd_id
     if first_and_last:
         assert (train_ids.iloc[0], train_ids.iloc[-1]) == first_and_last
-    expected = reference.reference_release(full_design_tree, subjects)
+    expected = compute_release(full_design_tree, make_recipe(subjects))
     for split in ("train", "test"):
         with xarray.open_dataarray(folder.assembly_path(manifest.name, split)) as assembly:
             np.testing.assert_allclose(assembly.values[:, :, 0], expected[split], rtol=0, atol=1e-5)

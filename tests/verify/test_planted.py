@@ -1,14 +1,9 @@
 """Everything in a release is checked, or said not to be: each planted error is found by the form of `verify` that can."""
 
-from pathlib import Path
-
 import pytest
 
-from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.verify.comparison import compare_release
-from allen2022_surface_packaging.verify.recomputation import recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
-from support import run_cli
+from support import Result, run_cli
 from verify.planted import (
     ALL,
     CHANGE_ONE_BIT,
@@ -21,29 +16,16 @@ from verify.planted import (
     TEST_TABLE,
 )
 
-FORMS = (PLAIN, SAMPLE, ALL)
+OPTIONS = {PLAIN: [], SAMPLE: ["--nsd-root", "TREE"], ALL: ["--nsd-root", "TREE", "--all"]}
 
 
-def find(release: Path, tree: Path, form: str) -> list[str]:
-    """Return the problems that a form of `verify` finds, or the error with which it refuses the release."""
-    try:
-        if form == PLAIN:
-            return verify_release(release)
-        return recompute_release(release, tree, every_vertex=form == ALL).problems
-    except PackagingError as error:
-        return [str(error)]
+def run(release, tree, form, *options) -> Result:
+    return run_cli("verify", release, *(tree if option == "TREE" else option for option in OPTIONS[form]), *options)
 
 
-def differs(release: Path, other: Path) -> bool:
-    try:
-        return bool(compare_release(release, str(other)))
-    except PackagingError:
-        return True
-
-
-def test_sound_release_has_no_problem(tiny_release, tiny_tree):
-    assert [find(tiny_release, tiny_tree, form) for form in FORMS] == [[], [], []]
-    assert not differs(tiny_release, tiny_release)
+def test_sound_release_has_no_problem(tiny_copy, tiny_release, tiny_tree):
+    assert [run(tiny_copy, tiny_tree, form).returncode for form in OPTIONS] == [0, 0, 0]
+    assert run(tiny_copy, tiny_tree, PLAIN, "--against", tiny_release).returncode == 0
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -51,15 +33,21 @@ def test_planted_error_is_found(tiny_copy, tiny_release, tiny_tree, name):
     found_by, plant = PLANTED[name]
     plant(tiny_copy)
 
-    n_silent = len(FORMS) if found_by == NOTHING else FORMS.index(found_by)
-    for form in FORMS[:n_silent]:  # that these cannot show it is what `verify` says
-        assert find(tiny_copy, tiny_tree, form) == []
-    for form in FORMS[n_silent : n_silent + 1]:
-        problems = find(tiny_copy, tiny_tree, form)
-        assert problems
-        assert not any("\n" in problem for problem in problems)
+    for form in OPTIONS:
+        if form == found_by:
+            break
+        # That these forms cannot show it is what they say.
+        assert run(tiny_copy, tiny_tree, form).returncode == 0
+    if found_by == NOTHING:
+        return
+    result = run(tiny_copy, tiny_tree, found_by)
+    assert result.returncode == 1
+    assert "problem: " in result.stdout or result.stderr.count("\n") == 1
+    # Every question has its answer, whatever the error.
+    result = run(tiny_copy, tiny_tree, SAMPLE, "--against", tiny_release)
+    assert found_by == ALL or result.returncode == 1
     if name in OF_ASSEMBLIES_AND_IMAGES:
-        assert differs(tiny_copy, tiny_release)
+        assert f"differs from {tiny_release}" in result.stderr or f"not compared with {tiny_release}" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["release.json", TEST, TEST_TABLE, "stimuli_test/"])

@@ -13,7 +13,7 @@ import xarray
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..release import UNREADABLE
+from ..release import DIMENSIONS, UNREADABLE
 
 TOLERANCE = 1e-5  # unitless
 # From 64 on, single precision has steps of 8e-6 and more. Two programs may round such a response to neighbouring ones.
@@ -36,6 +36,10 @@ def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
     with _reading(path):
         assembly: xarray.DataArray = xarray.open_dataarray(path)
     with assembly:
+        if set(assembly.dims) != set(DIMENSIONS):
+            raise PackagingError(
+                f"{path} has the dimensions {assembly.dims}, expected {DIMENSIONS}. Build the release again."
+            )
         yield assembly
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +114,8 @@ def compare_release(release_path: Path, other: str) -> list[Difference]:
             there = {split: side}
             if region is not None:
                 assembly = here[split].assembly
-                is_of_region = assembly["region"].values == region
-                here[split] = _Side(assembly[:, is_of_region], here[split].stimuli, here[split].image_paths)
+                columns = np.flatnonzero(np.asarray(assembly.coords.get("region", [])) == region)
+                here[split] = replace(here[split], assembly=assembly.isel(neuroid=columns))
         for split, side in there.items():
             differences += _compare_sides(split, here[split], side)
     return differences
@@ -177,7 +177,9 @@ def _compare_sides(split: str, here: _Side, there: _Side) -> Iterator[Difference
         rows[dimension] = _align(dimension, *tables[dimension])
         yield from _compare_coordinates(split, dimension, *tables[dimension], *rows[dimension])
     yield from _compare_values(split, here, there, rows, tables["presentation"][0], tables["neuroid"][0])
-    stimuli_here, stimuli_there = (side.stimuli.set_index("stimulus_id") for side in (here, there))
+    stimuli_here, stimuli_there = (
+        side.stimuli.drop_duplicates("stimulus_id").set_index("stimulus_id") for side in (here, there)
+    )
     common = [i for i in stimuli_here.index if i in stimuli_there.index]
     for column in [c for c in stimuli_here if c in stimuli_there and c not in FILE_NAMES]:
         values = stimuli_here[column].loc[common].to_numpy(), stimuli_there[column].loc[common].to_numpy()

@@ -115,11 +115,12 @@ def _compare_coordinates(expected: Reference, assemblies: dict[str, xarray.DataA
     for split, assembly in assemblies.items():
         neuroids = expected.neuroids
         if expected.recipe.nan_policy == "drop":
-            neuroids = neuroids[neuroids["neuroid_id"].isin(assembly["neuroid_id"].values)]
+            neuroids = neuroids[neuroids["neuroid_id"].isin(np.asarray(assembly.coords.get("neuroid_id", [])))]
         for dimension, table in (("presentation", expected.presentations(split)), ("neuroid", neuroids)):
             for name, column in table.items():
                 title = f"{split}: {name} of {dimension}"
-                yield from first_difference(title, assembly[str(name)].values, column.to_numpy(), SOURCE)
+                found = assembly.coords.get(str(name), np.empty(0))
+                yield from first_difference(title, np.asarray(found), column.to_numpy(), SOURCE)
 
 
 def _choose_neuroids(expected: Reference, assemblies: dict[str, xarray.DataArray], seed: int | None) -> pd.DataFrame:
