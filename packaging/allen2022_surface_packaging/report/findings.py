@@ -91,8 +91,8 @@ def _much_filled(regions: pd.DataFrame, percent_of_all: float) -> Iterator[Findi
     percents = regions["percent_filled"].sort_values(ascending=False, kind="stable")
     much = percents[percents > 100 * MUCH_FILLED]
     if len(much):
-        places = zip(*(much.index.get_level_values(level) for level in ("region", "subject")), much, strict=True)
-        names = [f"{region} of {subject} ({percent:.1f} %)" for region, subject, percent in places]
+        rows = much.reset_index().to_dict("records")
+        names = [f"{row['region']} of {row['subject']} ({row['percent_filled']:.1f} %)" for row in rows]
         yield Finding(
             f"Much was filled: {percent_of_all:.1f} % of all values, and more than {100 * MUCH_FILLED:.0f} % in "
             f"{_name(names)}.",

@@ -77,16 +77,16 @@ def repetition_table(pairs: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
 def shared_noise_table(shared_noise: pd.DataFrame) -> pd.DataFrame:
     """Show for each subject whether its repetitions seem to share noise, from `measure_shared_noise`."""
     rows = []
-    for found in shared_noise.to_dict("records"):
-        signs = {"r above the expected one": found["is_above"], "pairs differ": found["is_unequal"]}
+    for subject in shared_noise.to_dict("records"):
+        signs = {"r above the expected one": subject["is_above"], "pairs differ": subject["is_unequal"]}
         rows.append(
             {
-                "Subject": found["subject"],
-                "Mean r of repetitions": format_number(found["observed"], 3),
-                "Expected from NSD's noise ceiling": format_number(found["expected"], 3),
-                "Interval of the difference": format_range(found["lower"], found["upper"], 3),
-                "Largest difference of pairs": format_number(found["largest_difference"], 3),
-                "Its interval": format_range(found["pairs_lower"], found["pairs_upper"], 3),
+                "Subject": subject["subject"],
+                "Mean r of repetitions": format_number(subject["observed"], 3),
+                "Expected from NSD's noise ceiling": format_number(subject["expected"], 3),
+                "Interval of the difference": format_range(subject["lower"], subject["upper"], 3),
+                "Largest difference of pairs": format_number(subject["largest_difference"], 3),
+                "Its interval": format_range(subject["pairs_lower"], subject["pairs_upper"], 3),
                 "Signs of shared noise": " and ".join(sign for sign, is_there in signs.items() if is_there) or "none",
             }
         )
@@ -195,9 +195,8 @@ def format_number(value: float | None, n_digits: int) -> str:
     """Write a number with a fixed number of digits after the point, or a dash if the number is not finite."""
     if value is None or not np.isfinite(value):
         return MISSING
-    return f"{round(float(value), n_digits) + 0.0:.{n_digits}f}".replace(
-        "-", "−"
-    )  # adding 0.0 removes the sign of zero
+    rounded = round(float(value), n_digits) + 0.0  # adding 0.0 removes the sign of zero
+    return f"{rounded:.{n_digits}f}".replace("-", "−")
 
 
 def with_digits(n_digits: int) -> Callable[[float], str]:
