@@ -181,8 +181,9 @@ def inspect_tree(
 
     # The pictures of the images, and where they come from
     extracted = _find_extracted(found.inputs, images, (image_format,) if image_format else IMAGE_FORMATS)
-    unused = IMAGES if extracted else EXTRACTED
-    found.inputs = [one for one in found.inputs if one.kind != unused]
+    unused = (EXTRACTED, IMAGES) if extracted else (EXTRACTED,)
+    found.inputs = [one for one in found.inputs if one.kind not in unused]
+    found.inputs += [InputFile(file, EXTRACTED) for file in extracted.values()]
     bricks = found.read(IMAGES, read_brick_shape)
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
     with found.noting():
@@ -196,9 +197,7 @@ def inspect_tree(
         files = [
             one.file
             for one in found.inputs
-            if one not in found.missing
-            and (one.kind != EXTRACTED or one.file in extracted.values())
-            and (one.kind != BETAS or (one.subject, one.session) in used)
+            if one not in found.missing and (one.kind != BETAS or (one.subject, one.session) in used)
         ]
         copied_format = Path(extracted[int(images[0])].path).suffix[1:] if extracted else None
         found.plan = Plan(
