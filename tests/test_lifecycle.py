@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
@@ -20,6 +20,13 @@ from brainscore_allen2022_surface.loaders import load_assembly
 from support import hashes, run_cli
 
 SIZE = TreeSize((1,), n_sessions=2, n_trials=30, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,))
+SETTINGS = settings(
+    max_examples=5,
+    stateful_step_count=10,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 POLICIES = ("zero", "drop")
 BESIDE = ("report.html", "verify.json", "release.json")  # release.json holds the time of the build
 
@@ -136,11 +143,5 @@ class Lifecycle(RuleBasedStateMachine):
             assert contents(path) in [self.sound[state] for state in self.states]
 
 
-class TestLifecycle(Lifecycle.TestCase):
-    settings = settings(
-        max_examples=6,
-        stateful_step_count=10,
-        derandomize=True,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
+def test_release_is_whole_in_any_order():
+    run_state_machine_as_test(Lifecycle, settings=SETTINGS)
