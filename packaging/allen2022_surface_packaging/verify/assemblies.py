@@ -115,12 +115,15 @@ class ValueDifferences:
             self.found, self.expected = float(found[row, column]), float(expected[row, column])
 
 
-def name_presentations(table: pd.DataFrame) -> list[str]:
-    """Name each row of a table of presentations, such as ``nsd_03049 repetition 1``."""
-    if "repetition" not in table:
-        return table["stimulus_id"].tolist()
-    pairs = zip(table["stimulus_id"], table["repetition"], strict=True)
-    return [f"{stimulus_id} repetition {repetition}" for stimulus_id, repetition in pairs]
+def name_rows(table: pd.DataFrame) -> list[str]:
+    """Name each row of a table of neuroids or presentations, such as ``nsd_03049 repetition 1``."""
+    for name in ("neuroid_id", "stimulus_id"):
+        if name in table:
+            names = table[name].astype(str)
+            return (
+                names + " repetition " + table["repetition"].astype(str) if "repetition" in table else names
+            ).tolist()
+    return [f"number {row}" for row in range(len(table))]
 
 
 def first_difference(title: str, actual: AnyArray, expected: AnyArray, source: str = "expected") -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 import xarray
 
 from ..arrays import AnyArray, IntArray
-from ..errors import PackagingError, one_line
+from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..files import read_file
 from ..images import load_image
 from ..plugin import import_plugin
@@ -26,7 +26,7 @@ from .assemblies import (
     NEUROIDS_AT_A_TIME,
     TOLERANCE,
     ValueDifferences,
-    name_presentations,
+    name_rows,
     opened_assembly,
     read_neuroids,
 )
@@ -164,19 +164,17 @@ def _load_object(identifier: str) -> tuple[str | None, str, _Side]:
 def _compare_sides(split: str, here: _Side, there: _Side) -> Iterator[Difference]:
     """Compare kind, coordinates, values, stimulus columns and images."""
     kinds = [
-        f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))}, {side.assembly.sizes.get('time_bin')} time bins"
+        f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))}, {side.assembly.sizes['time_bin']} time bins"
         for side in (here, there)
     ]
     if kinds[0] != kinds[1]:
         yield Difference(split, "kind of assembly", 1, 1, 1, f"{kinds[0]} here, {kinds[1]} there")
         return
-    rows: dict[str, tuple[IntArray, IntArray]] = {}
-    tables = {}
+    pairs = {}
     for dimension in DIMENSIONS:
-        tables[dimension] = here.coordinates(dimension), there.coordinates(dimension)
-        rows[dimension] = _align(dimension, *tables[dimension])
-        yield from _compare_coordinates(split, dimension, *tables[dimension], *rows[dimension])
-    yield from _compare_values(split, here, there, rows, tables["presentation"][0], tables["neuroid"][0])
+        pairs[dimension] = _align(dimension, here.coordinates(dimension), there.coordinates(dimension))
+        yield from _compare_coordinates(split, dimension, pairs[dimension])
+    yield from _compare_values(split, here, there, pairs["presentation"], pairs["neuroid"])
     stimuli_here, stimuli_there = (
         side.stimuli.drop_duplicates("stimulus_id").set_index("stimulus_id") for side in (here, there)
     )
@@ -187,46 +185,49 @@ def _compare_sides(split: str, here: _Side, there: _Side) -> Iterator[Difference
     yield from _compare_images(split, {i: (here.image_paths[i], there.image_paths[i]) for i in common})
 
 
-def _align(dimension: str, here: pd.DataFrame, there: pd.DataFrame) -> tuple[IntArray, IntArray]:
-    """Return which rows of two tables of coordinates belong together: by their key, or by their number without one."""
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The coordinates of one dimension on both sides, and which of their rows belong together."""
+
+    here: pd.DataFrame
+    there: pd.DataFrame
+    rows_here: IntArray
+    rows_there: IntArray
+
+    @property
+    def names(self) -> list[str]:
+        return name_rows(self.here.iloc[self.rows_here])
+
+
+def _align(dimension: str, here: pd.DataFrame, there: pd.DataFrame) -> _Pairs:
+    """Pair the rows of two tables of coordinates by their key, or by their number without one."""
     key = [name for name in KEYS[dimension] if name in here and name in there]
-    rows = np.arange(min(len(here), len(there)))
     if not key or here.duplicated(key).any() or there.duplicated(key).any():
-        return rows, rows
+        rows = np.arange(min(len(here), len(there)))
+        return _Pairs(here, there, rows, rows)
     partners = pd.MultiIndex.from_frame(there[key]).get_indexer(pd.MultiIndex.from_frame(here[key]))
-    return np.flatnonzero(partners >= 0), partners[partners >= 0]
+    return _Pairs(here, there, np.flatnonzero(partners >= 0), partners[partners >= 0])
 
 
-def _compare_coordinates(
-    split: str, dimension: str, here: pd.DataFrame, there: pd.DataFrame, rows_here: IntArray, rows_there: IntArray
-) -> Iterator[Difference]:
-    names = _name_rows(dimension, here)
+def _compare_coordinates(split: str, dimension: str, pairs: _Pairs) -> Iterator[Difference]:
+    here, there, rows_here, rows_there = pairs.here, pairs.there, pairs.rows_here, pairs.rows_there
+    n, names = len(rows_here), pairs.names
     for side, table, rows in (("here", here, rows_here), ("there", there, rows_there)):
         alone = np.setdiff1d(np.arange(len(table)), rows)
         if len(alone):
-            n, first = len(alone), _name_rows(dimension, table)[alone[0]]
-            yield Difference(split, f"{dimension}s only {side}", n, n, len(table), f"The first one is {first}")
-    moved = np.flatnonzero(np.argsort(np.argsort(rows_there)) != np.arange(len(rows_there)))
+            where = f"The first one is {name_rows(table)[alone[0]]}"
+            yield Difference(split, f"{dimension}s only {side}", len(alone), len(alone), len(table), where)
+    moved = np.flatnonzero(np.argsort(np.argsort(rows_there)) != np.arange(n))
     if len(moved):
-        n, a, b = len(moved), rows_here[moved[0]], rows_there[moved[0]]
-        yield Difference(
-            split, f"order of {dimension}s", n, n, len(rows_here), f"{names[a]} is number {a} here, {b} there"
-        )
+        first = moved[0]
+        where = f"{names[first]} is number {rows_here[first]} here, {rows_there[first]} there"
+        yield Difference(split, f"order of {dimension}s", len(moved), len(moved), n, where)
     for name in dict.fromkeys([*here, *there]):
-        if name not in here or name not in there:
-            side = "here" if name in here else "there"
-            yield Difference(split, f"coordinate {name}", len(here), len(here), len(here), f"It is only {side}")
-        else:
+        if name in here and name in there:
             values = here[name].to_numpy()[rows_here], there[name].to_numpy()[rows_there]
-            yield from _compare_columns(split, f"coordinate {name}", *values, [names[row] for row in rows_here])
-
-
-def _name_rows(dimension: str, table: pd.DataFrame) -> list[str]:
-    if dimension == "neuroid" and "neuroid_id" in table:
-        return table["neuroid_id"].tolist()
-    if dimension == "presentation" and "stimulus_id" in table:
-        return name_presentations(table)
-    return [f"number {row}" for row in range(len(table))]
+            yield from _compare_columns(split, f"coordinate {name}", *values, names)
+        else:
+            yield Difference(split, f"coordinate {name}", n, n, n, f"It is only {'here' if name in here else 'there'}")
 
 
 def _compare_columns(split: str, what: str, here: AnyArray, there: AnyArray, names: list[str]) -> Iterator[Difference]:
@@ -243,19 +244,13 @@ def _compare_columns(split: str, what: str, here: AnyArray, there: AnyArray, nam
 
 
 def _compare_values(
-    split: str,
-    here: _Side,
-    there: _Side,
-    rows: dict[str, tuple[IntArray, IntArray]],
-    presentations: pd.DataFrame,
-    neuroids: pd.DataFrame,
+    split: str, here: _Side, there: _Side, presentations: _Pairs, neuroids: _Pairs
 ) -> Iterator[Difference]:
     """Compare the values that both assemblies have, by region and subject. NaN counts as 0, but is named."""
-    rows_here, rows_there = rows["presentation"]
-    columns_here, columns_there = rows["neuroid"]
-    names = np.array(_name_rows("presentation", presentations))[rows_here].tolist()
-    neuroid_names = np.array(_name_rows("neuroid", neuroids), dtype=object)
-    table = neuroids.iloc[columns_here]
+    rows_here, rows_there, names = presentations.rows_here, presentations.rows_there, presentations.names
+    columns_here, columns_there = neuroids.rows_here, neuroids.rows_there
+    neuroid_names = np.array(neuroids.names, dtype=object)
+    table = neuroids.here.iloc[columns_here]
     groups = pd.Series("all neuroids", table.index)
     if {"subject", "region"} <= {*table}:
         groups = table["subject"] + " " + table["region"]
@@ -268,7 +263,7 @@ def _compare_values(
             values_there = read_neuroids(there.assembly, columns_there[columns])[rows_there]
             n_nan += int((np.isnan(values_here) != np.isnan(values_there)).sum())
             found, expected = np.nan_to_num(values_here), np.nan_to_num(values_there)
-            d.add(found, expected, names, neuroid_names[columns_here[columns]].tolist())
+            d.add(found, expected, names, neuroid_names[columns].tolist())
         if d.n_differing:
             where = (
                 f"They differ by {d.total / d.n_differing:.2g} on average and by {d.largest:.2g} at most: {d.where} is "
@@ -289,6 +284,7 @@ def _compare_images(split: str, paths: dict[str, tuple[Path, Path]]) -> Iterator
                 continue
             pixels_here, pixels_there = (np.asarray(load_image(path)) for path in (here, there))
         except (OSError, ValueError) as error:
+            raise_if_of_machine(error, here)
             differing.append((stimulus_id, one_line(error).rstrip(".")))
             continue
         if pixels_here.shape != pixels_there.shape:

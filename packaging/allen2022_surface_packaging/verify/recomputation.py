@@ -26,7 +26,7 @@ from .assemblies import (
     TOLERANCE,
     ValueDifferences,
     first_difference,
-    name_presentations,
+    name_rows,
     opened_assembly,
     read_neuroids,
 )
@@ -155,7 +155,7 @@ def _compare_values(
     differences: defaultdict[tuple[str, str], ValueDifferences] = defaultdict(ValueDifferences)
     filled: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     problems: list[str] = []
-    names = {split: [f"{split} {n}" for n in name_presentations(expected.presentations(split))] for split in SPLITS}
+    names = {split: [f"{split} {n}" for n in name_rows(expected.presentations(split))] for split in SPLITS}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         values, is_valid = expected.values(block)

@@ -77,7 +77,7 @@ class Verification:
     def write(self) -> None:
         """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
         content = {"manifest_sha1": sha1_of(self.folder.manifest_path)} | self.findings
-        text = json.dumps(content, indent=1, default=str)
+        text = json.dumps(content, indent=1)
         try:
             write_whole(self.folder.verification_path, [f"{text}\n".encode()])
         except OSError as error:
