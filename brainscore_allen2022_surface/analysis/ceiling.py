@@ -29,8 +29,7 @@ def internal_consistency(assembly: NeuroidAssembly) -> Score:
     Parameters
     ----------
     assembly : NeuroidAssembly of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        Every image with every repetition once. A lazy assembly is read in chunks of neuroids. NaN values are left out of
-        the average of their half.
+        Every image with every repetition once. NaN values are left out of the average of their half.
 
     Returns
     -------

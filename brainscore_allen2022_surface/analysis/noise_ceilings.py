@@ -37,7 +37,7 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
     Parameters
     ----------
     assembly : NeuroidAssembly or DataArray of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        Every image with every repetition once: the test split. A lazy assembly is read in chunks of neuroids.
+        Every image with every repetition once: the test split.
 
     Returns
     -------

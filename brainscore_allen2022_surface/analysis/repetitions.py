@@ -11,7 +11,6 @@ import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords
 from numpy.typing import NDArray
 
-NEUROIDS_IN_MEMORY = 65_536  # of a lazy assembly
 NEUROIDS_AT_A_TIME = 2048  # a block fits into the cache of a processor, and needs little memory
 
 DoubleArray: TypeAlias = NDArray[np.float64]
@@ -20,7 +19,7 @@ IntArray: TypeAlias = NDArray[np.int64]
 
 
 def as_matrix(assembly: xr.DataArray) -> xr.Variable:
-    """Return the values with the dimensions presentation and neuroid. A lazy assembly stays lazy."""
+    """Return the values with the dimensions presentation and neuroid."""
     extra_sizes = {dim: size for dim, size in assembly.sizes.items() if dim not in ("presentation", "neuroid")}
     if len(assembly.dims) != len(extra_sizes) + 2 or any(size != 1 for size in extra_sizes.values()):
         raise ValueError(
@@ -100,28 +99,10 @@ def _refuse_incomplete(counts: IntArray, table: pd.DataFrame, repetitions: NDArr
 
 def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
     """Yield blocks of neuroids: where they lie, and their values, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
-    for start, stop in _read_ranges(values):
-        responses = values[:, start:stop].values
-        for first in range(start, stop, NEUROIDS_AT_A_TIME):
-            block = slice(first, min(first + NEUROIDS_AT_A_TIME, stop))
-            yield block, responses[:, block.start - start : block.stop - start][rows.T]
-
-
-def _read_ranges(values: xr.Variable) -> Iterator[tuple[int, int]]:
-    """Yield the first neuroid of each read, and the neuroid after its last.
-
-    A read covers whole chunks, because dask reads a chunk only as a whole. A very large chunk is still read in several
-    parts, so that it does not lie in memory twice.
-    """
-    ends = np.cumsum(values.chunks[1]) if values.chunks else np.array([values.shape[1]])
-    start = 0
-    while start < ends[-1]:
-        n_chunks = max(
-            np.searchsorted(ends, start, "right") + 1, np.searchsorted(ends, start + NEUROIDS_AT_A_TIME, "right")
-        )
-        stop = min(int(ends[n_chunks - 1]), start + NEUROIDS_IN_MEMORY)
-        yield start, stop
-        start = stop
+    matrix = values.values
+    for start in range(0, matrix.shape[1], NEUROIDS_AT_A_TIME):
+        block = slice(start, min(start + NEUROIDS_AT_A_TIME, matrix.shape[1]))
+        yield block, matrix[:, block][rows.T]
 
 
 def valid_images(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:

@@ -9,7 +9,6 @@ import scipy.stats
 import xarray as xr
 
 from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
-from brainscore_allen2022_surface.loaders import load_assembly
 
 NAME = "Allen2022_fmri_surface"
 
@@ -84,21 +83,6 @@ def test_independent_noise_is_called_unequal_in_about_5_percent_of_simulations()
     assert 0.02 <= n_unequal / 400 <= 0.09
 
 
-def test_linearised_bootstrap_agrees_with_a_plain_one(rng):
-    values = draw_responses(rng, n_neuroids=10)
-
-    def mean_correlations(responses):
-        scores = scipy.stats.zscore(responses, axis=0)
-        return np.array([(scores[:, a] * scores[:, b]).mean() for a, b in combinations(range(3), 2)])
-
-    deviations = [
-        np.ptp(mean_correlations(values[rng.integers(0, 103, 103)]) - mean_correlations(values)) for _ in range(2000)
-    ]
-    row = repetition_correlations(make_assembly(values)).iloc[0]
-
-    assert row["upper"] - row["largest_difference"] == pytest.approx(np.quantile(deviations, 0.95), rel=0.1)
-
-
 def weighted_correlations(values, weights):
     """Return the mean correlation of each pair of repetitions over weighted images."""
     return np.array(
@@ -143,14 +127,6 @@ def test_interval_is_symmetric_but_not_below_0(rng):
     assert unequal["lower"] == pytest.approx(2 * unequal["largest_difference"] - unequal["upper"])
 
 
-def test_defaults_are_those_of_the_documentation(rng):
-    assembly = make_assembly(draw_responses(rng))
-
-    table = repetition_correlations(assembly)
-
-    assert table.equals(repetition_correlations(assembly, n_bootstraps=10_000, confidence=0.95, seed=0))
-
-
 def test_rows_follow_the_subjects_and_do_not_depend_on_each_other(rng):
     values = draw_responses(rng, n_neuroids=10)
     both = make_assembly(values, subjects=np.array(["subj02", "subj01"] * 5))
@@ -185,23 +161,3 @@ def test_two_repetitions_have_one_pair_and_no_difference(rng):
 
     assert row["largest_difference"] == 0 and not row["is_unequal"]
     assert "r_0_2" not in row
-
-
-def test_lazy_release_gives_the_same_correlations(release, monkeypatch):
-    assembly = load_assembly(NAME, "test", source=release)
-    monkeypatch.setenv("BRAINIO_CHUNKS", "{'neuroid': 100}")
-    lazy = load_assembly(NAME, "test", source=release)
-
-    table = repetition_correlations(assembly, n_bootstraps=100)
-
-    assert table.equals(repetition_correlations(lazy, n_bootstraps=100))
-    assert len(table) == 32 and table["is_unequal"].mean() < 0.3
-
-
-def test_impossible_parameters_are_refused(rng):
-    assembly = make_assembly(draw_responses(rng))
-
-    with pytest.raises(ValueError, match="n_bootstraps is 0, expected 2 or more"):
-        repetition_correlations(assembly, n_bootstraps=0)
-    with pytest.raises(ValueError, match="no neuroid coordinate region"):
-        repetition_correlations(assembly.drop_vars("region"))

@@ -42,13 +42,6 @@ def test_each_value_lies_at_its_vertex_and_nan_elsewhere():
     np.testing.assert_array_equal(maps["rh"], [2, np.nan, np.nan, np.nan, np.nan, 4])
 
 
-def test_maps_have_the_vertices_of_fsaverage_by_default():
-    maps = to_fsaverage(make_assembly([1.0, 2.0, 3.0, 4.0]))
-
-    assert maps["lh"].shape == maps["rh"].shape == (163_842,) == (N_VERTICES,)
-    assert np.isfinite(maps["lh"]).sum() == 2
-
-
 def test_responses_of_a_release_are_found_again_at_their_vertices(subject_assembly):
     response = subject_assembly.isel(presentation=4, time_bin=0)
 
@@ -110,32 +103,6 @@ def test_vertex_of_two_regions_needs_equal_values_or_one_region():
         to_fsaverage(make_assembly([1.0, np.nan, 3.0, 4.0], **shared), n_vertices=6)
     of_region = different.isel(neuroid=different["region"].values == "IT")
     np.testing.assert_array_equal(to_fsaverage(of_region, n_vertices=6)["lh"][:, 3], [1, 2])
-
-
-@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
-def test_values_of_a_vertex_in_two_regions_may_differ_by_rounding_only(unit):
-    shared = {"vertices": (3, 3, 5, 5), "regions": ("V4", "IT", "V4", "IT"), "hemispheres": ("lh", "lh", "lh", "rh")}
-
-    rounded = make_assembly(np.array([1.0, 1.000005, 3.0, 4.0]) * unit, **shared)
-    assert to_fsaverage(rounded, n_vertices=6)["lh"][3] == pytest.approx(unit, rel=1e-5)
-    different = make_assembly(np.array([1.0, 1.00002, 3.0, 4.0]) * unit, **shared)
-    with pytest.raises(ValueError, match="Vertex 3 is in V4 and in IT with different values"):
-        to_fsaverage(different, n_vertices=6)
-
-
-def test_message_names_the_first_vertex_that_differs_and_its_regions():
-    shared = {
-        "vertices": (1, 3, 5, 1, 3, 5),
-        "regions": ("V1", "V4", "V4", "V2", "IT", "IT"),
-        "hemispheres": ("rh",) * 6,
-    }
-    values = np.tile([1.0, 2.0, 3.0], 2) + np.zeros((4, 1))
-    values[2, 4], values[3, 5] = 7, 8
-
-    with pytest.raises(ValueError, match=r"Vertex 3 is in V4 and in IT with .*assembly\['region'\].values == 'V4'\)"):
-        to_fsaverage(make_assembly(values, **shared), n_vertices=6)
-    with pytest.raises(ValueError, match="Vertex 5 is in V4 and in IT with different values"):
-        to_fsaverage(make_assembly(values[3], **shared), n_vertices=6)
 
 
 def test_several_subjects_are_refused(release):

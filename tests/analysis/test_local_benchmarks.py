@@ -71,6 +71,8 @@ def test_ridge_benchmark_ranks_signal_above_random_model(release, region):
     score, random_score = benchmark(signal_model()), benchmark(random_model())
 
     assert type(benchmark) is TrainTestNeuralBenchmark
+    # A prediction without noise correlates with averages over three repetitions as the root of the noise ceiling.
+    assert float(score.raw) == pytest.approx(np.median(np.sqrt(nc_testset / 100)), abs=0.05)
     assert float(score.ceiling) == pytest.approx(np.median(expected_consistency(nc_testset)), abs=0.05)
     assert float(score) == pytest.approx(1, abs=0.1)
     assert float(random_score) < 0.05
@@ -100,15 +102,6 @@ def test_fast_ceiling_equals_that_of_brainscore(release, region):
     assert actual.raw.dims == expected.raw.dims
     np.testing.assert_array_equal(actual.raw["neuroid_id"].values, expected.raw["neuroid_id"].values)
     np.testing.assert_allclose(actual.raw.values, expected.raw.values, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
-def test_fast_ceiling_is_that_of_the_same_dataset(releases_path, name):
-    ceiling = load_local(releases_path, f"{name}.V4-ridge", fast_ceilings=True).ceiling
-
-    expected = load_assembly(name, "test", "V4", source=releases_path)
-    assert set(ceiling.raw["neuroid_id"].values) <= set(expected["neuroid_id"].values)
-    assert set(ceiling.raw["subject"].values) == set(expected["subject"].values)
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
@@ -151,23 +144,12 @@ def test_registries_are_restored_after_an_exception(upstream, release):
     before = dict(benchmark_registry), dict(data_registry)
 
     with (
-        pytest.raises(FileNotFoundError, match=f"holds {NAME}, expected {NAME}_4subj. Build it"),
+        pytest.raises(FileNotFoundError, match=f"expected {NAME}_4subj once"),
         local_benchmarks(release),
     ):
         load_benchmark(f"{NAME}_4subj.V1-rdm")
 
     assert (benchmark_registry, data_registry) == before
-
-
-def test_registries_are_restored_when_a_ceiling_fails(upstream, release, monkeypatch):
-    benchmark = load_local(release, f"{NAME}.V4-ridge")
-    before = dict(data_registry)
-    monkeypatch.setattr(import_upstream("benchmarks").benchmark, "filter_reliable_neuroids", None)
-
-    with pytest.raises(TypeError, match="not callable"):
-        float(benchmark.ceiling)
-
-    assert data_registry == before
 
 
 def test_benchmark_stays_usable_after_the_context(upstream, release):
