@@ -16,6 +16,8 @@ import pytest
 import websocket
 from PIL import Image
 
+from support import leave_out
+
 CHROMIUM_PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -108,7 +110,7 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
     """Start Chromium with a new profile, and yield its only tab. The test is skipped if no Chromium is installed."""
     program = next(filter(None, map(shutil.which, CHROMIUM_PROGRAMS)), None)
     if program is None:
-        pytest.skip("needs Chromium")
+        leave_out("needs Chromium")
     log_path = profile_path.with_name("chromium.log")
     with log_path.open("w") as log:
         command = [program, *SWITCHES, f"--user-data-dir={profile_path}", "about:blank"]
