@@ -185,7 +185,7 @@ def quiet() -> Iterator[None]:
 
 
 def write_release(path: Path) -> None:
-    """Write a release of the size of NSD, with random values."""
+    """Write a release of the size of NSD, whose responses are weighted sums of features with noise."""
     from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
 
     path.mkdir(parents=True)
