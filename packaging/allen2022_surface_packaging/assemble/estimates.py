@@ -14,6 +14,7 @@ from ..facts import HEMISPHERES, N_REPETITIONS
 from ..nsd.plan import Plan
 from ..nsd.storage import FolderFile, RawFile
 from ..progress import format_bytes, format_seconds
+from ..release import SPLITS
 from .sessions import list_needed
 
 # Measured with one worker on two cores and files in memory: docs/performance.md, "What a build costs".
@@ -53,14 +54,10 @@ class Estimate:
         how = "computed from the sizes; the tree is too small to measure how fast it is read"
         if self.bytes_per_second is not None:
             how = f"reading at {format_bytes(self.bytes_per_second)}/s, as measured just now on a few files"
-        return "\n".join(
-            [
-                "a build",
-                f"    reads  {format_bytes(self.read_bytes)}, {self.n_files:,} betas files",
-                f"    takes  about {format_seconds(self.seconds)} with one worker ({how})",
-                f"    needs  {format_bytes(self.release_bytes)} for the release at most, "
-                f"{format_bytes(self.cache_bytes)} for the cache",
-            ]
+        return (
+            f"a build\n    reads  {format_bytes(self.read_bytes)}, {self.n_files:,} betas files\n"
+            f"    takes  about {format_seconds(self.seconds)} with one worker ({how})\n"
+            f"    needs  {format_bytes(self.release_bytes)} for the release at most, {format_bytes(self.cache_bytes)} for the cache"
         )
 
 
@@ -76,19 +73,16 @@ def estimate_build(plans: Sequence[Plan]) -> Estimate:
         If a file cannot be read.
     """
     files = list({file for plan in plans for session in plan.sessions for file in session.betas.values()})
-    read_bytes = sum(file.size() for file in files)
-    n_values, image_bytes = sum(map(count_values, plans)), sum(plan.image_bytes for plan in plans)
-    n_coordinates = sum(len(plan.splits) * _count_neuroids(plan) for plan in plans)
+    read_bytes, image_bytes = sum(file.size() for file in files), sum(plan.image_bytes for plan in plans)
+    n_values, n_neuroids = sum(map(count_values, plans)), sum(map(_count_neuroids, plans))
     speed = measure_reading(files) if read_bytes >= SMALL_TREE_BYTES else None
+    seconds = START_SECONDS + read_bytes / min(COMPUTED_BYTES_PER_SECOND, speed or np.inf)
     return Estimate(
         read_bytes=read_bytes,
         n_files=len(files),
-        release_bytes=BYTES_PER_VALUE * n_values + COORDINATE_BYTES * n_coordinates + image_bytes,
+        release_bytes=BYTES_PER_VALUE * n_values + len(SPLITS) * COORDINATE_BYTES * n_neuroids + image_bytes,
         cache_bytes=BYTES_PER_VALUE * sum(len(trials) * int(mask.sum()) for _, trials, mask in list_needed(plans)),
-        seconds=START_SECONDS
-        + read_bytes / min(COMPUTED_BYTES_PER_SECOND, speed or np.inf)
-        + SECONDS_PER_VALUE * n_values
-        + SECONDS_PER_IMAGE_BYTE * image_bytes,
+        seconds=seconds + SECONDS_PER_VALUE * n_values + SECONDS_PER_IMAGE_BYTE * image_bytes,
         bytes_per_second=speed,
     )
 
@@ -106,15 +100,12 @@ def measure_reading(files: Sequence[RawFile]) -> float:
     def read_piece(file: RawFile) -> int:
         """Read a piece from the middle of a file, and return how many bytes were read in time."""
         with file.open() as opened:
-            position = max(0, (file.size() - PIECE_BYTES) // 2)
+            first, n_read = max(0, (file.size() - PIECE_BYTES) // 2), 0
             if isinstance(opened, FolderFile):
-                os.posix_fadvise(opened.fileno(), position, PIECE_BYTES, os.POSIX_FADV_DONTNEED)
-            buffer, n_read = memoryview(bytearray(opened.block_bytes)), 0
-            while n_read < PIECE_BYTES and time.monotonic() < start + MEASURED_SECONDS:
-                n = opened.read_at(position + n_read, buffer)
-                n_read += n
-                if n < len(buffer):  # a file that is smaller than a piece
-                    break
+                os.posix_fadvise(opened.fileno(), first, PIECE_BYTES, os.POSIX_FADV_DONTNEED)
+            buffer = memoryview(bytearray(opened.block_bytes))
+            while n_read < min(PIECE_BYTES, file.size()) and time.monotonic() < start + MEASURED_SECONDS:
+                n_read += opened.read_at(first + n_read, buffer)
         return n_read
 
     with ThreadPoolExecutor(n_threads) as threads:
@@ -124,8 +115,7 @@ def measure_reading(files: Sequence[RawFile]) -> float:
 
 def count_values(plan: Plan) -> int:
     """Return the number of values in both assemblies of a release, if no neuroid is left out."""
-    n_presentations = len(plan.splits["train"]) + N_REPETITIONS * len(plan.splits["test"])
-    return n_presentations * _count_neuroids(plan)
+    return (len(plan.splits["train"]) + N_REPETITIONS * len(plan.splits["test"])) * _count_neuroids(plan)
 
 
 def _count_neuroids(plan: Plan) -> int:

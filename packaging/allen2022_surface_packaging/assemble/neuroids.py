@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray
+from ..arrays import AnyArray, DoubleArray, IntArray
 from ..facts import noise_ceiling, subject_name
 from ..nsd.regions import RegionMap
 from .sessions import both_hemispheres
@@ -37,27 +37,22 @@ class RegionNeuroids:
 
     def select(self, columns: IntArray | slice) -> RegionNeuroids:
         """Return some of the neuroids."""
-        return replace(
-            self,
-            vertices=self.vertices[columns],
-            numbers=self.numbers[columns],
-            nc_testset=self.nc_testset[columns],
-        )
+        vertices, numbers, nc_testset = self.vertices[columns], self.numbers[columns], self.nc_testset[columns]
+        return replace(self, vertices=vertices, numbers=numbers, nc_testset=nc_testset)
 
     @property
-    def is_left(self) -> BoolArray:
-        """Whether each neuroid is in lh."""
-        return self.vertices < self.n_hemisphere_vertices
+    def hemispheres(self) -> AnyArray:
+        """The hemisphere of each neuroid, lh or rh."""
+        return np.where(self.vertices < self.n_hemisphere_vertices, "lh", "rh")
 
     @property
     def ids(self) -> AnyArray:
         """The `neuroid_id`, such as ``subj01_lh_V1_v00000``."""
-        prefixes = {is_left: f"{subject_name(self.subject)}_{h}_{self.region}_v" for is_left, h in _HEMISPHERES}
-        ids = [f"{prefixes[left]}{n:05d}" for left, n in zip(self.is_left.tolist(), self.numbers.tolist(), strict=True)]
-        return np.array(ids, dtype="S")
-
-
-_HEMISPHERES = ((True, "lh"), (False, "rh"))
+        subject, numbered = (
+            subject_name(self.subject),
+            zip(self.hemispheres.tolist(), self.numbers.tolist(), strict=True),
+        )
+        return np.array([f"{subject}_{hemisphere}_{self.region}_v{n:05d}" for hemisphere, n in numbered], dtype="S")
 
 
 def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> list[RegionNeuroids]:
@@ -81,15 +76,12 @@ def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> li
 
 def list_coordinates(groups: Sequence[RegionNeuroids]) -> dict[str, AnyArray]:
     """Return every neuroid coordinate of an assembly by its name."""
+    n_neuroids = [len(group) for group in groups]
     return {
         "neuroid_id": np.concatenate([group.ids for group in groups]),
-        "subject": _repeat([subject_name(group.subject) for group in groups], groups),
-        "hemisphere": np.concatenate([np.where(group.is_left, b"lh", b"rh") for group in groups]),
+        "subject": np.repeat(np.array([subject_name(group.subject) for group in groups], dtype="S"), n_neuroids),
+        "hemisphere": np.concatenate([group.hemispheres for group in groups]).astype("S"),
         "vertex_index": np.concatenate([group.vertices % group.n_hemisphere_vertices for group in groups]),
-        "region": _repeat([group.region for group in groups], groups),
+        "region": np.repeat(np.array([group.region for group in groups], dtype="S"), n_neuroids),
         "nc_testset": np.concatenate([group.nc_testset for group in groups]),
     }
-
-
-def _repeat(names: list[str], groups: Sequence[RegionNeuroids]) -> AnyArray:
-    return np.repeat(np.array(names, dtype="S"), [len(group) for group in groups])

@@ -13,7 +13,6 @@ from ..facts import subject_name
 from ..files import naming, new_folder, scratch_folder
 from ..nsd.inspection import inspect_tree
 from ..nsd.plan import Plan
-from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..recipe import Recipe
 from ..release import SPLITS, Manifest, ReleasedRegion, ReleaseFolder, installed_versions, record_files, refuse_existing
@@ -105,7 +104,9 @@ def build_releases(
             manifests[path] = make_manifest(plan, folders[path], stimuli[path], assemblies)
             with naming(folders[path].manifest_path):
                 manifests[path].write(folders[path])
-            _refuse_changed(plan.inputs, stamps)
+            for file in plan.inputs:
+                if file.stamp() != stamps[file]:  # parts of both may be in the release
+                    raise PackagingError(f"{file} was changed while the build ran. Start it again.")
             endings[path].close()  # the release appears, whatever happens to the next
     return manifests
 
@@ -131,13 +132,6 @@ def make_manifest(plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], as
         files=record_files(folder, [*stimuli, *(folder.assembly_path(plan.recipe.name, split) for split in SPLITS)]),
         simulated=plan.is_simulated,
     )
-
-
-def _refuse_changed(inputs: Iterable[RawFile], stamps: Mapping[RawFile, str]) -> None:
-    """Raise a `PackagingError` if a raw file is not what it was when the build started: parts of both may be in the release."""
-    for file in inputs:
-        if not file.exists() or file.stamp() != stamps[file]:
-            raise PackagingError(f"{file} was changed or removed while the build ran. Start it again.")
 
 
 def _require_space(parent: Path, plans: Iterable[Plan], cache: SessionCache) -> None:

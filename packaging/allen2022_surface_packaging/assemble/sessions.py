@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Self
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
+from ..facts import HEMISPHERES, subject_name
 from ..files import Bytes, write_whole
 from ..nsd.files import read_betas
 from ..nsd.plan import Plan, Session
@@ -37,8 +36,6 @@ from .responses import METHOD_VERSION, standardise_session
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".npy"
-# What NumPy raises for a damaged file
-UNREADABLE = (AttributeError, EOFError, OSError, OverflowError, SyntaxError, TokenError, TypeError, ValueError)
 TRANSPOSED_VERTICES = 512  # at a time
 
 
@@ -59,24 +56,15 @@ class Entry:
                 file.seek(responses.offset + responses.nbytes)
                 trials, vertices = np.load(file), np.load(file)
             is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
-        except UNREADABLE:
+        except Exception:  # NumPy raises many kinds for a damaged file
             return None
         return cls(path, trials, vertices) if is_whole else None
 
-    def read(self, trials: IntArray, vertices: IntArray) -> FloatArray:
-        """Read some trials of some vertices, all of which the entry holds: an array of shape (n_vertices, n_trials)."""
-        # Mapped for this reading only: mapped pages count as memory of this process.
-        responses = np.load(self.path, mmap_mode="r")
-        selected: FloatArray = responses[np.searchsorted(self.vertices, vertices)]
-        return selected[:, np.searchsorted(self.trials, trials)]
-
 
 def _covers(path: Path, trials: IntArray, mask: BoolArray) -> bool:
-    """Return whether an entry holds all of some trials, and the vertices of a mask."""
-    entry = Entry.open(path)
-    if entry is None:
-        return False
-    return bool(np.isin(trials, entry.trials).all() and np.isin(np.flatnonzero(mask), entry.vertices).all())
+    """Return whether there is a sound entry that holds all of some trials, and the vertices of a mask."""
+    entry, vertices = Entry.open(path), np.flatnonzero(mask)
+    return entry is not None and bool(np.isin(trials, entry.trials).all() and np.isin(vertices, entry.vertices).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +135,9 @@ class SessionCache:
         for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
             logger.debug("%s is standardised", name)
 
-    def responses_of(self, plan: Plan, subject: int) -> SubjectResponses:
+    def sessions_of(self, plan: Plan, subject: int) -> list[CachedSession]:
         """Return access to the responses of a subject that a plan needs. An entry that was lost is computed again."""
-        parts = []
+        sessions = []
         for session in plan.sessions:
             if session.subject == subject:
                 task = self.tasks[session.betas["lh"]]
@@ -158,48 +146,25 @@ class SessionCache:
                     entry = Entry(task.path, task.trials, task.vertices)
                 is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
                 rows = np.searchsorted(plan.single_trial_images, session.nsd_ids[is_needed])
-                parts.append(_SessionPart(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))
-        n_repetitions = max(N_REPETITIONS, *(int(part.repetitions.max()) + 1 for part in parts))
-        return SubjectResponses(len(plan.single_trial_images), n_repetitions, parts)
+                sessions.append(CachedSession(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))
+        return sessions
 
 
 @dataclass(frozen=True, eq=False)
-class _SessionPart:
-    """The trials of one session that a release needs, and the row (of the image) and the repetition of each."""
+class CachedSession:
+    """The trials of one session that a release needs, with the row (of the image) and the repetition of each."""
 
     entry: Entry
     trials: IntArray
     rows: IntArray
     repetitions: IntArray
 
-
-@dataclass(frozen=True, eq=False)
-class SubjectResponses:
-    """Access to the standardised responses of one subject to the images whose single trials a release needs."""
-
-    n_images: int
-    n_repetitions: int
-    parts: list[_SessionPart]
-
     def read(self, vertices: IntArray) -> FloatArray:
-        """Return the responses of some vertices.
-
-        Returns
-        -------
-        array of shape (n_images, n_repetitions, n_vertices)
-            Unitless; see `standardise_session`. NaN for a repetition that was not shown.
-        """
-        responses = np.full((self.n_images, self.n_repetitions, len(vertices)), np.nan, dtype=np.float32)
-        for part in self.parts:
-            responses[part.rows, part.repetitions] = part.entry.read(part.trials, vertices).T
-        return responses
-
-    def find_valid(self, vertices: IntArray) -> BoolArray:
-        """Return which of some vertices have no NaN in any trial that the release needs."""
-        is_valid = np.ones(len(vertices), dtype=bool)
-        for part in self.parts:
-            is_valid &= ~np.isnan(part.entry.read(part.trials, vertices)).any(axis=1)
-        return is_valid
+        """Read the standardised responses of some vertices: an array of shape (n_vertices, n_trials), unitless."""
+        # Mapped for this reading only: mapped pages count as memory of this process.
+        responses = np.load(self.entry.path, mmap_mode="r")
+        selected: FloatArray = responses[np.searchsorted(self.entry.vertices, vertices)]
+        return selected[:, np.searchsorted(self.entry.trials, self.trials)]
 
 
 def compute_entry(task: SessionTask) -> str:

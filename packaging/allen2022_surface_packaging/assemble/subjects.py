@@ -16,14 +16,14 @@ import numpy as np
 
 from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
-from ..facts import subject_name
+from ..facts import N_REPETITIONS, subject_name
 from ..nsd.plan import Plan
 from ..release import SPLITS, FilledCounts, ReleaseFolder, list_presentations
 from .assembly import AssemblyFile, create_assembly
 from .neuroids import RegionNeuroids, list_coordinates, list_neuroids
 from .prepared import read_prepared
 from .responses import average_repetitions, standardise_images
-from .sessions import SessionCache, SubjectResponses
+from .sessions import CachedSession, SessionCache
 
 logger = logging.getLogger(__name__)
 
@@ -46,46 +46,46 @@ class _Subject:
 
     Attributes
     ----------
+    images : whose single trials are needed, ascending
     averages : prepared averages of all vertices of each region; empty if they are to be computed
-    averaged, test : rows of the averaged images and of the test images in `responses`
-    train : rows of the train images among the averaged ones
     """
 
-    responses: SubjectResponses
+    plan: Plan
+    images: IntArray
+    sessions: list[CachedSession]
     averages: dict[str, FloatArray]
-    averaged: IntArray
-    test: IntArray
-    train: IntArray
 
     @classmethod
     def open(cls, plan: Plan, cache: SessionCache, number: int) -> Self:
-        images, averaged = plan.single_trial_images, plan.averaged_images
-        return cls(
-            responses=cache.responses_of(plan, number),
-            averages=read_prepared(plan, number),
-            averaged=np.searchsorted(images, averaged),
-            test=np.searchsorted(images, plan.splits["test"]),
-            train=np.searchsorted(averaged, plan.splits["train"]),
-        )
+        return cls(plan, plan.single_trial_images, cache.sessions_of(plan, number), read_prepared(plan, number))
+
+    @property
+    def n_repetitions(self) -> int:
+        return max(N_REPETITIONS, *(int(session.repetitions.max()) + 1 for session in self.sessions))
 
     @property
     def width(self) -> int:
         """How many neuroids are computed at a time."""
-        n_responses = self.responses.n_images * self.responses.n_repetitions
-        return max(1, min(MOST_NEUROIDS, MOST_RESPONSES // n_responses))
+        return max(1, min(MOST_NEUROIDS, MOST_RESPONSES // (len(self.images) * self.n_repetitions)))
 
     def compute(self, block: RegionNeuroids) -> dict[str, FloatArray]:
         """Return the standardised values of some neuroids, by split."""
-        responses = self.responses.read(block.vertices)
+        responses = np.full((len(self.images), self.n_repetitions, len(block)), np.nan, dtype=np.float32)
+        for session in self.sessions:  # a repetition that was not shown stays NaN
+            responses[session.rows, session.repetitions] = session.read(block.vertices).T
+        averaged, splits = self.plan.averaged_images, self.plan.splits
         if self.averages:
             averages = self.averages[block.region][:, block.numbers]
         else:
-            averages = average_repetitions(responses[self.averaged])
-        return standardise_images(averages, responses[self.test], train=self.train)
+            averages = average_repetitions(responses[np.searchsorted(self.images, averaged)])
+        test_responses = responses[np.searchsorted(self.images, splits["test"])]
+        return standardise_images(averages, test_responses, train=np.searchsorted(averaged, splits["train"]))
 
     def find_valid(self, block: RegionNeuroids) -> BoolArray:
         """Return which of some neuroids have no NaN in what their values are computed from."""
-        is_valid = self.responses.find_valid(block.vertices)
+        is_valid = np.ones(len(block), dtype=bool)
+        for session in self.sessions:
+            is_valid &= ~np.isnan(session.read(block.vertices)).any(axis=1)
         if self.averages:
             is_valid &= ~np.isnan(self.averages[block.region][:, block.numbers]).any(axis=0)
         return is_valid
@@ -97,8 +97,7 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
     Raises
     ------
     PackagingError
-        If a prepared assembly is damaged, the disk is full, or no vertex of a subject is
-        valid and invalid ones are dropped.
+        If a prepared assembly is damaged, the disk is full, or no vertex of a subject is valid and invalid ones are dropped.
     """
     groups = list_neuroids(plan.region_map, plan.ncsnr)
     if plan.recipe.nan_policy == "drop":
@@ -138,8 +137,8 @@ def _keep_valid(plan: Plan, cache: SessionCache, groups: Sequence[RegionNeuroids
     kept: dict[int, list[RegionNeuroids]] = {}
     for number in plan.recipe.subjects:
         subject = _Subject.open(plan, cache, number)
-        own_groups = [group for group in groups if group.subject == number]
-        kept[number] = [group.select(np.flatnonzero(subject.find_valid(group))) for group in own_groups]
+        subject_groups = (group for group in groups if group.subject == number)
+        kept[number] = [group.select(np.flatnonzero(subject.find_valid(group))) for group in subject_groups]
         if not any(map(len, kept[number])):
             raise PackagingError(
                 f"{subject_name(number)} has no vertex whose trials are all valid, so nothing is left. Keep "
