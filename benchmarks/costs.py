@@ -5,7 +5,6 @@ The estimates come from numbers that `bench.py` measures, and from a few assumpt
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 N_SESSIONS = 240  # those with at least one trial that the eight-subject release needs
@@ -15,9 +14,9 @@ NUMBERS_OF_WORKERS = (1, 2, 4, 8, 16, 32, 64)
 # Measured (docs/performance.md), with one worker on two cores and files in memory
 SESSION_SECONDS = 0.20  # to gather, standardise and keep one session
 N_SUBJECTS = 8
-SUBJECT_SECONDS = 1.7  # to average and standardise the images of one subject
-# To start; to copy the values of 8 subjects into the assemblies; 515 PNG images. The first process does this alone.
-SERIAL_SECONDS = 2 + N_SUBJECTS * 0.75 + 515 * 0.03
+SUBJECT_SECONDS = 1.0  # to average and standardise the images of one subject, and to write its values, on two cores
+# To start; the assemblies; 515 PNG images. The first process does this alone.
+SERIAL_SECONDS = 2 + N_SUBJECTS * SUBJECT_SECONDS + 515 * 0.03
 
 # Assumed
 INSTANCE_DOLLARS_PER_HOUR = 0.096  # a machine with two cores (m5.large, on demand) and one worker
@@ -70,7 +69,6 @@ def estimate(source: Source, n_workers: int) -> Estimate:
     reading = n_gb / min(source.shared_rate, n_workers * source.worker_rate)
     computing = N_SESSIONS / n_workers * SESSION_SECONDS
     parallel_seconds, bottleneck = max((reading, source.bottleneck), (computing, "computing"))
-    parallel_seconds += math.ceil(N_SUBJECTS / n_workers) * SUBJECT_SECONDS
     if parallel_seconds < SERIAL_SECONDS:
         bottleneck = "the first process"
     seconds = parallel_seconds + SERIAL_SECONDS
