@@ -195,13 +195,14 @@ def test_broken_vertices_are_zero_and_counted(nsd_tree, release):
 def test_bytes_are_the_same_for_workers_layout_and_hash_seed(releases, tmp_path, name):
     simulate_tree(tmp_path / "flat", TreeSize(n_sessions=6, n_trials=40, n_vertices=400, image_size=16, layout="flat"))
     command = [sys.executable, "-m", "allen2022_surface_packaging", "build", tmp_path / "flat", tmp_path / "r"]
-    subprocess.run(
+    result = subprocess.run(
         [*command, "--recipe", name, "--workers", "2", "--cache", "none"],
-        check=True,
         capture_output=True,
+        text=True,
         env=os.environ | {"PYTHONHASHSEED": "3"},
     )
 
+    assert result.returncode == 0, result.stderr
     assert hashes(tmp_path / "r") == hashes(releases / name)
 
 
