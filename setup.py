@@ -56,6 +56,7 @@ setup(
     package_data={
         "brainscore_allen2022_surface": ["README.md", "artifacts.json", "data_packaging/*", "py.typed"],
         "allen2022_surface_packaging": ["py.typed", "recipes/*.toml"],
+        "allen2022_surface_packaging.nsd": ["simulated_atlases/*"],
         "allen2022_surface_packaging.publish": ["templates/*"],
         "allen2022_surface_packaging.report": ["templates/*"],
     },

@@ -1,24 +1,22 @@
+from collections import Counter
+
 import nibabel
 import numpy as np
 import pytest
 import scipy.io
+import xarray as xr
 from nibabel.freesurfer.mghformat import MGHHeader
 from PIL import Image
 from scipy.spatial import KDTree
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
-from allen2022_surface_packaging.cli import main
-from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.nsd.atlases import make_labels
+from allen2022_surface_packaging.nsd.atlases import make_labels, vertex_directions
 from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
-from allen2022_surface_packaging.nsd.sphere import sphere_vertices
 from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.verify.soundness import verify_release
+from support import run_cli
 
 BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
-REGION_SIZES = {"V1": (2153, 2123), "V2": (1643, 1748), "V4": (410, 504)}
-KASTNER_LABELS = {"V1": (1, 2), "V2": (3, 4), "V4": (7,)}
 
 
 def test_betas_have_the_header_type_and_size_of_nsd(nsd_tree):
@@ -66,8 +64,8 @@ def test_written_ncsnr_agrees_with_the_simulated_responses(tmp_path):
 @pytest.mark.parametrize("hemisphere", ["lh", "rh"])
 def test_signal_to_noise_varies_smoothly_and_is_highest_in_early_visual_cortex(hemisphere, nsd_tree):
     labels = make_labels(642, hemisphere)
-    vertices = sphere_vertices(642)
-    neighbours = KDTree(vertices).query(vertices, k=2)[1][:, 1]
+    directions = vertex_directions(642, hemisphere)
+    neighbours = KDTree(directions).query(directions, k=2)[1][:, 1]
     rows = []
     for subject in range(1, 9):
         path = nsd_tree / BETAS.replace("subj01", f"subj0{subject}") / f"{hemisphere}.ncsnr.mgh"
@@ -121,33 +119,51 @@ def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
     simulate_tree(tmp_path / "nsd", size)
     build_release(tmp_path / "nsd", tmp_path / "release", make_recipe((4,), name="One"))
 
-    labels = tmp_path / "nsd/nsddata/freesurfer/fsaverage/label"
-    for i, hemisphere in enumerate(("lh", "rh")):
-        kastner = np.asarray(nibabel.load(labels / f"{hemisphere}.Kastner2015.mgz").dataobj).ravel()
-        n_vertices = {region: np.isin(kastner, numbers).sum() for region, numbers in KASTNER_LABELS.items()}
-        assert n_vertices == {region: sizes[i] for region, sizes in REGION_SIZES.items()}
-    assert verify_release(tmp_path / "release") == []
+    with xr.open_dataarray(tmp_path / "release/One_test.nc") as assembly:
+        counts = Counter(assembly["region"].values.tolist())
+    assert counts == {"V1": 4276, "V2": 3391, "V4": 914, "IT": 19_065}
+
+
+def test_recipe_with_the_real_names_of_areas_can_be_rehearsed(tmp_path):
+    simulate_tree(tmp_path / "nsd", TreeSize(subjects=(1,), n_sessions=1, n_trials=90, image_size=8))
+    regions = {
+        ("FFC", "HCP_MMP1"): ["FFC"],
+        ("motor", "HCP_MMP1"): ["4", "p9-46v"],
+        ("PPA", "Kastner2015"): ["PHC1", "PHC2"],
+    }
+    tables = [
+        f'[[region]]\nname = "{name}"\natlas = "{atlas}"\nlabels = {labels}\n'
+        for (name, atlas), labels in regions.items()
+    ]
+    (tmp_path / "real.toml").write_text('name = "real"\nsubjects = [1]\n' + "".join(tables))
+
+    result = run_cli("build", tmp_path / "nsd", tmp_path / "release", "--recipe", tmp_path / "real.toml")
+
+    assert result.returncode == 0, result.stderr
+    with xr.open_dataarray(tmp_path / "release/real_test.nc") as assembly:
+        assert set(assembly["region"].values.tolist()) == {"FFC", "motor", "PPA"}
 
 
 @pytest.mark.parametrize(
-    ("size", "message"),
+    ("options", "message"),
     [
-        (TreeSize(n_sessions=1, n_trials=301), "expected a multiple of 3"),
-        (TreeSize(n_vertices=10), "--vertices 10 is too few"),
+        (["--sessions", 1, "--trials", 301], "expected a multiple of 3"),
+        (["--vertices", 10], "--vertices 10 is too few"),
+        (["--expdesign", "missing.mat"], "missing.mat is missing"),
     ],
 )
-def test_tree_of_an_impossible_size_is_refused(tmp_path, size, message):
-    with pytest.raises(PackagingError, match=message):
-        simulate_tree(tmp_path / "nsd", size)
+def test_tree_of_an_impossible_size_is_refused(tmp_path, options, message):
+    result = run_cli("simulate", tmp_path / "nsd", *options)
+
+    assert result.returncode == 1
+    assert message in result.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_simulation_is_refused_when_the_folder_holds_files(tmp_path, capsys):
+def test_simulation_is_refused_when_the_folder_holds_files(tmp_path):
     (tmp_path / "mine").write_text("mine")
 
-    with pytest.raises(SystemExit, match="1"):
-        main(["simulate", str(tmp_path)])
-    assert "exists already and is not empty" in capsys.readouterr().err
+    assert "exists already and is not empty" in run_cli("simulate", tmp_path).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 

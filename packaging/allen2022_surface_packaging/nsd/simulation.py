@@ -16,7 +16,6 @@ NSD's are: NaN always, NaN in every other session, NaN in a single trial, or con
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,13 +43,11 @@ from ..facts import (
 from ..files import naming, new_folder, writing_hdf5
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
-from .atlases import CALCARINE, LABEL_NAMES, distances_to_path, make_labels, vertex_directions
+from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, vertex_directions
 from .files import MGH_DATA_OFFSET, Design, read_design
 from .size import DEFAULT_SIZE, TreeSize
 from .storage import Folder, RawFile
 from .tree import LAYOUTS, NSDTree
-
-logger = logging.getLogger(__name__)
 
 N_LATENTS = 6
 SHARED_FRACTION = 0.75  # NSD: 0.1; here most images, so that a few short sessions give enough complete ones
@@ -101,7 +98,8 @@ def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: 
         for hemisphere, atlases in labels.items():
             for atlas, values in atlases.items():
                 _write_vertices(tree.labels(atlas, hemisphere), values)
-        _write_label_names(tree)
+                with _target(tree.label_names(atlas)) as path:
+                    shutil.copyfile(colour_table(atlas), path)
         _write_responses(tree, size, design, n_sessions, labels, latents)
 
 
@@ -173,37 +171,22 @@ class _Vertices:
     once_nan: IntArray
     constant: IntArray
 
-    @property
-    def written_ncsnr(self) -> FloatArray:
-        """The signal-to-noise ratio that the tree states, which is 0 where there is no signal."""
-        ncsnr = self.ncsnr.copy()
-        ncsnr[self.constant] = 0
-        ncsnr[self.always_nan] = 0
-        return ncsnr
-
 
 def _make_vertices(size: TreeSize, atlases: dict[str, AnyArray], subject: int, hemisphere: str) -> _Vertices:
+    """Draw signal-to-noise ratios that vary smoothly over the cortex, and a little between neighbours, and what is broken."""
     rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere)])
-    n = size.n_vertices
-    ncsnr = _make_ncsnr(vertex_directions(n, hemisphere), rng)
-    mixture = rng.standard_normal((N_LATENTS, n), dtype=np.float32)
-    mixture /= np.linalg.norm(mixture, axis=0)
-    n_broken = max(1, n // 20_000)  # of each of four kinds
-    is_candidate = np.any([np.isin(atlases[region.atlas], region.labels) for region in PUBLISHED_REGIONS], axis=0)
-    candidates = np.flatnonzero(is_candidate)
-    broken = rng.choice(candidates, 4 * n_broken, replace=False).reshape(4, n_broken)
-    return _Vertices(ncsnr, mixture, *broken)
-
-
-def _make_ncsnr(directions: DoubleArray, rng: np.random.Generator) -> FloatArray:
-    """Return signal-to-noise ratios that vary smoothly over the cortex, and a little between neighbours."""
+    directions = vertex_directions(size.n_vertices, hemisphere)
     from_v1 = distances_to_path(directions, CALCARINE) / REACH_OF_SIGNAL
     typical = LOWEST_NCSNR + (HIGHEST_NCSNR - LOWEST_NCSNR) * np.exp(-(from_v1**2))
     waves, phases = rng.normal(0, WAVE_NUMBER, (3, N_WAVES)), rng.uniform(0, 2 * np.pi, N_WAVES)
     smooth = np.cos(directions @ waves + phases).sum(axis=1) / np.sqrt(N_WAVES / 2)
-    logarithm = 0.2 * smooth + rng.normal(0, 0.1, len(directions))
-    ncsnr: FloatArray = (typical * np.exp(logarithm)).astype(np.float32)
-    return ncsnr
+    ncsnr = (typical * np.exp(0.2 * smooth + rng.normal(0, 0.1, size.n_vertices))).astype(np.float32)
+    mixture = rng.standard_normal((N_LATENTS, size.n_vertices), dtype=np.float32)
+    mixture /= np.linalg.norm(mixture, axis=0)
+    is_of_region = np.any([np.isin(atlases[region.atlas], region.labels) for region in PUBLISHED_REGIONS], axis=0)
+    n_broken = max(1, size.n_vertices // 20_000)  # of each of four kinds
+    broken = rng.choice(np.flatnonzero(is_of_region), 4 * n_broken, replace=False).reshape(4, n_broken)
+    return _Vertices(ncsnr, mixture, *broken)
 
 
 def _write_responses(
@@ -215,34 +198,33 @@ def _write_responses(
     latents: FloatArray,
 ) -> None:
     """Write the betas and ncsnr files of every subject and hemisphere."""
-    vertices = {
-        (subject, hemisphere): _make_vertices(size, labels[hemisphere], subject, hemisphere)
+    files = [
+        (subject, hemisphere, version, session)
         for subject in size.subjects
         for hemisphere in HEMISPHERES
-    }
-    files = [(key, version, n) for key in vertices for version in size.betas for n in range(1, n_sessions[key[0]] + 1)]
-    for key, version, session in follow(files, n_items=len(files), title="betas files", unit="file"):
-        subject, hemisphere = key
+        for version in size.betas
+        for session in range(1, n_sessions[subject] + 1)
+    ]
+    for subject, hemisphere, version, session in follow(files, n_items=len(files), title="betas files", unit="file"):
+        side, noise = HEMISPHERES.index(hemisphere), RELATIVE_NOISE[version]
+        if (version, session) == (size.betas[0], 1):  # the first file of a hemisphere
+            vertices = _make_vertices(size, labels[hemisphere], subject, hemisphere)
         if session == 1:
-            ncsnr = vertices[key].written_ncsnr / np.float32(RELATIVE_NOISE[version])
-            _write_vertices(tree.ncsnr(subject, hemisphere, version), ncsnr)
-        images = _images_of_session(design, size, subject, session)
+            written = vertices.ncsnr / np.float32(noise)
+            written[vertices.constant] = written[vertices.always_nan] = 0  # no signal
+            _write_vertices(tree.ncsnr(subject, hemisphere, version), written)
+        trials = slice((session - 1) * size.n_trials, session * size.n_trials)
+        images = design.subjectim[subject - 1, design.masterordering[trials] - 1] - 1
         other = [] if version == DEFAULT_BETAS else [BETAS_VERSIONS.index(version)]
-        rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere), session, *other])
-        blocks = _simulate_session(vertices[key], latents[images], session, RELATIVE_NOISE[version], rng)
+        rng = np.random.default_rng([size.seed, subject, side, session, *other])
+        blocks = _simulate_session(vertices, latents[images], session, noise, rng)
         _write_betas(tree.betas(subject, hemisphere, session, version), size, blocks)
-
-
-def _images_of_session(design: Design, size: TreeSize, subject: int, session: int) -> IntArray:
-    """Return the 0-based 73k ids of the images shown in a session."""
-    trials = slice((session - 1) * size.n_trials, session * size.n_trials)
-    nsd_ids: IntArray = design.subjectim[subject - 1, design.masterordering[trials] - 1] - 1
-    return nsd_ids
 
 
 def _simulate_session(
     vertices: _Vertices, latents: FloatArray, session: int, relative_noise: float, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
+    """Yield the responses of some trials at a time; the module says how they are made."""
     n_trials, n_vertices = len(latents), len(vertices.ncsnr)
     gain = np.float32(rng.uniform(0.7, 1.3))
     offset = rng.normal(0, 0.5, n_vertices).astype(np.float32)
@@ -272,45 +254,32 @@ def _patterns(size: int) -> DoubleArray:
 
 
 def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatArray) -> None:
-    with _target(tree.images) as path, writing_hdf5(path):
-        _draw_images(path, size, design, latents)
-
-
-def _draw_images(path: Path, size: TreeSize, design: Design, latents: FloatArray) -> None:
     """Draw the images that the subjects saw, or only the shared ones if those are too many.
 
     The others stay blank and take no space.
     """
     patterns = _patterns(size.image_size)
     seen = np.unique(design.subjectim[np.array(size.subjects) - 1]) - 1
-    drawn = seen if len(seen) <= MOST_DRAWN_IMAGES else design.shared_images
+    drawn = np.union1d(seen if len(seen) <= MOST_DRAWN_IMAGES else [], design.shared_images).astype(int)
     shape = patterns.shape[1:]
-    with h5py.File(path, "w") as file:
+    with _target(tree.images) as path, writing_hdf5(path), h5py.File(path, "w") as file:
         images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape))
-        for nsd_id in np.union1d(drawn, design.shared_images):
+        for nsd_id in drawn:
             pixels = 128 + CONTRAST * np.tensordot(latents[nsd_id], patterns, axes=1)
             images[nsd_id] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 def _write_design(tree: NSDTree, design: Design, expdesign_path: Path | None) -> None:
-    if expdesign_path is not None and design.is_full_size:
-        with _target(tree.design) as path:
-            shutil.copyfile(expdesign_path, path)
-        return
-    variables = {
-        "masterordering": design.masterordering.astype(np.uint16).reshape(1, -1),
-        "subjectim": design.subjectim.astype(np.int32),
-        "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
-    }
     with _target(tree.design) as path:
+        if expdesign_path is not None and design.is_full_size:
+            shutil.copyfile(expdesign_path, path)
+            return
+        variables = {
+            "masterordering": design.masterordering.astype(np.uint16).reshape(1, -1),
+            "subjectim": design.subjectim.astype(np.int32),
+            "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
+        }
         scipy.io.savemat(path, variables)
-
-
-def _write_label_names(tree: NSDTree) -> None:
-    for atlas, names in LABEL_NAMES.items():
-        lines = [f"{label} {name}\n" for label, name in enumerate(("Unknown", *names))]
-        with _target(tree.label_names(atlas)) as path:
-            path.write_text("".join(lines), encoding="utf-8")
 
 
 def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.random.Generator) -> None:
@@ -331,9 +300,8 @@ def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.r
 
 
 def _write_vertices(file: RawFile, values: AnyArray) -> None:
-    image = MGHImage(values.reshape(-1, 1, 1), affine=np.eye(4))
     with _target(file) as path:
-        nibabel.save(image, path)
+        nibabel.save(MGHImage(values.reshape(-1, 1, 1), affine=np.eye(4)), path)
 
 
 def _write_betas(file: RawFile, size: TreeSize, blocks: Iterator[FloatArray]) -> None:
