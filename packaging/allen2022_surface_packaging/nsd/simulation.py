@@ -19,8 +19,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import nibabel
@@ -124,9 +124,7 @@ def image_latents(image: PixelArray) -> DoubleArray:
 def _make_design(size: TreeSize, rng: np.random.Generator) -> tuple[Design, dict[int, int]]:
     n_trials = size.n_sessions * size.n_trials
     if n_trials % N_REPETITIONS:
-        raise PackagingError(
-            f"--sessions times --trials is {n_trials}, expected a multiple of {N_REPETITIONS} repetitions."
-        )
+        raise PackagingError(f"--sessions times --trials is {n_trials}, expected a multiple of {N_REPETITIONS}.")
     n_images_per_subject = n_trials // N_REPETITIONS
     n_shared = int(SHARED_FRACTION * n_images_per_subject)
     ids = rng.permutation(n_shared + len(SUBJECTS) * (n_images_per_subject - n_shared)) + 1
@@ -152,16 +150,10 @@ def _follow_design(size: TreeSize, path: Path) -> tuple[Design, dict[int, int]]:
     return design, n_sessions
 
 
-@dataclass(frozen=True, eq=False)
-class _Vertices:
-    """The truth about the vertices of one hemisphere of one subject.
+class _Vertices(NamedTuple):
+    """The truth about the vertices of one hemisphere of one subject, and those that are broken in each of four ways.
 
-    Attributes
-    ----------
-    ncsnr : array of shape (n_vertices,)
-    mixture : array of shape (n_latents, n_vertices)
-        How the latents of an image make up the signal of a vertex, which has variance 1.
-    always_nan, often_nan, once_nan, constant : arrays of vertices that are broken in this way
+    The mixture, of shape (n_latents, n_vertices), makes the signal of a vertex from the latents of an image.
     """
 
     ncsnr: FloatArray
