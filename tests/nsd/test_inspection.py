@@ -95,14 +95,21 @@ def test_noise_ceilings_are_those_of_the_vertices_of_regions(tiny_tree):
         np.testing.assert_allclose(np.sort(100 * ncsnr**2 / (ncsnr**2 + 1 / 3)), np.sort(expected), rtol=1e-6)
 
 
-def test_plan_from_prepared_averages_needs_only_sessions_of_test_images(tiny_tree):
-    plan = plan_of(tiny_tree, from_region_assemblies=True)
+def test_plan_from_prepared_averages_needs_only_sessions_of_test_images(tree_path):
+    paths = [tree_path / f"assemblies/Allen2022_surface.{region}.nc" for region in ("IT", "V1", "V2", "V4")]
+    paths[0].parent.mkdir()
+    for path in paths[1:]:
+        path.touch()
+    problems = inspect_tree(open_tree(tree_path), TWO, from_region_assemblies=True).problems
+    assert problems == [
+        f"{paths[0]} is missing. Add the assemblies of all regions, or build without --from-region-assemblies."
+    ]
 
+    paths[0].touch()
+    plan = plan_of(tree_path, from_region_assemblies=True)
     assert plan.single_trial_images.tolist() == plan.splits["test"].tolist()
     assert all(set(session.nsd_ids) & set(plan.splits["test"]) for session in plan.sessions)
-    assert [file.path for file in plan.inputs if file.path.endswith(".nc")] == [
-        f"assemblies/Allen2022_surface.{region}.nc" for region in ("IT", "V1", "V2", "V4")
-    ]
+    assert [str(file) for file in plan.inputs if file.path.endswith(".nc")] == list(map(str, paths))
 
 
 def extract_images(tree_path, nsd_ids, name="{}.jpg", folder="train"):

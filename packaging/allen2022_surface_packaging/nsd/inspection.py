@@ -28,7 +28,19 @@ from .files import (
     read_ncsnr,
     read_origins,
 )
-from .inputs import BETAS, DESIGN, EXTRACTED, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, InputFile, list_inputs
+from .inputs import (
+    BETAS,
+    DESIGN,
+    EXTRACTED,
+    IMAGES,
+    LABEL_NAMES,
+    LABELS,
+    NCSNR,
+    ORIGINS,
+    PREPARED,
+    InputFile,
+    list_inputs,
+)
 from .plan import Plan, Session
 from .regions import find_regions
 from .storage import RawFile
@@ -68,9 +80,16 @@ class Inspection:
     @property
     def problems(self) -> list[str]:
         """All problems, a line each."""
-        missing = [one.file for one in self.missing if not one.is_optional]
-        lines = [f"{file} is missing. Download it ({file.official_path})." for file in missing]
-        return [*lines, *self.damaged.values(), *self.contradictions]
+        advice = {
+            LABELS: "Download it ({}), or choose another atlas.",
+            PREPARED: "Add the assemblies of all regions, or build without --from-region-assemblies.",
+        }
+        missing = [
+            f"{one.file} is missing. {advice.get(one.kind, 'Download it ({}).').format(one.file.official_path)}"
+            for one in self.missing
+            if not one.is_optional
+        ]
+        return [*missing, *self.damaged.values(), *self.contradictions]
 
     def require_sound(self) -> Plan:
         """Return the plan.
@@ -185,6 +204,7 @@ def inspect_tree(
     found.inputs = [one for one in found.inputs if one.kind not in unused]
     found.inputs += [InputFile(file, EXTRACTED) for file in extracted.values()]
     bricks = found.read(IMAGES, read_brick_shape)
+    found.read(PREPARED, RawFile.exists)
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
     with found.noting():
         image_bytes = _count_image_bytes(images, extracted, bricks)
