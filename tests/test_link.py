@@ -105,6 +105,16 @@ def test_something_else_stays(place, make):
     assert place.exists()
 
 
+def test_plugin_that_export_wrote_stays(place):
+    copy_plugin(place)
+    shutil.rmtree(place / "analysis")
+
+    for command in ("link", "unlink"):
+        line = run(command, status=1)
+        assert line == f"{place} was written by export and not by link, so it stays. Remove it yourself."
+    assert (place / "loaders.py").is_file()
+
+
 def test_plugin_is_copied_where_links_are_not_allowed(place, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError("as on exFAT")

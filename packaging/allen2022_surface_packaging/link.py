@@ -104,10 +104,13 @@ def data_path() -> Path:
 
 
 def _remove(path: Path) -> None:
+    """Remove a link or a copy that `link` made. What `export` wrote for a pull request has no `analysis`, and stays."""
     if path.is_symlink():
         path.unlink()
-    else:
+    elif (path / "analysis").is_dir():
         shutil.rmtree(path)
+    else:
+        raise PackagingError(f"{path} was written by export and not by link, so it stays. Remove it yourself.")
 
 
 @dataclass(frozen=True)
