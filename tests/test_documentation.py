@@ -39,7 +39,7 @@ BLOCK = re.compile(
     r"^(?:<!-- not run by the tests: (?P<reason>.+) -->\n)?```(?P<language>.*)\n(?P<text>[\s\S]*?)^```$", re.MULTILINE
 )
 NOT_RUN = {
-    ("CONTRIBUTING.md", "python tests/fuzz.py --cases 500 --seed 1                      # damaged input of every kind"),
+    ("CONTRIBUTING.md", "python tests/tools/fuzz.py --cases 500 --seed 1           # damaged input of every kind"),
     ("README.md", "pip install --constraint constraints.txt -e '.[brainscore]'"),
     ("docs/cluster.md", "from dask_jobqueue import SLURMCluster"),
     ("docs/cluster.md", "allen2022-surface build NSD_ROOT RELEASE --scheduler tcp://ADDRESS"),
