@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[Command, Sequence[str], tuple[Argument, ...]]] = {}
 class Ended(KeyboardInterrupt):
     """SIGTERM or SIGHUP asked the program to end, as Ctrl-C does."""
 
-    def __init__(self, number: int, _: object = None) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(number)
         self.signal = signal.Signals(number)
 
@@ -75,9 +75,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # for letters that its encoding lacks, as Python does on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that its encoding lacks, as on stderr
     try:
         with _ending_signals():
             status = _run(sys.argv[1:] if command_line is None else command_line)
@@ -87,9 +85,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         print(end="", flush=True)
     except OSError as error:  # a disk is full, or the reader has left, as in `check | head`
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # else Python tries again at its end, and complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries and fails again at its end
         if not (status or isinstance(error, BrokenPipeError)):
             _fail(f"The output cannot be written: {describe_os_error(error)}")
         status = status or 1
@@ -166,19 +162,15 @@ def parse(command_line: Sequence[str]) -> Options:
             name,
             help=function.__doc__,
             description=function.__doc__,
-            epilog="\n".join(
-                ["examples:", *(f"  allen2022-surface {name} {example}".rstrip() for example in examples)]
-            ),
+            epilog="\n".join(["examples:", *(f"  allen2022-surface {name} {words}".rstrip() for words in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(parser=command)
         _add_verbosity(command, default=argparse.SUPPRESS)  # it keeps what stands before the name of the command
         for names, settings in arguments:
             command.add_argument(*names, **settings)
-    if any(re.search("://.*[@?]", word) for word in command_line):  # before any message can show it
-        parser.error(
-            "an address holds a password, a signature or a token. Leave it out, and set AWS_PROFILE or the like"
-        )
+    if any(re.search(r"://[^/]*@|://.*\?", word) for word in command_line):  # before any message can show it
+        parser.error("an address holds a password, a signature or a token. Leave it out, and set AWS_PROFILE")
     return parser.parse_args(command_line)
 
 
@@ -279,11 +271,12 @@ def simulate(options: Options) -> None:
     """Write a synthetic NSD tree."""
     from .nsd.simulation import simulate_tree
 
-    follows_nsd = options.expdesign is not None
+    small, planned = (TreeSize.n_sessions, TreeSize.n_trials), (PLANNED_SESSIONS, N_TRIALS_PER_SESSION)
+    n_sessions, n_trials = planned if options.expdesign else small
     size = TreeSize(
         subjects=options.subjects,
-        n_sessions=options.sessions or (PLANNED_SESSIONS if follows_nsd else TreeSize.n_sessions),
-        n_trials=options.trials or (N_TRIALS_PER_SESSION if follows_nsd else TreeSize.n_trials),
+        n_sessions=options.sessions or n_sessions,
+        n_trials=options.trials or n_trials,
         n_vertices=options.vertices,
         image_size=options.image_size,
         layout=options.layout,
