@@ -347,9 +347,10 @@ def _find_regions(
 
 def _find_labels(tree: NSDTree, asked: Region, values: dict[str, AnyArray]) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the labels of each region for which an entry of a recipe stands, by the region's name."""
-    names = _read_label_names(tree.label_names(asked.atlas))
-    numbers = {name: number for number, name in names.items()}
     present = np.unique(np.concatenate(list(values.values())))
+    needs_names = asked.each or not set(asked.labels) <= set(present.tolist())
+    names = _read_label_names(tree.label_names(asked.atlas)) if needs_names else {}
+    numbers = {name: number for number, name in names.items()}
     labels = [numbers.get(label, -1) if isinstance(label, str) else label for label in asked.labels]
     labels = sorted(labels or [int(label) for label in present if label > 0])
     for label in labels:
