@@ -286,12 +286,8 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
         n_sessions = max(tree.sessions_present(subject, recipe.betas), default=0)
         if masterordering.size == N_TRIALS:
             n_sessions = N_SESSIONS[subject]
-        if subject > len(subjectim) or n_sessions * n_trials > masterordering.size:
-            raise PackagingError(
-                f"{tree.design} has {len(subjectim)} subjects and {masterordering.size:,} trials, but {subject_name(subject)} "
-                f"has {n_sessions} sessions of {n_trials} trials. Download it again."
-            )
-        shown[subject] = subjectim[subject - 1, masterordering[: n_sessions * n_trials] - 1] - 1
+        with _reading(tree.design, "a design of these subjects and trials"):
+            shown[subject] = subjectim[subject - 1, masterordering[: n_sessions * n_trials] - 1] - 1
     regions, vertices = _find_regions(tree, recipe, n_vertices)
     return Reference(
         tree=tree,
@@ -335,13 +331,10 @@ def _find_regions(
             values = {h: _read_map(tree.labels(asked.atlas, h), n_vertices) for h in HEMISPHERES}
             found = _find_labels(tree, asked, values)
         for name, labels in found.items():
-            every = np.arange(n_vertices)
             vertices[name] = {
-                h: np.flatnonzero(np.isin(values[h], labels)) if h in values else every for h in HEMISPHERES
+                h: np.flatnonzero(np.isin(values[h], labels)) if values else np.arange(n_vertices) for h in HEMISPHERES
             }
             regions.append(ReleasedRegion(name, asked.atlas, labels, sum(map(len, vertices[name].values()))))
-    if len(vertices) < len(regions):
-        raise PackagingError(f"{tree} gives {recipe} two regions of one name, expected every region once.")
     return tuple(regions), vertices
 
 
@@ -377,18 +370,16 @@ def _list_neuroids(
     parts = []
     for region, by_hemisphere in vertices.items():
         for subject in recipe.subjects:
-            part = pd.DataFrame(
-                {
-                    "neuroid_id": "",
-                    "subject": subject_name(subject),
-                    "hemisphere": np.repeat(HEMISPHERES, [len(by_hemisphere[h]) for h in HEMISPHERES]),
-                    "vertex_index": np.concatenate([by_hemisphere[h] for h in HEMISPHERES]),
-                    "region": region,
-                    "nc_testset": np.concatenate([ceilings[subject, h][by_hemisphere[h]] for h in HEMISPHERES]),
-                }
-            )
-            names = [f"{subject_name(subject)}_{h}_{region}" for h in part["hemisphere"]]
-            part["neuroid_id"] = [f"{name}_v{number:05d}" for number, name in enumerate(names)]
+            columns = {
+                "subject": subject_name(subject),
+                "hemisphere": np.repeat(HEMISPHERES, [len(by_hemisphere[h]) for h in HEMISPHERES]),
+                "vertex_index": np.concatenate([by_hemisphere[h] for h in HEMISPHERES]),
+                "region": region,
+                "nc_testset": np.concatenate([ceilings[subject, h][by_hemisphere[h]] for h in HEMISPHERES]),
+            }
+            part = pd.DataFrame(columns)
+            rows = enumerate(part["hemisphere"])
+            part.insert(0, "neuroid_id", [f"{subject_name(subject)}_{h}_{region}_v{i:05d}" for i, h in rows])
             parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
