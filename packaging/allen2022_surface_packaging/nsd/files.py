@@ -312,7 +312,7 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
 @contextmanager
 def _open_brick(file: RawFile) -> Iterator[Any]:
     source = file.hdf5_source()
-    with reading(file, "NSD's images"), h5py.File(source, "r") as opened:
+    with reading(file, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
         brick = opened["imgBrick"]
         if not isinstance(brick, h5py.Dataset) or brick.ndim != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
             raise ValueError(f"imgBrick is {brick}, expected uint8 of shape (n_images, height, width, 3)")

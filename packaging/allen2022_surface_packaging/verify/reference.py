@@ -240,11 +240,8 @@ class Reference:
         PackagingError
             If NSD's file of images is missing or damaged.
         """
-        with (
-            self.tree.images.open() as file,
-            _reading(self.tree.images, "NSD's images"),
-            h5py.File(file, "r") as opened,
-        ):
+        source = self.tree.images.hdf5_source()
+        with _reading(self.tree.images, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
             for nsd_id in nsd_ids:
                 yield opened["imgBrick"][nsd_id]
 
