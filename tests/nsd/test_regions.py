@@ -93,6 +93,7 @@ def test_name_of_a_label_becomes_a_region_name_without_other_characters():
         ((Region("a", "streams", ("ventral", 5)),), {}, r"labels is \['ventral', 5\], but two of them are one label"),
         ((Region("ventral", "cortex"), Region("", "streams", each=True)), {}, "region ventral occurs twice"),
         ((Region("", "streams", each=True),), {"names": {4: "V1.v", 5: "V1_v"}}, "region V1_v occurs twice"),
+        ((Region("", "streams", each=True),), {"names": {4: "streams_5"}}, "region streams_5 occurs twice"),
         ((Region("", "streams", each=True),), {"names": {4: "a" * 81}}, "the name of the label 4 has 81 letters"),
     ],
 )

@@ -75,36 +75,6 @@ class RegionMap:
         return np.concatenate([offsets[h] + np.searchsorted(self.vertices[h], region.vertices[h]) for h in HEMISPHERES])
 
 
-@dataclass(frozen=True, eq=False)
-class _Atlas:
-    """The labels of an atlas by hemisphere, and their names."""
-
-    labels: Mapping[str, AnyArray]
-    names: Mapping[int, str]
-
-    @cached_property
-    def present(self) -> tuple[int, ...]:
-        """The labels above 0 that at least one vertex has, ascending."""
-        values = np.unique(np.concatenate(list(self.labels.values())))
-        return tuple(int(value) for value in values if value > 0)
-
-    def number(self, label: int | str) -> int | None:
-        """Return the number of a label, or None if the atlas does not know it. No vertex needs to have it."""
-        if isinstance(label, str):
-            return next((number for number, name in self.names.items() if name == label), None)
-        is_known = label in self.names or any((values == label).any() for values in self.labels.values())
-        return label if is_known else None
-
-    def vertices(self, labels: tuple[int, ...]) -> dict[str, IntArray]:
-        """Return per hemisphere the vertices with one of some labels, ascending."""
-        return {hemisphere: np.flatnonzero(np.isin(values, labels)) for hemisphere, values in self.labels.items()}
-
-    def __str__(self) -> str:
-        known = [f"{label} ({self.names[label]})" if label in self.names else str(label) for label in self.present]
-        more = [f"and {len(known) - N_NAMED_LABELS} more"] if len(known) > N_NAMED_LABELS else []
-        return ", ".join(known[:N_NAMED_LABELS] + more) or "none"
-
-
 def find_regions(
     recipe: Recipe,
     labels: Mapping[tuple[str, str], AnyArray],
@@ -130,41 +100,52 @@ def find_regions(
             every = {hemisphere: np.arange(n_vertices) for hemisphere in HEMISPHERES}
             regions.append(LabelledRegion(region.name, CORTEX, (), every))
         else:
-            atlas = _Atlas({h: labels[region.atlas, h] for h in HEMISPHERES}, names.get(region.atlas, {}))
-            regions += _resolve(f"{recipe}: region {number}", region, atlas)
+            atlas = {hemisphere: labels[region.atlas, hemisphere] for hemisphere in HEMISPHERES}
+            regions += _resolve(f"{recipe}: region {number}", region, atlas, names.get(region.atlas, {}))
     for name, n in Counter(region.name for region in regions).items():
         if n > 1:
             raise PackagingError(f"{recipe}: region {name} occurs twice, expected every region once. Rename one.")
     return RegionMap(n_vertices, tuple(regions))
 
 
-def _resolve(key: str, region: Region, atlas: _Atlas) -> Iterator[LabelledRegion]:
-    """Yield the regions that an entry of a recipe stands for."""
-    numbers = [atlas.number(label) for label in region.labels]
-    labels = tuple(sorted(number for number in numbers if number is not None)) or atlas.present
-    if None in numbers or not labels:
-        unknown = [repr(label) for label, number in zip(region.labels, numbers, strict=True) if number is None]
-        raise _label_error(key, region, atlas, ", ".join(unknown) or "empty")
+def _resolve(
+    key: str, region: Region, atlas: Mapping[str, AnyArray], names: Mapping[int, str]
+) -> Iterator[LabelledRegion]:
+    """Yield the regions that an entry of a recipe stands for, from the labels of an atlas by hemisphere and their names."""
+    present = set(np.unique(np.concatenate(list(atlas.values()))).tolist())
+    inside = tuple(sorted(int(label) for label in present if label > 0))
+    numbers = {name: number for number, name in names.items()}
+    chosen = {label: numbers.get(label) if isinstance(label, str) else label for label in region.labels}
+    # A label that only the colour table has is known, but must come with others.
+    unknown = [repr(label) for label, number in chosen.items() if number not in present and number not in names]
+    labels = tuple(sorted(number for number in chosen.values() if number is not None)) or inside
+    if unknown or not labels:
+        raise _label_error(key, region, ", ".join(unknown) or "empty", inside, names)
     if len(set(labels)) < len(labels):
         raise PackagingError(f"{key}, labels is {list(region.labels)}, but two of them are one label. List it once.")
-    named = [(region.name, labels)]
+    parts = [(region.name, labels)]
     if region.each:
-        named = [(atlas.names.get(label, f"{region.atlas}_{label}"), (label,)) for label in labels]
-    for name, region_labels in named:
+        parts = [(names.get(label, f"{region.atlas}_{label}"), (label,)) for label in labels]
+    for name, part in parts:
         # Identifiers of neuroids and objects do not allow other characters.
         region_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         if not is_region_name(region_name):
             raise PackagingError(
-                f"{key}, each is true, but the name of the label {region_labels[0]} has {len(name)} letters, expected at most "
+                f"{key}, each is true, but the name of the label {part[0]} has {len(name)} letters, expected at most "
                 f"{LONGEST_NAME}. Write an entry for it, with a name."
             )
-        vertices = atlas.vertices(region_labels)
+        vertices = {hemisphere: np.flatnonzero(np.isin(values, part)) for hemisphere, values in atlas.items()}
         if not any(map(len, vertices.values())):
-            raise _label_error(key, region, atlas, f"{region_labels[0]}, which no vertex has")
-        yield LabelledRegion(region_name, region.atlas, region_labels, vertices)
+            raise _label_error(key, region, f"{part[0]}, which no vertex has", inside, names)
+        yield LabelledRegion(region_name, region.atlas, part, vertices)
 
 
-def _label_error(key: str, region: Region, atlas: _Atlas, found: str) -> PackagingError:
+def _label_error(
+    key: str, region: Region, found: str, labels: tuple[int, ...], names: Mapping[int, str]
+) -> PackagingError:
+    known = [f"{label} ({names[label]})" if label in names else str(label) for label in labels]
+    more = [f"and {len(known) - N_NAMED_LABELS} more"] if len(known) > N_NAMED_LABELS else []
     return PackagingError(
-        f"{key}, labels is {found}, expected labels of vertices: {atlas}. Is it NSD's {region.atlas} atlas?"
+        f"{key}, labels is {found}, expected labels of vertices: {', '.join(known[:N_NAMED_LABELS] + more) or 'none'}. "
+        f"Is it NSD's {region.atlas} atlas?"
     )

@@ -92,7 +92,13 @@ def choose_images(
         )
     if recipe.pool == "own":
         (subject,) = recipe.subjects
-        return {"train": own_images(design, trials[subject], subject), "test": complete}
+        others = np.delete(design.subjectim, subject - 1, axis=0) - 1
+        own = np.setdiff1d(trials[subject]["nsd_id"].to_numpy(), np.union1d(others, design.shared_images))
+        if not len(own):
+            raise PackagingError(
+                f"{design.source} shows {subject_name(subject)} no image of its own. Choose images.pool = 'shared'."
+            )
+        return {"train": own, "test": complete}
     order = np.random.RandomState(recipe.split_seed).permutation(len(complete))  # noqa: NPY002, the published split
     n_train = int(recipe.train_fraction * len(complete))
     if not 0 < n_train < len(complete):
@@ -101,20 +107,3 @@ def choose_images(
             "Choose another fraction."
         )
     return {"train": complete[np.sort(order[:n_train])], "test": complete[np.sort(order[n_train:])]}
-
-
-def own_images(design: Design, trials: pd.DataFrame, subject: int) -> IntArray:
-    """Return the `nsd_id` of the images that a subject saw at least once and that no other subject could see, ascending.
-
-    Raises
-    ------
-    PackagingError
-        If there are none.
-    """
-    others = np.delete(design.subjectim, subject - 1, axis=0)
-    own: IntArray = np.setdiff1d(trials["nsd_id"].to_numpy(), np.union1d(others - 1, design.shared_images))
-    if not len(own):
-        raise PackagingError(
-            f"{design.source} shows {subject_name(subject)} no image of its own. Choose images.pool = 'shared'."
-        )
-    return own
