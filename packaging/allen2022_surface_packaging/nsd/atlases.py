@@ -21,7 +21,6 @@ from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE
 
 FOLDER = Path(__file__).parent / "simulated_atlases"  # areas.toml, and the colour table of each atlas
-ATLASES = ("Kastner2015", "streams", "nsdgeneral", "HCP_MMP1")
 # Directions are those of the left hemisphere; on the sphere of the right one, every place is turned by this rotation.
 ROTATION_OF_RIGHT = np.array([(0.955, 0.2, 0.22), (-0.174, 0.976, -0.131), (-0.241, 0.087, 0.967)])
 # The triangles of an icosahedron, a digit a corner. Their order, and that of the smaller triangles below, gives every
