@@ -52,7 +52,7 @@ class Scene:
 
 def read_files(folder: Path) -> dict[str, bytes]:
     """Return the content of every file below a folder that is the same in every run, by relative path."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in VOLATILE]
+    paths = [path for path in folder.rglob("[!.]*") if path.is_file() and path.name not in VOLATILE]
     return {str(path.relative_to(folder)): path.read_bytes()[MATLAB_TEXT * (path.suffix == ".mat") :] for path in paths}
 
 
@@ -97,6 +97,11 @@ def prepare(scene: Scene, folder: Path) -> None:
     write_files(scene.target, scene.before)
 
 
+def is_about(folder: Path, line: str) -> bool:
+    """Return whether a line of strace is about a file of the folder: its path or its descriptor is the first argument."""
+    return re.search(rf'\w\((\d+<|AT_FDCWD(<[^>]*>)?, "|"){folder}', line) is not None
+
+
 def list_calls(scene: Scene, folder: Path) -> dict[str, list[int]]:
     """Return which calls of the first thread are on files of the folder, by kind and number."""
     prepare(scene, folder)
@@ -109,7 +114,7 @@ def list_calls(scene: Scene, folder: Path) -> dict[str, list[int]]:
         thread, call = line.split(maxsplit=1)[0], re.match(r"\d+ +(\w+)\(", line)
         if call and thread == lines[0].split(maxsplit=1)[0]:
             numbers[call[1]] += 1
-            if str(folder) in line:
+            if is_about(folder, line):
                 calls.setdefault(call[1], []).append(numbers[call[1]])
     return calls
 
@@ -120,7 +125,8 @@ def try_fault(scene: Scene, folder: Path, fault: str) -> str | None:
     log = folder.parent / "log"
     result = run(scene.arguments, "-o", str(log), "-e", f"trace={','.join(FAULTS)}", "-e", f"inject={fault}")
     is_killed = KILL in fault
-    if not is_killed and not re.search(f"{folder}.*INJECTED", log.read_text(errors="replace")):
+    lines = log.read_text(errors="replace").splitlines()
+    if not is_killed and not any(is_about(folder, line) for line in lines if "INJECTED" in line):
         return None
     lines = [line for line in result.stderr.splitlines() if line.startswith("allen2022-surface: ")]
     files = read_files(scene.target)
@@ -140,7 +146,8 @@ def try_fault(scene: Scene, folder: Path, fault: str) -> str | None:
         return f"a second run fails: {again.stderr[-500:]}"
     if read_files(scene.target) != scene.after:
         return "a second run gives another result"
-    left = [path for path in folder.rglob(".*") if "cache" not in path.parent.name]
+    # A half-written file may be that of another process, so it stays for an hour.
+    left = [path for path in folder.rglob(".*") if path.is_dir() or path.suffix != ".partial"]
     return f"left behind: {left}" if left else ""
 
 
