@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from tempfile import TemporaryDirectory
@@ -26,8 +26,10 @@ Result = TypeVar("Result")
 
 def run_tasks(
     task: Callable[[Item], Result], items: Sequence[Item], *, n_workers: int = 1, scheduler: str | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Run a task on every item, and yield the results as they are ready. If a worker dies, another one takes over.
+
+    Processes that were started end with the last result, or when the generator is closed.
 
     Parameters
     ----------

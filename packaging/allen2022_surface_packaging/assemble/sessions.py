@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -131,9 +132,9 @@ class SessionCache:
         n_present = len(self.tasks) - len(self.missing)
         if n_present:
             logger.info("%d of %d sessions are in %s already", n_present, len(self.tasks), self.path)
-        computed = run_tasks(compute_entry, self.missing, n_workers=n_workers, scheduler=scheduler)
-        for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
-            logger.debug("%s is standardised", name)
+        with closing(run_tasks(compute_entry, self.missing, n_workers=n_workers, scheduler=scheduler)) as computed:
+            for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
+                logger.debug("%s is standardised", name)
 
     def sessions_of(self, plan: Plan, subject: int) -> list[CachedSession]:
         """Return access to the responses of a subject that a plan needs. An entry that was lost is computed again."""
