@@ -11,7 +11,7 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
+from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.errors import PackagingError
 
 PRESENTATIONS = pd.DataFrame({"stimulus_id": ["nsd_00003", "nsd_00003"], "nsd_id": [3, 3], "repetition": [0, 1]})
@@ -105,20 +105,6 @@ def test_disk_that_is_full_is_noticed_before_the_first_value(tmp_path, monkeypat
 def test_file_that_hdf5_cannot_write_is_named(tmp_path):
     with pytest.raises((PackagingError, OSError), match=r"missing/a\.nc"):
         write(tmp_path / "missing" / "a.nc")
-
-
-def test_same_content_gives_the_same_bytes(tmp_path):
-    assert write(tmp_path / "a.nc").read_bytes() == write(tmp_path / "b.nc").read_bytes()
-
-
-def test_text_columns_become_bytes_of_fixed_width():
-    table = pd.DataFrame({"name": ["a", "bcd"], "n": [1, 2], "x": [0.5, np.nan]})
-    columns = dict(encode_columns(table))
-
-    assert columns["name"].tolist() == [b"a", b"bcd"]
-    assert columns["name"].dtype == "S3"
-    assert columns["n"].tolist() == [1, 2]
-    assert columns["x"].dtype == np.float64
 
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)

@@ -75,12 +75,6 @@ def test_constant_vertex_is_exactly_zero(rng, value):
     assert (standardise_blocks(betas)[:, 1] == 0).all()
 
 
-def test_averages_leave_out_nan_repetitions():
-    responses = np.array([[[1, np.nan, np.nan], [3, 5, np.nan], [5, 7, np.nan]]], dtype=np.float32)
-
-    np.testing.assert_array_equal(average_repetitions(responses), np.array([[3, 6, np.nan]], np.float32))
-
-
 def test_arithmetic_is_the_one_of_its_method_version(rng):
     """If the bytes change, raise METHOD_VERSION. Otherwise old cache entries would be mixed with new ones."""
     betas = rng.integers(-1000, 1000, (30, 200)) / 64
@@ -123,12 +117,6 @@ def test_averages_are_accumulated_in_double_precision(n_invalid):
     responses = np.array(repetitions, np.float32).reshape(1, -1, 1)
 
     assert average_repetitions(responses).tolist() == [[(2**24 + 2) / 3]]
-
-
-def test_averages_are_over_all_repetitions_when_there_are_more_than_three():
-    responses = np.array([[[1, 1], [2, np.nan], [3, 3], [4, 4], [15, 16]]], np.float32)
-
-    assert average_repetitions(responses).tolist() == [[5, 6]]
 
 
 @pytest.mark.filterwarnings("error")
