@@ -117,9 +117,7 @@ def comparison_picture(noise_ceilings: DoubleArray, split_half: DoubleArray, *, 
     pixels = np.where(counts > 0, 1 + np.round(shares * (len(palette) - 2)), 0).astype(np.uint8)
     image = Image.fromarray(pixels, "P")
     image.putpalette([channel for colour in palette for channel in colour])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", transparency=0, optimize=True)
-    return _data_uri("image/png", buffer.getvalue())
+    return _data_uri(image, "PNG", transparency=0, optimize=True)
 
 
 def position_path(nsd_ids: IntArray, n_images: int) -> str:
@@ -139,12 +137,12 @@ def thumbnails(stimuli: pd.DataFrame, folder: Path) -> list[dict[str, object]]:
     for file_name, name in zip(stimuli["image_file_name"], stimuli["stimulus_id"], strict=True):
         image = load_image(folder / file_name)
         image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=72)
-        source = _data_uri("image/jpeg", buffer.getvalue())
+        source = _data_uri(image.convert("RGB"), "JPEG", quality=72)
         shown.append({"name": name, "source": source, "width": image.width, "height": image.height})
     return shown
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -35,75 +35,65 @@ def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.Da
     """
     total = groups.loc[[(ALL_REGIONS, ALL_SUBJECTS)]].to_dict("records")[0]
     regions = groups.drop(ALL_SUBJECTS, level="subject").drop(ALL_REGIONS, level="region")
-    return [
-        *_low_subjects(regions),
-        *_disagreeing_repetitions(pairs.drop(ALL_SUBJECTS)),
-        *_shared_noise(shared_noise),
-        *_much_filled(regions, total["percent_filled"]),
-        *_without_ceiling(total["n_without_ceiling"], total["n_neuroids"]),
-    ]
+    texts = {
+        "regions": _low_subjects(regions),
+        "repetitions": _disagreeing_repetitions(pairs.drop(ALL_SUBJECTS)),
+        "shared-noise": _shared_noise(shared_noise),
+        "invalid": _invalid(regions, total),
+    }
+    return [Finding(text, section) for section, found in texts.items() for text in found]
 
 
-def _low_subjects(regions: pd.DataFrame) -> Iterator[Finding]:
+def _low_subjects(regions: pd.DataFrame) -> Iterator[str]:
     """Find subjects whose ceilings are far below those of the others, in the median over regions."""
     ceilings = regions["nc_testset"].unstack("subject")
     typical = ceilings.median(axis=1)
     shares = ceilings[typical > 0].div(typical[typical > 0], axis=0).median().dropna()
-    if len(shares) < FEWEST_SUBJECTS:
-        return
-    for subject, share in shares[shares < LOW_SHARE].items():
-        yield Finding(
-            f"{subject} is far below the others: its median noise ceilings are {100 * share:.0f} % of the typical ones.",
-            "regions",
-        )
+    if len(shares) >= FEWEST_SUBJECTS:
+        for subject, share in shares[shares < LOW_SHARE].items():
+            percent = f"{100 * share:.0f} %"
+            yield f"{subject} is far below the others: its median noise ceilings are {percent} of the typical ones."
 
 
-def _disagreeing_repetitions(pairs: pd.DataFrame) -> Iterator[Finding]:
+def _disagreeing_repetitions(pairs: pd.DataFrame) -> Iterator[str]:
     """Find subjects with a pair of repetitions that agrees much less than the best pair."""
     highest, lowest = pairs.max(axis=1), pairs.min(axis=1)
     for subject in pairs.index[lowest < LOW_SHARE * highest]:
-        yield Finding(
+        yield (
             f"Repetitions of {subject} do not agree: their correlations range from "
-            f"{format_number(lowest[subject], 3)} to {format_number(highest[subject], 3)}. Was one of them mixed up?",
-            "repetitions",
+            f"{format_number(lowest[subject], 3)} to {format_number(highest[subject], 3)}. Was one of them mixed up?"
         )
 
 
-def _shared_noise(shared_noise: pd.DataFrame) -> Iterator[Finding]:
+def _shared_noise(shared_noise: pd.DataFrame) -> Iterator[str]:
     """Find subjects whose repetitions seem to share noise."""
     above, unequal = (shared_noise["subject"][shared_noise[name]].tolist() for name in ("is_above", "is_unequal"))
     if above:
-        yield Finding(
+        yield (
             f"Test repetitions of {_name(above)} agree more than NSD's noise ceilings predict: they may share noise, and "
-            "ceilings from them may be too high.",
-            "shared-noise",
+            "ceilings from them may be too high."
         )
     if unequal:
-        yield Finding(
+        yield (
             f"Pairs of repetitions of {_name(unequal)} do not correlate equally: some may share noise, and ceilings may be "
-            "too high.",
-            "shared-noise",
+            "too high."
         )
 
 
-def _much_filled(regions: pd.DataFrame, percent_of_all: float) -> Iterator[Finding]:
-    """Find regions of subjects of which much was filled."""
+def _invalid(regions: pd.DataFrame, total: dict[Hashable, Any]) -> Iterator[str]:
+    """Find regions of subjects of which much was filled, and whether many neuroids have no noise ceiling."""
     percents = regions["percent_filled"].sort_values(ascending=False, kind="stable")
     much = percents[percents > 100 * MUCH_FILLED]
     if len(much):
         rows = much.reset_index().to_dict("records")
         names = [f"{row['region']} of {row['subject']} ({row['percent_filled']:.1f} %)" for row in rows]
-        yield Finding(
-            f"Much was filled: {percent_of_all:.1f} % of all values, and more than {100 * MUCH_FILLED:.0f} % in "
-            f"{_name(names)}.",
-            "invalid",
+        yield (
+            f"Much was filled: {total['percent_filled']:.1f} % of all values, and more than {100 * MUCH_FILLED:.0f} % in "
+            f"{_name(names)}."
         )
-
-
-def _without_ceiling(n_without: int, n_neuroids: int) -> Iterator[Finding]:
-    if n_without > MANY_WITHOUT_CEILING * n_neuroids:
-        share = 100 * n_without / n_neuroids
-        yield Finding(f"{format_count(n_without)} neuroids ({share:.1f} %) have no noise ceiling.", "invalid")
+    share = total["n_without_ceiling"] / total["n_neuroids"]
+    if share > MANY_WITHOUT_CEILING:
+        yield f"{format_count(total['n_without_ceiling'])} neuroids ({100 * share:.1f} %) have no noise ceiling."
 
 
 def _name(names: Sequence[str]) -> str:

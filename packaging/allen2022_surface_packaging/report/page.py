@@ -18,19 +18,8 @@ from ..files import write_whole
 from ..progress import format_bytes
 from ..recipe import published_dataset
 from ..release import SPLITS, TIME_BIN, UNREADABLE, Manifest, ReleaseFolder
-from . import tables
+from . import charts, tables
 from .ceilings import estimate_medians, measure_shared_noise
-from .charts import (
-    PLOT,
-    comparison_picture,
-    distribution_path,
-    expected_curve,
-    ink_on,
-    position_path,
-    scale_colours,
-    scale_step,
-    thumbnails,
-)
 from .cortex import cortex_maps, has_surface
 from .findings import list_findings
 from .statistics import (
@@ -154,15 +143,15 @@ def _environment() -> Environment:
         "estimate": tables.format_estimate,
         "size": format_bytes,
         "words": tables.join_words,
-        "step": scale_step,
-        "ink": ink_on,
+        "step": charts.scale_step,
+        "ink": charts.ink_on,
         "digest": lambda text: base64.b64encode(sha256(text.encode()).digest()).decode("ascii"),
     }
     environment.globals |= {
         "asset": lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
-        "scale": scale_colours(),
-        "plot": PLOT,
-        "expected_curve": expected_curve,
+        "scale": charts.scale_colours(),
+        "plot": charts.PLOT,
+        "expected_curve": charts.expected_curve,
         "betas_meanings": tables.BETAS_MEANINGS,
         "time_bin": [value for values in TIME_BIN.values() for value in values],
     }
@@ -189,12 +178,12 @@ def _panel(region: str, subjects: pd.DataFrame, neuroids: Neuroids, highest: flo
     has_both = np.isfinite(noise_ceilings) & np.isfinite(split_half)
     noise_ceilings, split_half = noise_ceilings[has_both], split_half[has_both]
     ceilings = {name: neuroids.values("nc_testset", neuroids.rows(region, str(name))) for name in subjects.index}
-    paths = [distribution_path(values, highest=highest) for values in ceilings.values()]
+    paths = [charts.distribution_path(values, highest=highest) for values in ceilings.values()]
     return {
         "name": region,
         "n_neuroids": len(noise_ceilings),
         "correlation": rank_correlation(noise_ceilings, split_half),
-        "picture": comparison_picture(noise_ceilings, split_half, highest=highest),
+        "picture": charts.comparison_picture(noise_ceilings, split_half, highest=highest),
         "subjects": subjects.assign(distribution=paths).reset_index().to_dict("records"),
     }
 
@@ -207,6 +196,6 @@ def _contact_sheet(folder: ReleaseFolder, split: str, stimuli: dict[str, pd.Data
     return {
         "split": split,
         "n_images": len(table),
-        "thumbnails": thumbnails(shown, folder.stimuli_path(split)),
-        "positions": position_path(table["nsd_id"].to_numpy(), n_images),
+        "thumbnails": charts.thumbnails(shown, folder.stimuli_path(split)),
+        "positions": charts.position_path(table["nsd_id"].to_numpy(), n_images),
     }

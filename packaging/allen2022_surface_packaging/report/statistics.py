@@ -28,7 +28,6 @@ REPETITION_PAIRS = tuple(combinations(range(N_REPETITIONS), 2))
 MEDIANS = ("nc_testset", "nc_repetitions", "repetition_r")
 N_SPLITS = 10  # of `internal_consistency`
 N_NEUROIDS_READ_AT_ONCE = 32_768
-NO_ROWS: IntArray = np.empty(0, dtype=np.int64)
 
 
 class Measure(NamedTuple):
@@ -84,7 +83,7 @@ class Neuroids:
 
     def rows(self, region: str, subject: str) -> IntArray:
         """Return the rows of the neuroids of a region of a subject, ascending."""
-        return self.groups.get((region, subject), NO_ROWS)
+        return self.groups.get((region, subject), np.empty(0, dtype=np.int64))
 
     def values(self, column: str, rows: IntArray | slice = slice(None)) -> AnyArray:
         """Return a column of the table as an array."""
@@ -218,10 +217,13 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
         for group in _with_totals(region, subject)
     )
     groups = counts.groupby(["region", "subject"], sort=False).sum()
-    medians = pd.DataFrame([_medians(neuroids, neuroids.groups.get(group, NO_ROWS)) for group in groups.index])
-    groups = groups.join(medians.set_index(groups.index))
+    groups["n_right"] = groups["n_neuroids"] - groups["n_left"]
+    for split in SPLITS:
+        groups[f"n_values_{split}"] = manifest.shapes[split][0] * groups["n_neuroids"]
     n_filled, n_values = (sum(groups[f"n_{what}_{split}"] for split in SPLITS) for what in ("filled", "values"))
     groups["percent_filled"] = 100 * n_filled / n_values
+    medians = pd.DataFrame([_medians(neuroids, neuroids.rows(*group)) for group in groups.index])
+    groups = groups.join(medians.set_index(groups.index))
     shared_vertices = _describe_shared_vertices(neuroids, manifest)
     groups["shared_vertices"] = [shared_vertices.get(group, "0") for group in groups.index]
     order = [
@@ -238,23 +240,19 @@ def _count(neuroids: Neuroids, manifest: Manifest, region: str) -> dict[str, dic
     # Numbers ascend, and those of dropped neuroids are missing.
     last_ids = [neuroids.ids[numbered[-1]].decode("ascii") for numbered in rows.values() if len(numbered)]
     n_numbered = max((1 + int(neuroid_id.rpartition("_v")[2]) for neuroid_id in last_ids), default=0)
-    counts = {}
-    for subject, selected in rows.items():
-        n_left = int((neuroids.values("hemisphere", selected) == "lh").sum())
-        filled = manifest.nan_counts[subject][region]
-        counts[subject] = {
+    filled = {subject: manifest.nan_counts[subject][region] for subject in rows}
+    return {
+        subject: {
             "n_neuroids": len(selected),
-            "n_left": n_left,
-            "n_right": len(selected) - n_left,
-            "n_invalid": filled.neuroids,
-            "n_filled_train": filled.train,
-            "n_filled_test": filled.test,
-            "n_values_train": manifest.shapes["train"][0] * len(selected),
-            "n_values_test": manifest.shapes["test"][0] * len(selected),
+            "n_left": int((neuroids.values("hemisphere", selected) == "lh").sum()),
+            "n_invalid": filled[subject].neuroids,
+            "n_filled_train": filled[subject].train,
+            "n_filled_test": filled[subject].test,
             "n_dropped": n_numbered - len(selected),
             "n_without_ceiling": int(np.isnan(neuroids.values("nc_testset", selected)).sum()),
         }
-    return counts
+        for subject, selected in rows.items()
+    }
 
 
 def _medians(neuroids: Neuroids, rows: IntArray) -> dict[str, float]:

@@ -11,8 +11,6 @@ from ..errors import one_line
 from ..files import read_file, sha1_of
 from ..release import ReleaseFolder
 
-HASHES = ("manifest_sha1", "files_sha1")  # of the release that was verified
-
 
 class Check(NamedTuple):
     """One check of `verify`: its name, its result in a sentence, and its problems."""
@@ -37,7 +35,7 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
         return Verdict("unknown", "Not verified yet", [])
     try:
         content = json.loads(read_file(path))
-        if content.get(HASHES[0]) not in (None, sha1_of(folder.manifest_path)):
+        if content["manifest_sha1"] != sha1_of(folder.manifest_path):
             return Verdict("unknown", "Not verified since it was built again", [])
         checks = list(_read_checks(content))
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
@@ -49,29 +47,18 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
 
 
 def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
-    for name, findings in content.items():
-        if name in HASHES:
-            continue
-        if name == "against":  # a release can be compared with several others
-            for other, compared in findings.items():
-                yield _read_comparison(Path(other).name, compared)
-            continue
-        problems = [str(problem) for problem in findings.get("problems", [])]
-        if name == "nsd_root":
-            yield Check("Raw files", _describe_recomputation(findings), problems)
-        else:
-            result = "The release is not sound." if problems else "No file is missing or damaged."
-            yield Check("Files" if name == "release" else name, result, problems)
-
-
-def _read_comparison(other: str, findings: dict[str, Any]) -> Check:
-    problems = [str(problem) for problem in findings.get("problems", [])]
-    problems += [
-        f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
-        for row in findings.get("differences", [])
-        if row["beyond"]
-    ]
-    return Check("Comparison", f"{findings['verdict']}, compared with {other}.", problems)
+    problems = content["release"]["problems"]
+    yield Check("Files", "The release is not sound." if problems else "No file is missing or damaged.", problems)
+    if "nsd_root" in content:
+        findings = content["nsd_root"]
+        yield Check("Raw files", _describe_recomputation(findings), findings["problems"])
+    for other, compared in content.get("against", {}).items():
+        problems = [
+            f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
+            for row in compared["differences"]
+            if row["beyond"]
+        ]
+        yield Check("Comparison", f"{compared['verdict']}, compared with {Path(other).name}.", problems)
 
 
 def _describe_recomputation(findings: dict[str, Any]) -> str:
