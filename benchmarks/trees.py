@@ -113,7 +113,7 @@ def read_published_regions(tree: NSDTree) -> RegionMap:
 def list_all_neuroids(tree: NSDTree) -> list[RegionNeuroids]:
     """List the neuroids of eight subjects, with random noise ceilings."""
     region_map = read_published_regions(tree)
-    ncsnr = np.random.default_rng(SEED).random(region_map.n_read_vertices)
+    ncsnr = np.random.default_rng(SEED).random(sum(map(len, region_map.vertices.values())))
     return list_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
 
 

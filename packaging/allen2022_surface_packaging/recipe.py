@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +19,7 @@ from .files import read_file
 SHIPPED = files(__package__) / "recipes"
 SUFFIX = ".toml"
 LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
+REGION_NAME_PATTERN = rf"\A[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}\Z"  # it stands in identifiers of neuroids and objects
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
 STATISTICS = ("all", "train")
@@ -97,12 +97,6 @@ class Recipe:
         """The atlases of the regions, without repeats and without the whole cortex."""
         return tuple(dict.fromkeys(region.atlas for region in self.regions if region.atlas != CORTEX))
 
-    @property
-    def atlases_with_names(self) -> tuple[str, ...]:
-        """The atlases whose colour tables the recipe relies on, without repeats."""
-        named = [r.atlas for r in self.regions if r.each or any(isinstance(label, str) for label in r.labels)]
-        return tuple(dict.fromkeys(named))
-
 
 @dataclass(frozen=True)
 class PublishedDataset:
@@ -126,22 +120,17 @@ def published_dataset(name: str) -> PublishedDataset | None:
     return next((dataset for dataset in PUBLISHED_DATASETS if dataset.name == name), None)
 
 
-def make_recipe(
-    subjects: Sequence[int] = SUBJECTS,
-    *,
-    name: str | None = None,
-    standardize_on: str = "all",
-    nan_policy: str = "zero",
-) -> Recipe:
+def make_recipe(subjects: Sequence[int] = SUBJECTS, *, name: str | None = None, **method: str) -> Recipe:
     """Make a recipe of the published regions, named as Brain-Score names it if it is one of the two published choices.
+
+    `method` may hold `standardize_on` and `nan_policy`.
 
     Raises
     ------
     ValueError
         As `change_recipe`.
     """
-    published = Recipe(PUBLISHED_DATASETS[0].name)
-    return change_recipe(published, subjects=subjects, name=name, standardize_on=standardize_on, nan_policy=nan_policy)
+    return change_recipe(Recipe(PUBLISHED_DATASETS[0].name), subjects=subjects, name=name, **method)
 
 
 def change_recipe(
@@ -169,7 +158,7 @@ def change_recipe(
         standardize_on=standardize_on or recipe.standardize_on,
         nan_policy=nan_policy or recipe.nan_policy,
     )
-    if name is None and published_dataset(recipe.name) and content_of(changed) != content_of(recipe):
+    if name is None and published_dataset(recipe.name) and changed != recipe:
         name = published_name(changed)
         if name is None:
             raise ValueError(
@@ -183,35 +172,24 @@ def change_recipe(
     return changed
 
 
-def content_of(recipe: Recipe) -> Recipe:
-    """Return a recipe without its name, which changes no value."""
-    return replace(recipe, name="")
-
-
 def published_name(recipe: Recipe) -> str | None:
     """Return the name under which Brain-Score publishes the content of a recipe, or None."""
-    content = content_of(recipe)
-    names = (d.name for d in PUBLISHED_DATASETS if content == content_of(Recipe(d.name, d.subjects)))
-    return next(names, None)
+    published = (Recipe(dataset.name, dataset.subjects) for dataset in PUBLISHED_DATASETS)
+    return next((other.name for other in published if replace(recipe, name=other.name) == other), None)
 
 
 def find_fault(recipe: Recipe) -> str | None:
     """Return the first part of a recipe that cannot be: its key, what was found and what was expected; or None."""
-    faults = (
-        f"{key} is {found!r}, expected {expected}" for key, found, is_right, expected in _checks(recipe) if not is_right
-    )
-    return next(faults, None)
-
-
-def is_region_name(name: str) -> bool:
-    """Return whether a name can stand in identifiers of neuroids and objects."""
-    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and len(name) <= LONGEST_NAME
+    for key, found, is_right, expected in _checks(recipe):
+        if not is_right:
+            return f"{key} is {found!r}, expected {expected}"
+    return None
 
 
 def _checks(recipe: Recipe) -> Iterator[tuple[str, object, bool, str]]:
     """Yield the key of every part, its value, whether it is right, and what is expected."""
     name, subjects, is_own = recipe.name, list(recipe.subjects), recipe.pool == "own"
-    is_name = re.fullmatch(r"[A-Za-z0-9_]+", name) is not None and len(name) <= LONGEST_NAME
+    is_name = re.fullmatch(rf"[A-Za-z0-9_]{{1,{LONGEST_NAME}}}", name) is not None
     yield "name", name, is_name, f"letters, digits and underscores, at most {LONGEST_NAME}"
     is_ascending = bool(subjects) and subjects == sorted(set(subjects) & set(SUBJECTS))
     yield "subjects", subjects, is_ascending, "ascending numbers from 1 to 8, each once"
@@ -232,7 +210,7 @@ def _checks(recipe: Recipe) -> Iterator[tuple[str, object, bool, str]]:
     names = [region.name for region in recipe.regions]
     for number, region in enumerate(recipe.regions, start=1):
         key, labels = f"region {number}", list(region.labels)
-        is_named = not region.name if region.each else is_region_name(region.name)
+        is_named = not region.name if region.each else re.search(REGION_NAME_PATTERN, region.name) is not None
         expected = f"letters, digits, underscores and hyphens, at most {LONGEST_NAME}; with each = true no name"
         yield f"{key}, name", region.name, is_named, expected
         yield f"{key}, name", region.name, region.each or names.count(region.name) == 1, "every name once"
@@ -279,8 +257,6 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
         file_name = f"{name_or_path}{SUFFIX}"
         return file_name, (SHIPPED / file_name).read_text(encoding="utf-8")
     path = Path(name_or_path)
-    with suppress(RuntimeError):  # of a user who does not exist, so that there is no such file
-        path = path.expanduser()
     if not path.is_file():
         raise PackagingError(
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."

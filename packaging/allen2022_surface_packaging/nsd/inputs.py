@@ -54,9 +54,10 @@ def list_inputs(
     ]
     for atlas in recipe.atlases:
         inputs += [InputFile(tree.labels(atlas, h), LABELS, atlas, hemisphere=h) for h in HEMISPHERES]
-    spelled = {r.atlas for r in recipe.regions if any(isinstance(label, str) for label in r.labels)}
-    for atlas in recipe.atlases_with_names:
-        inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas, is_optional=atlas not in spelled))
+        regions = [region for region in recipe.regions if region.atlas == atlas]
+        is_spelled = any(isinstance(label, str) for region in regions for label in region.labels)
+        if is_spelled or any(region.each for region in regions):
+            inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas, is_optional=not is_spelled))
     for subject, hemisphere in itertools.product(recipe.subjects, HEMISPHERES):
         ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
         inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))

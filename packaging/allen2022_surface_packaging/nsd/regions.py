@@ -13,7 +13,7 @@ import numpy as np
 from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES
-from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region, is_region_name
+from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region
 
 N_NAMED_LABELS = 12  # of an atlas, in a message
 
@@ -63,16 +63,6 @@ class RegionMap:
                 mask[region.vertices[hemisphere]] = True
             found[hemisphere] = np.flatnonzero(mask)
         return found
-
-    @property
-    def n_read_vertices(self) -> int:
-        """The number of vertices in both hemispheres that belong to at least one region."""
-        return sum(len(vertices) for vertices in self.vertices.values())
-
-    def columns(self, region: LabelledRegion) -> IntArray:
-        """Return the position of every vertex of a region, lh before rh, in `vertices` of lh followed by rh."""
-        offsets = dict(zip(HEMISPHERES, (0, len(self.vertices["lh"])), strict=True))
-        return np.concatenate([offsets[h] + np.searchsorted(self.vertices[h], region.vertices[h]) for h in HEMISPHERES])
 
 
 def find_regions(
@@ -129,7 +119,7 @@ def _resolve(
     for name, part in parts:
         # Identifiers of neuroids and objects do not allow other characters.
         region_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        if not is_region_name(region_name):
+        if len(name) > LONGEST_NAME:
             raise PackagingError(
                 f"{key}, each is true, but the name of the label {part[0]} has {len(name)} letters, expected at most "
                 f"{LONGEST_NAME}. Write an entry for it, with a name."
