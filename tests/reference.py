@@ -14,7 +14,9 @@ from allen2022_surface_packaging.verify.reference import read_reference
 
 def session_files(root: Path, subject: int, hemisphere: str, version: str = DEFAULT_BETAS) -> list[Path]:
     """Return the betas files of a subject, by session."""
-    return sorted((root / open_tree(root).betas_folder(subject, version)).glob(f"{hemisphere}.betas_session*.mgh"))
+    return sorted(
+        (root / open_tree(root).layout.betas_folder(subject, version)).glob(f"{hemisphere}.betas_session*.mgh")
+    )
 
 
 def compute_release(root: Path, recipe: Recipe, *, from_region_assemblies: bool = False) -> dict:

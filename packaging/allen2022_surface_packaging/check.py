@@ -62,11 +62,11 @@ def _optional_first(inputs: Sequence[InputFile]) -> list[InputFile]:
 def _describe_inspection(recipe: Recipe, inspection: Inspection) -> Iterator[str]:
     if inspection.subjects is None:
         return
-    images = ", ".join(f"{n} {split}" for split, n in inspection.n_images.items()) or "none can be chosen"
+    images = ", ".join(f"{len(nsd_ids)} {split}" for split, nsd_ids in inspection.splits.items())
     yield (
         f"{recipe.name}, {inspection.n_vertices:,} vertices per hemisphere\n"
         f"complete images (seen {N_REPETITIONS} times by every subject): {inspection.n_complete_images}\n"
-        f"images of the release: {images}"
+        f"images of the release: {images or 'none can be chosen'}"
     )
     yield inspection.subjects.to_string(index=False, max_colwidth=shutil.get_terminal_size().columns)
 

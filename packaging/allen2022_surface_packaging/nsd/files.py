@@ -26,8 +26,6 @@ from .storage import RawFile
 MGH_DATA_OFFSET = 284
 MGH_FLOAT = 3  # the code of float32 in an MGH header
 LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
-COCO_SPLITS = ("", "train2017", "val2017")  # all that NSD took its images from; empty if it is unknown
-LARGEST_COCO_ID = 10**7  # COCO 2017 goes to 581,929
 LONGEST_REASON = 200  # characters of a library's message
 
 
@@ -161,20 +159,6 @@ def read_labels(file: RawFile) -> AnyArray:
     return labels
 
 
-def read_ncsnr(file: RawFile) -> FloatArray:
-    """Read the noise-ceiling signal-to-noise ratio of every vertex; unitless, float32.
-
-    Raises
-    ------
-    PackagingError
-        As `read_vertices`, and if the values are not float32.
-    """
-    ncsnr = read_vertices(file)
-    if ncsnr.dtype != np.float32:
-        raise PackagingError(f"{file} holds {ncsnr.dtype}, expected float32. Download it again.")
-    return ncsnr
-
-
 def read_label_names(file: RawFile) -> dict[int, str]:
     """Read the names of an atlas's labels from its colour table.
 
@@ -209,9 +193,6 @@ class BetasShape:
 
     n_vertices: int
     n_trials: int
-
-    def __str__(self) -> str:
-        return f"{self.n_vertices:,} vertices x {self.n_trials} trials"
 
 
 def read_betas_shape(file: RawFile) -> BetasShape:
@@ -352,30 +333,19 @@ def read_origins(file: RawFile, nsd_ids: Collection[int]) -> dict[int, ImageOrig
         lacking = {"nsdId", "cocoId"} - set(table)
         if lacking:
             raise ValueError(f"it lacks the column {', '.join(sorted(lacking))}")
-        numbers = [_read_number(text, "nsdId", N_IMAGES - 1) for text in table["nsdId"]]
-        if len(set(numbers)) < len(numbers):
+        rows = {int(row["nsdId"]): row for row in table.to_dict("records")}
+        if len(rows) < len(table):
             raise ValueError("an nsdId occurs twice")
-        rows = dict(zip(numbers, table.to_dict("records"), strict=True))
         if not all(nsd_id in rows and rows[nsd_id]["cocoId"] for nsd_id in nsd_ids):
             return {}
         return {nsd_id: _read_origin(rows[nsd_id]) for nsd_id in nsd_ids}
 
 
 def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
-    coco_split, crop_box = row.get("cocoSplit", ""), row.get("cropBox", "")
-    if coco_split not in COCO_SPLITS:
-        raise ValueError(f"cocoSplit is {coco_split!r}, expected {' or '.join(COCO_SPLITS[1:])}")
-    coco_id = _read_number(row["cocoId"], "cocoId", LARGEST_COCO_ID)
-    if not crop_box:
-        return ImageOrigin(coco_id, coco_split, None)
-    # A text such as "(0, 0, 0.1328125, 0.1328125)"
-    top, bottom, left, right = (float(number) for number in crop_box.strip().strip("()").split(","))
-    if not all(0 <= share < 1 for share in (top, bottom, left, right)):
-        raise ValueError(f"cropBox is {crop_box!r}, expected four fractions")
-    return ImageOrigin(coco_id, coco_split, (top, bottom, left, right))
-
-
-def _read_number(text: str, name: str, largest: int) -> int:
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > largest:
-        raise ValueError(f"{name} is {text!r}, expected a number from 0 to {largest}")
-    return int(text)
+    coco_id, crop_box = int(row["cocoId"]), None
+    if row.get("cropBox"):  # a text such as "(0, 0, 0.1328125, 0.1328125)"
+        top, bottom, left, right = (float(number) for number in row["cropBox"].strip(" ()").split(","))
+        if not all(0 <= share < 1 for share in (top, bottom, left, right)):
+            raise ValueError(f"cropBox is {row['cropBox']!r}, expected four fractions")
+        crop_box = (top, bottom, left, right)
+    return ImageOrigin(coco_id, row.get("cocoSplit", ""), crop_box)

@@ -12,8 +12,7 @@ from .tree import NSDTree
 
 # The kinds of files, as people read them
 DESIGN, ORIGINS, LABELS, LABEL_NAMES = "experiment design", "COCO ids", "labels", "names of labels"
-IMAGES, EXTRACTED, NCSNR, BETAS = "images", "extracted images", "noise ceilings", "betas"
-PREPARED = "prepared assemblies"
+IMAGES, NCSNR, BETAS, PREPARED = "images", "noise ceilings", "betas", "prepared assemblies"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class InputFile:
 def list_inputs(
     tree: NSDTree, recipe: Recipe, *, is_reduced: bool = False, from_region_assemblies: bool = False
 ) -> list[InputFile]:
-    """List the files that a recipe needs, whether they are there or not, and all images that were extracted.
+    """List the files that a recipe needs, whether they are there or not.
 
     Parameters
     ----------
@@ -68,7 +67,6 @@ def list_inputs(
         for session, hemisphere in itertools.product(range(1, n_sessions + 1), HEMISPHERES):
             betas = tree.betas(subject, hemisphere, session, recipe.betas)
             inputs.append(InputFile(betas, BETAS, subject=subject, session=session, hemisphere=hemisphere))
-    inputs += [InputFile(file, EXTRACTED, is_optional=True) for file in tree.extracted_images().values()]
     if from_region_assemblies:
         inputs += [InputFile(tree.prepared_assembly(region.name), PREPARED) for region in recipe.regions]
     return inputs

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
-from ..arrays import IntArray
+from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from ..recipe import Recipe
@@ -25,13 +25,12 @@ from .files import (
     read_design,
     read_label_names,
     read_labels,
-    read_ncsnr,
     read_origins,
+    read_vertices,
 )
 from .inputs import (
     BETAS,
     DESIGN,
-    EXTRACTED,
     IMAGES,
     LABEL_NAMES,
     LABELS,
@@ -62,7 +61,7 @@ class Inspection:
     contradictions : what is wrong with several files together, a line each
     n_vertices : of one hemisphere; 0 if no file tells
     n_complete_images : how many shared images were seen three times by every subject
-    n_images : how many images each split has; empty if the images cannot be chosen
+    splits : `nsd_id` of the train and of the test images, ascending; empty if the images cannot be chosen
     subjects : a table for people with a row per subject; None if the tree is too broken for one
     plan : the plan of the release; None if there is any problem
     """
@@ -73,7 +72,7 @@ class Inspection:
     contradictions: list[str] = field(default_factory=list)
     n_vertices: int = 0
     n_complete_images: int = 0
-    n_images: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, IntArray] = field(default_factory=dict)
     subjects: pd.DataFrame | None = None
     plan: Plan | None = None
 
@@ -118,10 +117,6 @@ class Inspection:
                     self.damaged[one] = str(error)
         return contents
 
-    def lacks(self, *kinds: str) -> bool:
-        """Return whether a file of some kinds that must be there is missing or damaged."""
-        return any(one.kind in kinds and not one.is_optional for one in (*self.missing, *self.damaged))
-
     def compare(self, unit: str, counts: Mapping[InputFile, int], expected: int = 0) -> int:
         """Note every file whose count is not the expected one, or without one that of most files, and return that count."""
         expected = expected or max(Counter(counts.values()).most_common(1), default=(0, 0))[0]
@@ -162,7 +157,7 @@ def inspect_tree(
 
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
-    ncsnr, shapes = found.read(NCSNR, read_ncsnr), found.read(BETAS, read_betas_shape)
+    ncsnr, shapes = found.read(NCSNR, read_vertices), found.read(BETAS, read_betas_shape)
 
     # What the files say together
     found.n_vertices = found.compare(
@@ -175,8 +170,9 @@ def inspect_tree(
         {one: shape.n_trials for one, shape in shapes.items()},
         N_TRIALS_PER_SESSION if design is not None and design.is_full_size else 0,
     )
-    region_map, splits, images = None, {}, np.array([], dtype=np.int64)
-    if found.n_vertices and not found.lacks(LABELS, LABEL_NAMES):
+    region_map, images = None, np.array([], dtype=np.int64)
+    lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
+    if found.n_vertices and not lacking & {LABELS, LABEL_NAMES}:
         with found.noting():
             region_map = find_regions(
                 recipe,
@@ -194,31 +190,37 @@ def inspect_tree(
             found.subjects = _describe_subjects(found, shapes, repetitions)
             complete = complete_images(repetitions.min(axis=1))
             found.n_complete_images = len(complete)
-            splits = choose_images(recipe, design, trials, complete)
-            found.n_images = {split: len(nsd_ids) for split, nsd_ids in splits.items()}
-            images = np.sort(np.concatenate(list(splits.values())))
+            found.splits = choose_images(recipe, design, trials, complete)
+            images = np.sort(np.concatenate(list(found.splits.values())))
 
     # The pictures of the images, and where they come from
-    extracted = _find_extracted(found.inputs, images, (image_format,) if image_format else IMAGE_FORMATS)
-    unused = (EXTRACTED, IMAGES) if extracted else (EXTRACTED,)
-    found.inputs = [one for one in found.inputs if one.kind not in unused]
-    found.inputs += [InputFile(file, EXTRACTED) for file in extracted.values()]
-    bricks = found.read(IMAGES, read_brick_shape)
+    extracted = _find_extracted(tree, images, (image_format,) if image_format else IMAGE_FORMATS)
+    if extracted:
+        found.inputs = [one for one in found.inputs if one.kind != IMAGES]
+    image_bytes = sum(file.size() for file in extracted.values())
+    for one, (n_images, *image_shape) in found.read(IMAGES, read_brick_shape).items():
+        image_bytes = len(images) * int(np.prod(image_shape))
+        if len(images) and images[-1] >= n_images:
+            found.contradictions.append(
+                f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {images[-1]} (0-based). Do "
+                "design and images belong together?"
+            )
     found.read(PREPARED, RawFile.exists)
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
-    with found.noting():
-        image_bytes = _count_image_bytes(images, extracted, bricks)
 
     if design is not None and region_map is not None and not found.problems:
-        needed_images = splits["test"] if from_region_assemblies else images
+        needed_images = found.splits["test"] if from_region_assemblies else images
         shape = BetasShape(found.n_vertices, n_trials)
         sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, needed_images))
-        used = {(session.subject, session.number) for session in sessions}
+        used_betas = {file for session in sessions for file in session.betas.values()}
         files = [
             one.file
             for one in found.inputs
-            if one not in found.missing and (one.kind != BETAS or (one.subject, one.session) in used)
+            if one not in found.missing and (one.kind != BETAS or one.file in used_betas)
         ]
+        ncsnr_of_regions: dict[int, list[AnyArray]] = {}
+        for one, values in ncsnr.items():
+            ncsnr_of_regions.setdefault(one.subject, []).append(values[region_map.vertices[one.hemisphere]])
         copied_format = Path(extracted[int(images[0])].path).suffix[1:] if extracted else None
         found.plan = Plan(
             recipe=recipe,
@@ -227,17 +229,8 @@ def inspect_tree(
             n_sessions=n_sessions,
             n_trials_per_session=n_trials,
             fewest_repetitions=repetitions.min(axis=1),
-            splits=splits,
-            ncsnr={
-                subject: np.concatenate(
-                    [
-                        values[region_map.vertices[one.hemisphere]]
-                        for one, values in ncsnr.items()
-                        if one.subject == subject
-                    ]
-                ).astype(np.float64)
-                for subject in recipe.subjects
-            },
+            splits=found.splits,
+            ncsnr={subject: np.concatenate(parts, dtype=np.float64) for subject, parts in ncsnr_of_regions.items()},
             origins=next(iter(origins.values()), {}),
             image_brick=tree.images,
             extracted_images=extracted,
@@ -248,16 +241,15 @@ def inspect_tree(
                 for region in region_map.regions
                 if from_region_assemblies
             },
-            inputs=tuple(sorted(files, key=lambda file: file.official_path)),
+            inputs=tuple(sorted([*files, *extracted.values()], key=lambda file: file.official_path)),
             is_simulated=tree.simulation_mark.exists(),
         )
     return found
 
 
-def _find_extracted(inputs: Sequence[InputFile], nsd_ids: IntArray, formats: Sequence[str]) -> dict[int, RawFile]:
+def _find_extracted(tree: NSDTree, nsd_ids: IntArray, formats: Sequence[str]) -> dict[int, RawFile]:
     """Return the extracted image of each `nsd_id`, in the first format that is there; nothing unless all are there."""
-    present = {Path(one.file.path).name: one.file for one in inputs if one.kind == EXTRACTED}
-    files = {}
+    present, files = tree.extracted_images(), {}
     for nsd_id in nsd_ids.tolist():
         # The published packaging calls its files stimulus_nsd_03049.jpg.
         names = [f"{prefix}{stimulus_name(nsd_id)}.{suffix}" for suffix in formats for prefix in ("", "stimulus_")]
@@ -266,25 +258,6 @@ def _find_extracted(inputs: Sequence[InputFile], nsd_ids: IntArray, formats: Seq
             return {}
         files[nsd_id] = present[names[0]]
     return files
-
-
-def _count_image_bytes(
-    images: IntArray, extracted: Mapping[int, RawFile], bricks: Mapping[InputFile, tuple[int, ...]]
-) -> int:
-    """Return the size of all images, and raise a `PackagingError` if a file is empty or `imgBrick` has too few."""
-    n_bytes = 0
-    for file in extracted.values():
-        n_bytes += file.size()
-        if not file.size():
-            raise PackagingError(f"{file} is empty, expected an image. Extract it again.")
-    for one, (n_images, *image_shape) in bricks.items():
-        n_bytes += len(images) * int(np.prod(image_shape))
-        if len(images) and images[-1] >= n_images:
-            raise PackagingError(
-                f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {images[-1]} (0-based). Do "
-                "design and images belong together?"
-            )
-    return n_bytes
 
 
 def _list_sessions(

@@ -12,8 +12,6 @@ from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
 from .storage import Folder, RawFile, Storage, open_storage
 
 DESIGN_NAME = "nsd_expdesign.mat"
-STIMULUS_INFO_NAME = "nsd_stim_info_merged.csv"
-SIMULATION_MARK_NAME = "SIMULATED.txt"
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
 EXTRACTED_FOLDERS = ("brainscore/stimuli_train", "brainscore/stimuli_test")
 
@@ -38,7 +36,7 @@ class Layout:
     experiment: str
     images: tuple[str, ...]
 
-    def betas_folder(self, subject: int, version: str) -> str:
+    def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
         """Return the folder of a version of a subject's betas."""
         pattern = self.default_betas if version == DEFAULT_BETAS else self.betas
         return pattern.format(s=subject_name(subject), v=version)
@@ -81,7 +79,7 @@ class NSDTree:
     @property
     def stimulus_info(self) -> RawFile:
         """The table of all images with their COCO ids. A tree may lack it."""
-        return self._file(lambda layout: f"{layout.experiment}/{STIMULUS_INFO_NAME}")
+        return self._file(lambda layout: f"{layout.experiment}/nsd_stim_info_merged.csv")
 
     @property
     def images(self) -> RawFile:
@@ -92,11 +90,7 @@ class NSDTree:
     @property
     def simulation_mark(self) -> RawFile:
         """The text file that says that the tree is simulated. A tree of measurements lacks it."""
-        return RawFile(self.storage, SIMULATION_MARK_NAME, SIMULATION_MARK_NAME)
-
-    def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
-        """Return the folder of a version of a subject's betas."""
-        return self.layout.betas_folder(subject, version)
+        return self._file(lambda _: "SIMULATED.txt")
 
     def betas(self, subject: int, hemisphere: str, session: int, version: str = DEFAULT_BETAS) -> RawFile:
         """Return the single-trial responses of one session (1-based) and hemisphere."""
@@ -117,7 +111,7 @@ class NSDTree:
 
     def prepared_assembly(self, region: str) -> RawFile:
         """Return the averages of a region that an earlier packaging left in the tree."""
-        return self._file(lambda layout: f"assemblies/Allen2022_surface.{region}.nc")
+        return self._file(lambda _: f"assemblies/Allen2022_surface.{region}.nc")
 
     def extracted_images(self) -> dict[str, RawFile]:
         """Return the image files that an earlier packaging extracted, by their names; the train folder goes first."""
@@ -126,7 +120,7 @@ class NSDTree:
 
     def sessions_present(self, subject: int, version: str = DEFAULT_BETAS) -> list[int]:
         """Return the sessions (1-based) for which the betas of at least one hemisphere are there."""
-        names = self.storage.names(self.betas_folder(subject, version))
+        names = self.storage.names(self.layout.betas_folder(subject, version))
         matches = (re.fullmatch(r"[lr]h\.betas_session(\d{2})\.mgh", name) for name in names)
         return sorted({int(match[1]) for match in matches if match})
 
@@ -171,5 +165,5 @@ def find_tree(root: str | Path) -> NSDTree:
 
 def _has_any_file(tree: NSDTree) -> bool:
     layout = tree.layout
-    folders = [layout.experiment, layout.labels, *(tree.betas_folder(subject) for subject in SUBJECTS)]
+    folders = [layout.experiment, layout.labels, *(layout.betas_folder(subject) for subject in SUBJECTS)]
     return tree.images.exists() or any(tree.storage.names(folder) for folder in folders)
