@@ -97,13 +97,10 @@ def mgh(name: str, shape: tuple[int, ...], kind: str = "f4", fill: float = 0, ve
     return change
 
 
-def brick(values: np.ndarray | None, name: str = "imgBrick"):
+def brick(values: np.ndarray, name: str = "imgBrick"):
     def change(tree: Path) -> None:
         with h5py.File(tree / IMAGES, "w") as file:
-            if values is None:
-                file.create_group(name)
-            else:
-                file[name] = values
+            file[name] = values
 
     return change
 
@@ -124,12 +121,6 @@ def show_once(order: np.ndarray) -> np.ndarray:
     return np.arange(1, order.size + 1, dtype=np.uint16)[None]
 
 
-def show_one_three_times(order: np.ndarray) -> np.ndarray:
-    order = show_once(order)
-    order[0, :3] = 1
-    return order
-
-
 def wide(order: np.ndarray) -> np.ndarray:
     """Give every subject as many images as there are trials."""
     return np.tile(np.arange(1, 169, dtype=np.int32), (8, 1))
@@ -138,14 +129,10 @@ def wide(order: np.ndarray) -> np.ndarray:
 FAULTS = {
     "design missing": (remove(DESIGN), DESIGN, "is missing"),
     "design no MATLAB file": (write(DESIGN, b"no"), DESIGN, r"is not NSD's experiment design \(.*Download it again"),
-    "design empty": (write(DESIGN, b""), DESIGN, "is not NSD's experiment design"),
     "design cut short": (cut(DESIGN), DESIGN, "is not NSD's experiment design"),
     "variable missing": (design(sharedix=None), DESIGN, "sharedix is missing or no matrix of numbers"),
-    "variable of text": (design(sharedix=np.array([["a"]])), DESIGN, "sharedix is missing or no matrix"),
     "variable sparse": (design(sharedix=scipy.sparse.csc_matrix([[1, 2]])), DESIGN, "sharedix is missing or no matrix"),
-    "variable empty": (design(masterordering=np.zeros((1, 0))), DESIGN, "masterordering is missing or no matrix"),
     "variable of fractions": (design(sharedix=np.array([[1.5, 2]])), DESIGN, "sharedix holds 1.5 to 2.0, expected"),
-    "variable of NaN": (design(sharedix=np.array([[1, np.nan]])), DESIGN, "sharedix holds nan to nan, expected"),
     "index of zero": (design(masterordering=lambda v: v * 0), DESIGN, "masterordering holds 0 to 0, expected whole"),
     "index too large": (design(masterordering=lambda v: v + 999), DESIGN, "masterordering holds 1000 to .* from 1 to"),
     "image beyond 73k": (design(subjectim=lambda v: v + 72_999), DESIGN, "subjectim holds .* numbers from 1 to 73000"),
@@ -155,11 +142,6 @@ FAULTS = {
         DESIGN,
         "no image was seen 3 times by every subject chosen, but a release needs at least 2",
     ),
-    "one complete image": (
-        design(masterordering=show_one_three_times, subjectim=wide, sharedix=np.array([[1, 2]])),
-        DESIGN,
-        "1 image was seen 3 times",
-    ),
     "too few trials": (
         design(masterordering=lambda v: v[:, :167]),
         DESIGN,
@@ -167,7 +149,7 @@ FAULTS = {
     ),
     "too few subjects": (design(subjectim=lambda v: v[:3]), DESIGN, "has 3 subjects, expected at least 4"),
     "session missing": (remove(SESSION), SESSION, r"is missing"),
-    "betas is a folder": (lambda t: ((t / SESSION).unlink(), (t / SESSION).mkdir()), SESSION, "is missing"),
+    "betas a folder": (lambda t: ((t / SESSION).unlink(), (t / SESSION).mkdir()), SESSION, "is missing"),
     "all betas missing": (lambda t: shutil.rmtree(t / BETAS), f"{BETAS}/lh.betas_session01.mgh", "is missing"),
     "betas empty": (write(SESSION, b""), SESSION, "it ends early: 0 bytes, expected at least 284"),
     "betas cut short": (
@@ -190,7 +172,6 @@ FAULTS = {
     "ncsnr of another shape": (mgh(NCSNR, (1, 1300, 1, 1)), NCSNR, r"its shape is \(1, 1300, 1\), expected \(n_vert"),
     "labels missing": (remove(KASTNER), KASTNER, "is missing"),
     "labels not gzip": (write(KASTNER, b"x"), KASTNER, "is not an MGH file of one value per vertex"),
-    "labels without header": (write(KASTNER, gzip.compress(b"no")), KASTNER, "is not an MGH file"),
     "labels cut short": (cut(KASTNER), KASTNER, "is not an MGH file"),
     "labels of other vertices": (mgh(KASTNER, (3, 1, 1, 1)), KASTNER, "holds 3 vertices, expected 1,300"),
     "labels of fractions": (
@@ -203,7 +184,6 @@ FAULTS = {
         KASTNER,
         r"holds -1\S+ at vertex 0, expected whole",
     ),
-    "labels infinite": (mgh(KASTNER, (1300, 1, 1, 1), fill=np.inf), KASTNER, "holds inf at vertex 0, expected whole"),
     "label names missing": (remove(COLOURS), COLOURS, "is missing"),
     "label name without number": (write(COLOURS, b"V1v 1\n"), COLOURS, "it has the line 'V1v 1', expected a number"),
     "label without name": (write(COLOURS, b"0 x\n5\n"), COLOURS, "it has the line '5', expected a number and a name"),
@@ -215,10 +195,8 @@ FAULTS = {
         r"region 1, labels is 'ventral', expected .*5 \(oth",
     ),
     "images missing": (remove(IMAGES), IMAGES, "is missing"),
-    "images not HDF5": (write(IMAGES, b"no"), IMAGES, r"is not NSD's images \(.*Download it again"),
-    "images cut short": (cut(IMAGES), IMAGES, "is not NSD's images"),
+    "images cut short": (cut(IMAGES), IMAGES, r"is not NSD's images \(.*Download it again"),
     "images of another name": (brick(np.zeros((2, 2, 2, 3), np.uint8), "other"), IMAGES, "is not NSD's images"),
-    "images in a group": (brick(None), IMAGES, "imgBrick is .*group.*, expected uint8 of shape"),
     "images of int16": (brick(np.zeros((2, 2, 2, 3), np.int16)), IMAGES, r"imgBrick is .*expected uint8 of shape"),
     "images of two channels": (brick(np.zeros((2, 2, 2, 2), np.uint8)), IMAGES, r"imgBrick is .*expected uint8"),
     "too few images": (
@@ -227,11 +205,6 @@ FAULTS = {
         r"imgBrick holds 2 images, but the design asks",
     ),
     "origins empty": (write(ORIGINS, b""), ORIGINS, r"is not NSD's table of images \(No columns.*Download it again"),
-    "origins in UTF-16": (
-        write(ORIGINS, "nsdId,cocoId\n1,2\n".encode("utf-16")),
-        ORIGINS,
-        "is not NSD's table of images",
-    ),
     "origins without ids": (origins("nsdId", "id"), ORIGINS, "it lacks the column nsdId"),
     "origins with a row twice": (write(ORIGINS, b"nsdId,cocoId\n1,2\n1,2\n"), ORIGINS, "an nsdId occurs twice"),
     "origins with other ids": (write(ORIGINS, b"nsdId,cocoId\nx,2\n"), ORIGINS, "is not NSD's table of images .*'x'"),
@@ -268,7 +241,7 @@ def test_fault_of_a_file_ends_a_build(tree, recipe, tmp_path, fault):
 
 
 def test_check_lists_every_problem_of_a_tree(tree, recipe):
-    faults = ["session missing", "labels not gzip", "images not HDF5", "ncsnr of other vertices", "design cut short"]
+    faults = ["session missing", "labels not gzip", "images cut short", "ncsnr of other vertices", "design cut short"]
     for fault in faults:
         FAULTS[fault][0](tree)
 
@@ -332,27 +305,6 @@ def test_build_fails_in_one_line_when_the_disk_is_full(nsd_tree, tmp_path):
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["build", "a"],
-        ["build", "a", "b", "--subjects", "9"],
-        ["build", "a", "b", "--subjects", "1", "1"],
-        ["build", "a", "b", "--subjects", "1", "2"],
-        ["build", "a", "b", "--workers", "0"],
-        ["build", "a", "b", "--nan-policy", "drop"],
-        ["simulate", "a", "--trials", "none"],
-        ["fly"],
-        [],
-    ],
-)
-def test_wrong_usage_ends_with_exit_status_2(tmp_path, monkeypatch, arguments):
-    monkeypatch.chdir(tmp_path)
-
-    assert run_cli(*arguments).returncode == 2
-    assert not list(tmp_path.iterdir())
 
 
 def test_error_escapes_what_cannot_be_printed(tmp_path):

@@ -79,13 +79,3 @@ def test_commands_fetch_all_of_a_recipe_and_nothing_else(layout, name, tmp_path)
     for command in commands:  # a shell would replace a pattern by the files that it matches in the current folder
         unquoted = "".join(re.split(r"'[^']*'", command.replace(shlex.quote(str(root))[1:-1], "")))
         assert not set(unquoted) & set("*?[]$~"), command
-
-
-def test_few_files_are_fetched_one_by_one(tmp_path):
-    inputs = list_inputs(NSDTree(Folder(tmp_path), FLAT), read_recipe("streams"))
-    missing = [one for one in inputs if one.subject == 4 and one.session in (2, 7)]
-
-    assert len(missing) == 4
-    assert [run(command) for command in list_fetch_commands(tmp_path, missing)] == [
-        {one.file.official_path: str(tmp_path / one.file.path)} for one in missing
-    ]

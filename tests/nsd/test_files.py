@@ -2,8 +2,6 @@
 
 import gzip
 import io
-import os
-import random
 import struct
 from dataclasses import astuple
 
@@ -11,9 +9,6 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.files import (
@@ -27,7 +22,6 @@ from allen2022_surface_packaging.nsd.files import (
     read_origins,
     read_vertices,
 )
-from allen2022_surface_packaging.nsd.storage import Folder, RawFile
 from support import Memory, MemoryFile
 
 SHAPE = BetasShape(n_vertices=5, n_trials=4)
@@ -115,37 +109,6 @@ def test_betas_that_end_early_are_refused(set_reading, n_readers):
 
     with pytest.raises(PackagingError, match=r"^memory/a ends 7 bytes early\. Download it again\.$"):
         read_all(file_of(make_mgh(make_betas())[:-7]))
-
-
-@given(st.data())
-def test_any_betas_are_read_as_written(data):
-    shape = BetasShape(data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6)))
-    elements = st.floats(width=32)
-    betas = data.draw(arrays(np.float32, (shape.n_vertices, 1, 1, shape.n_trials), elements=elements))
-    file = file_of(make_mgh(betas))
-
-    assert read_betas_shape(file) == shape
-    np.testing.assert_array_equal(np.concatenate(read_all(file, shape)), betas[:, 0, 0].T)
-
-
-def read_in_parts(monkeypatch) -> None:
-    """Let every read give a part of the bytes that it asks for, as network file systems may."""
-    rng, preadv = random.Random(0), os.preadv
-
-    def give_part(descriptor, buffers, offset):
-        (buffer,) = buffers
-        return preadv(descriptor, [buffer[: rng.randint(1, max(1, len(buffer)))]], offset)
-
-    monkeypatch.setattr(os, "preadv", give_part)
-
-
-def test_reads_that_are_short_give_all_betas(tmp_path, monkeypatch):
-    (tmp_path / "a.mgh").write_bytes(make_mgh(make_betas()))
-    read_in_parts(monkeypatch)
-    file = RawFile(Folder(tmp_path), "a.mgh", "a.mgh")
-
-    assert read_betas_shape(file) == SHAPE
-    np.testing.assert_array_equal(np.concatenate(read_all(file)), make_betas()[:, 0, 0].T)
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 2, 3, 3)], ids=["contiguous", "chunked"])

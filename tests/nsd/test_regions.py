@@ -36,37 +36,33 @@ def test_published_regions_share_a_vertex_that_is_read_once():
 
 
 @pytest.mark.parametrize(
-    ("region", "expected"),
+    ("region", "options", "expected"),
     [
-        (Region("a", "streams", ("ventral", 4)), {"a": [8, 9, 10, 11]}),
-        (Region("b", "Kastner2015", ("hV4",)), {"b": [7, 8]}),
-        (Region("all", "streams"), {"all": [0, 8, 9, 10, 11]}),
-        (Region("", "streams", each=True), {"early": [0], "midparietal": [11], "ventral": [8, 9, 10]}),
-        (Region("", "streams", ("ventral",), each=True), {"ventral": [8, 9, 10]}),
-        (Region("", "Kastner2015", (7, 8), each=True), {"hV4": [7, 8], "Kastner2015_8": [9]}),
-        (Region("everything", "cortex"), {"everything": list(range(12))}),
+        (Region("a", "streams", ("ventral", 4)), {}, {"a": [8, 9, 10, 11]}),
+        (Region("b", "Kastner2015", ("hV4",)), {}, {"b": [7, 8]}),
+        (Region("all", "streams"), {}, {"all": [0, 8, 9, 10, 11]}),
+        (Region("all", "streams"), {"streams": [-1, np.nan, *STREAMS[2:]]}, {"all": [8, 9, 10, 11]}),
+        (Region("", "streams", each=True), {}, {"early": [0], "midparietal": [11], "ventral": [8, 9, 10]}),
+        (
+            Region("", "streams", each=True),
+            {"names": {1: "L_V1.a/b", 4: "mid-parietal_2"}},
+            {"L_V1_a_b": [0], "mid-parietal_2": [11], "streams_5": [8, 9, 10]},
+        ),
+        (Region("", "streams", ("ventral",), each=True), {}, {"ventral": [8, 9, 10]}),
+        (Region("", "Kastner2015", (7, 8), each=True), {}, {"hV4": [7, 8], "Kastner2015_8": [9]}),
+        (Region("everything", "cortex"), {}, {"everything": list(range(12))}),
     ],
 )
-def test_region_has_the_vertices_of_its_labels(region, expected):
-    assert vertices_of(find(region)) == vertices_of(find(region), "rh") == expected
+def test_region_has_the_vertices_of_its_labels(region, options, expected):
+    region_map = find(region, **options)
 
-
-def test_vertex_without_a_label_is_negative_or_nan():
-    region_map = find(Region("all", "streams"), streams=[-1, np.nan, *STREAMS[2:]])
-
-    assert vertices_of(region_map) == {"all": [8, 9, 10, 11]}
+    assert vertices_of(region_map) == vertices_of(region_map, "rh") == expected
 
 
 def test_region_may_be_empty_in_one_hemisphere():
     region_map = find(Region("IT", "streams", ("ventral",)), left=[0] * 12)
 
     assert (vertices_of(region_map, "lh"), vertices_of(region_map, "rh")) == ({"IT": []}, {"IT": [8, 9, 10]})
-
-
-def test_name_of_a_label_becomes_a_region_name_without_other_characters():
-    region_map = find(Region("", "streams", each=True), names={1: "L_V1.a/b", 4: "mid-parietal_2"})
-
-    assert list(vertices_of(region_map)) == ["L_V1_a_b", "mid-parietal_2", "streams_5"]
 
 
 @pytest.mark.parametrize(

@@ -39,25 +39,6 @@ def split_plainly(images, fraction, seed):
     return {"train": sorted(shuffled[:n_train]), "test": sorted(shuffled[n_train:])}
 
 
-def test_trials_follow_the_master_ordering_with_0_based_ids():
-    trials = list_trials(DESIGN, 2, n_sessions=4, n_trials_per_session=2)
-
-    expected = [
-        *((1, 0, 4, 0), (1, 1, 20, 0), (2, 0, 8, 0), (2, 1, 4, 1)),
-        *((3, 0, 21, 0), (3, 1, 8, 1), (4, 0, 4, 2), (4, 1, 8, 2)),
-    ]
-    assert list(trials.itertuples(index=False, name=None)) == expected
-    assert list(trials) == ["session", "trial", "nsd_id", "repetition"]
-
-
-def test_own_images_are_those_that_no_other_subject_could_see():
-    trials = {2: list_trials(DESIGN, 2, n_sessions=4, n_trials_per_session=2)}
-    assert choose(own_recipe(2), DESIGN, trials) == {"train": [20, 21], "test": [4, 8]}
-
-    shared_by_chance = replace(DESIGN, subjectim=np.array([[5, 9, 11, 21], [5, 9, 21, 22]]))
-    assert choose(own_recipe(2), shared_by_chance, trials)["train"] == [21]
-
-
 def test_own_pool_is_refused_without_own_images():
     only_shared = replace(DESIGN, masterordering=np.array([1, 2, 1, 2, 1, 2]))
     trials = {2: list_trials(only_shared, 2, n_sessions=3, n_trials_per_session=2)}
