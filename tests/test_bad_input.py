@@ -258,11 +258,15 @@ def test_check_lists_every_problem_of_a_tree(tree, recipe):
 
 
 def test_file_of_several_recipes_is_reported_once(tree, recipe, tmp_path):
-    (tmp_path / "other.toml").write_text(RECIPE.replace("Two", "Other"))
-    for fault in ("session missing", "labels not gzip"):
+    """The names of labels are optional for the second recipe alone."""
+    text = RECIPE.replace("Two", "Other").replace('name = "IT"', "each = true").replace('labels = ["ventral"]', "")
+    (tmp_path / "other.toml").write_text(text)
+    for fault in ("session missing", "labels not gzip", "label names missing"):
         FAULTS[fault][0](tree)
 
-    assert_fails(run_cli("check", tree, "--recipe", recipe, "--recipe", tmp_path / "other.toml"), "2 problems in")
+    result = run_cli("check", tree, "--recipe", recipe, "--recipe", tmp_path / "other.toml")
+    assert_fails(result, "3 problems in")
+    assert "optional" not in result.stdout
 
 
 def test_every_session_is_required_when_the_design_is_full_size(tmp_path, rng):

@@ -34,7 +34,8 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
     for recipe, inspection in zip(recipes, inspections, strict=True):
         yield from _describe_inspection(recipe, inspection)
     # Several recipes may need one file. It is optional only if it is optional for all of them.
-    missing = {one.file: one for inspection in inspections for one in _optional_first(inspection.missing)}
+    absent = [one for inspection in inspections for one in inspection.missing]
+    missing = {one.file: one for one in sorted(absent, key=lambda one: not one.is_optional)}
     required = [one for one in missing.values() if not one.is_optional]
     damaged = {one: line for inspection in inspections for one, line in inspection.damaged.items()}
     others = dict.fromkeys([*damaged.values(), *(line for i in inspections for line in i.contradictions)])
@@ -53,10 +54,6 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
         raise PackagingError(f"{n_problems} problem{'s' * (n_problems > 1)} in {nsd_root}, listed above.")
     yield str(estimate_build([inspection.require_sound() for inspection in inspections]))
     yield "no problems found"
-
-
-def _optional_first(inputs: Sequence[InputFile]) -> list[InputFile]:
-    return sorted(inputs, key=lambda one: not one.is_optional)
 
 
 def _describe_inspection(recipe: Recipe, inspection: Inspection) -> Iterator[str]:

@@ -28,18 +28,7 @@ from .files import (
     read_origins,
     read_vertices,
 )
-from .inputs import (
-    BETAS,
-    DESIGN,
-    IMAGES,
-    LABEL_NAMES,
-    LABELS,
-    NCSNR,
-    ORIGINS,
-    PREPARED,
-    InputFile,
-    list_inputs,
-)
+from .inputs import BETAS, DESIGN, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, PREPARED, InputFile, list_inputs
 from .plan import Plan, Session
 from .regions import find_regions
 from .storage import RawFile
@@ -211,7 +200,7 @@ def inspect_tree(
     if design is not None and region_map is not None and not found.problems:
         needed_images = found.splits["test"] if from_region_assemblies else images
         shape = BetasShape(found.n_vertices, n_trials)
-        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, needed_images))
+        sessions = tuple(_list_sessions(tree, recipe, design, trials, shape, needed_images))
         used_betas = {file for session in sessions for file in session.betas.values()}
         files = [
             one.file
@@ -261,7 +250,7 @@ def _find_extracted(tree: NSDTree, nsd_ids: IntArray, formats: Sequence[str]) ->
 
 
 def _list_sessions(
-    inputs: Sequence[InputFile],
+    tree: NSDTree,
     recipe: Recipe,
     design: Design,
     trials: Mapping[int, pd.DataFrame],
@@ -272,22 +261,21 @@ def _list_sessions(
 
     Trials of shared images that are incomplete stay, so that releases of other subjects share the session cache.
     """
-    betas = {(one.subject, one.session, one.hemisphere): one.file for one in inputs if one.kind == BETAS}
     for subject, subject_trials in trials.items():
         if recipe.pool == "shared":
             subject_trials = subject_trials[subject_trials["nsd_id"].isin(design.shared_images)]
-        for _, session_trials in subject_trials.groupby("session"):
-            if session_trials["nsd_id"].isin(needed_images).any():
-                number = int(session_trials["session"].iloc[0])
-                yield Session(
-                    subject=subject,
-                    number=number,
-                    betas={hemisphere: betas[subject, number, hemisphere] for hemisphere in HEMISPHERES},
-                    shape=shape,
-                    trials=session_trials["trial"].to_numpy(np.int64),
-                    nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
-                    repetitions=session_trials["repetition"].to_numpy(np.int64),
-                )
+        needed = subject_trials[subject_trials["nsd_id"].isin(needed_images)]
+        for number in needed["session"].unique().tolist():
+            session_trials = subject_trials[subject_trials["session"] == number]
+            yield Session(
+                subject=subject,
+                number=number,
+                betas={hemisphere: tree.betas(subject, hemisphere, number, recipe.betas) for hemisphere in HEMISPHERES},
+                shape=shape,
+                trials=session_trials["trial"].to_numpy(np.int64),
+                nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
+                repetitions=session_trials["repetition"].to_numpy(np.int64),
+            )
 
 
 def _describe_subjects(

@@ -56,13 +56,7 @@ class RegionMap:
     @cached_property
     def vertices(self) -> dict[str, IntArray]:
         """Per hemisphere the vertices that belong to at least one region, ascending."""
-        found = {}
-        for hemisphere in HEMISPHERES:
-            mask = np.zeros(self.n_vertices, dtype=bool)
-            for region in self.regions:
-                mask[region.vertices[hemisphere]] = True
-            found[hemisphere] = np.flatnonzero(mask)
-        return found
+        return {h: np.unique(np.concatenate([region.vertices[h] for region in self.regions])) for h in HEMISPHERES}
 
 
 def find_regions(

@@ -11,9 +11,7 @@ from ..errors import PackagingError
 from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
 from .storage import Folder, RawFile, Storage, open_storage
 
-DESIGN_NAME = "nsd_expdesign.mat"
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
-EXTRACTED_FOLDERS = ("brainscore/stimuli_train", "brainscore/stimuli_test")
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class NSDTree:
     @property
     def design(self) -> RawFile:
         """The experiment design."""
-        return self._file(lambda layout: f"{layout.experiment}/{DESIGN_NAME}")
+        return self._file(lambda layout: f"{layout.experiment}/nsd_expdesign.mat")
 
     @property
     def stimulus_info(self) -> RawFile:
@@ -115,8 +113,9 @@ class NSDTree:
 
     def extracted_images(self) -> dict[str, RawFile]:
         """Return the image files that an earlier packaging extracted, by their names; the train folder goes first."""
-        paths = [f"{folder}/{name}" for folder in EXTRACTED_FOLDERS for name in self.storage.names(folder)]
-        return {Path(path).name: RawFile(self.storage, path, path) for path in reversed(paths)}
+        folders = ("brainscore/stimuli_test", "brainscore/stimuli_train")
+        names = {name: f"{folder}/{name}" for folder in folders for name in self.storage.names(folder)}
+        return {name: RawFile(self.storage, path, path) for name, path in names.items()}
 
     def sessions_present(self, subject: int, version: str = DEFAULT_BETAS) -> list[int]:
         """Return the sessions (1-based) for which the betas of at least one hemisphere are there."""
@@ -138,7 +137,8 @@ def open_tree(root: str | Path) -> NSDTree:
     """
     tree = find_tree(root)
     if not tree.design.exists():
-        paths = " or ".join(f"{layout.experiment}/{DESIGN_NAME} ({layout.name} layout)" for layout in LAYOUTS.values())
+        designs = {name: NSDTree(tree.storage, layout).design for name, layout in LAYOUTS.items()}
+        paths = " or ".join(f"{design.path} ({name} layout)" for name, design in designs.items())
         raise PackagingError(
             f"{root} holds no NSD design. Expected {paths}. Is this the root of the NSD tree? "
             "`allen2022-surface check` lists the files needed and says how to fetch them."
