@@ -72,13 +72,19 @@ class Page(HTMLParser):
 
     def panel(self, region: str) -> list[list[str]]:
         """Return the rows of the panel of a region: subject, distribution, and the numbers."""
-        number = re.search(rf'href="#region-(\d+)">{region}<', self.source)[1]
+        number = re.search(rf'<h3 id="region-(\d+)-name">{region}<', self.source)[1]
         return self.rows(f"distributions-{number}")
 
     @property
     def findings(self) -> str:
         """The verdict of `verify`, and what needs attention."""
         return self.text.partition("Findings")[2].partition("subjects")[0]
+
+
+def change_manifest(path: Path, **changes: object) -> None:
+    """Change keys of the manifest of a release."""
+    manifest = json.loads((path / "release.json").read_text())
+    (path / "release.json").write_text(json.dumps(manifest | changes))
 
 
 def measure(assembly_path: Path) -> pd.DataFrame:

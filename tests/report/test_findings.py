@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import netCDF4
@@ -11,28 +13,24 @@ import xarray as xr
 
 from allen2022_surface_packaging.report.ceilings import compare_agreement
 from allen2022_surface_packaging.report.page import write_report
-from report.conftest import PLANTED_CEILINGS, plant_release
-from report.reading import Page
-from support import run_cli
+from report.conftest import PLANTED_CEILINGS, plant_ceilings
+from report.reading import Page, change_manifest
+from support import accept, run_cli
 
 
 @pytest.fixture
-def planted(reported, tmp_path):
-    """A function that plants a release and returns its path."""
-
-    def plant(noise_ceilings: dict[str, float] = PLANTED_CEILINGS, **options) -> Path:
-        plant_release(tmp_path / "release", reported, noise_ceilings, **options)
-        return tmp_path / "release"
-
-    return plant
+def planted_copy(planted, tmp_path) -> Path:
+    return Path(shutil.copytree(planted, tmp_path / "release"))
 
 
 def test_release_without_faults_needs_no_attention(full_size):
     assert "Nothing needs attention" in Page(full_size / "report.html").findings
 
 
-def test_noise_that_repetitions_share_is_found(planted):
-    page = Page(write_report(planted(shared_noise=0.3)))
+def test_noise_that_repetitions_share_is_found(planted_copy):
+    plant_ceilings(planted_copy, PLANTED_CEILINGS, shared_noise=0.3)
+
+    page = Page(write_report(planted_copy))
 
     assert "Test repetitions of subj01 and subj02 agree more than NSD's noise ceilings predict" in page.findings
     for subject, observed, expected, interval, *_, signs in page.rows("shared-noise-table"):
@@ -67,38 +65,45 @@ def test_interval_of_the_agreement_holds_in_nearly_all_simulations_of_independen
     assert 272 <= n_holding <= 296  # of 300; 285 are expected, and 3 standard deviations are 11
 
 
-def test_subject_far_below_the_others_is_found(planted):
-    page = Page(write_report(planted({"subj01": 50, "subj02": 48, "subj03": 52, "subj04": 20})))
+def test_subject_far_below_the_others_is_found(four_subject_release, tmp_path):
+    path = Path(shutil.copytree(four_subject_release, tmp_path / "release"))
+    plant_ceilings(path, {"subj01": 50, "subj02": 48, "subj05": 52, "subj07": 20})
 
-    text = "subj04 is far below the others: its median noise ceilings are 41 % of the typical ones."
+    page = Page(write_report(path))
+
+    text = "subj07 is far below the others: its median noise ceilings are 41 % of the typical ones."
     assert re.search(r"1 finding needs attention\s+" + re.escape(text), page.findings)
     assert re.findall(r'<a href="#([\w-]+)">See where</a>', page.source) == ["regions"]
     assert 'id="regions"' in page.source
 
 
-def test_repetition_that_was_mixed_up_is_found(planted):
-    path = planted()
-    with netCDF4.Dataset(path / "planted_test.nc", "a") as file:
+def test_repetition_that_was_mixed_up_is_found(planted_copy):
+    with netCDF4.Dataset(planted_copy / "planted_test.nc", "a") as file:
         is_first = file["subject"][:] == "subj01"
         values = file["data"][:]
         values[2::3, is_first] = np.roll(values[2::3, is_first], 1, axis=0)
         file["data"][:] = values
+    accept(planted_copy, "planted_test.nc")
 
-    assert "Repetitions of subj01 do not agree: their correlations range from" in Page(write_report(path)).findings
+    findings = Page(write_report(planted_copy)).findings
+    assert "Repetitions of subj01 do not agree: their correlations range from" in findings
 
 
-def test_much_filled_is_found_with_the_worst_regions_first(planted):
-    path = planted()
-    manifest = json.loads((path / "release.json").read_text())
-    for subject, region, n in (("subj01", "V2", 800), ("subj02", "IT", 4000), ("subj02", "V1", 9)):
+def test_much_filled_is_found_with_the_worst_regions_first(planted_copy):
+    manifest = json.loads((planted_copy / "release.json").read_text())
+    for subject, region, n in (("subj01", "V2", 400), ("subj02", "IT", 4000), ("subj02", "V1", 9)):
         manifest["nan_counts"][subject][region] = {"train": n, "test": n, "neuroids": 9}
-    (path / "release.json").write_text(json.dumps(manifest))
+    change_manifest(planted_copy, nan_counts=manifest["nan_counts"])
+    with netCDF4.Dataset(planted_copy / "planted_test.nc") as file:
+        n_neuroids = Counter(zip(file["region"][:], file["subject"][:], strict=True))
     n_presentations = sum(shape[0] for shape in manifest["shapes"].values())
-    shares = [100 * 8000 / (n_presentations * 442), 100 * 1600 / (n_presentations * 202)]
+    it, v2 = (800_000 / n_neuroids["IT", "subj02"], 80_000 / n_neuroids["V2", "subj01"])
 
-    findings = Page(write_report(path)).findings
+    findings = Page(write_report(planted_copy)).findings
 
-    assert f"in IT of subj02 ({shares[0]:.1f} %) and V2 of subj01 ({shares[1]:.1f} %)." in findings
+    assert (
+        f"in IT of subj02 ({it / n_presentations:.1f} %) and V2 of subj01 ({v2 / n_presentations:.1f} %)." in findings
+    )
 
 
 def test_release_that_was_not_verified_says_how_to(page):
@@ -106,28 +111,23 @@ def test_release_that_was_not_verified_says_how_to(page):
     assert "allen2022-surface verify RELEASE --nsd-root NSD_ROOT" in page.findings
 
 
-def test_verdict_of_plain_verify_is_shown(release_copy):
-    assert run_cli("verify", release_copy).returncode == 0
-
-    findings = Page(write_report(release_copy)).findings
-
-    assert re.search(r"✓ Verified\s+Files: No file is missing or damaged\.", findings)
-
-
 def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_tree):
+    assert run_cli("verify", release_copy).returncode == 0
+    plain = Page(write_report(release_copy)).findings
     assert run_cli("verify", release_copy, "--nsd-root", nsd_tree).returncode == 0
-
-    findings = Page(write_report(release_copy)).findings
-
-    recomputed = json.loads((release_copy / "verify.json").read_text())["nsd_root"]["differences"]
-    n_values, largest = sum(row["values"] for row in recomputed), max(row["largest difference"] for row in recomputed)
-    assert "Verified against the raw files" in findings
-    assert (
-        f"{n_values:,} values were recomputed (a random sample). The largest difference is {largest:.1e}." in findings
-    )
+    recomputed = Page(write_report(release_copy)).findings
     path = release_copy / "release.json"
     path.write_text(path.read_text() + "\n")
-    assert "Not verified since it was built again" in Page(write_report(release_copy)).findings
+    changed = Page(write_report(release_copy)).findings
+
+    assert re.search(r"✓ Verified\s+Files: No file is missing or damaged\.", plain)
+    assert "Verified against the raw files" in recomputed
+    rows = json.loads((release_copy / "verify.json").read_text())["nsd_root"]["differences"]
+    n_values, largest = sum(row["values"] for row in rows), max(row["largest difference"] for row in rows)
+    assert (
+        f"{n_values:,} values were recomputed (a random sample). The largest difference is {largest:.1e}." in recomputed
+    )
+    assert "Not verified since it was built again" in changed
 
 
 def test_problems_that_verify_found_are_shown_without_paths(release_copy, four_subject_release):

@@ -14,6 +14,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.report.page import write_report
 from report.reading import REGION_NAMES, SPLITS, Page, agrees, measure, number, split_half_ceiling
+from support import accept
 
 
 @pytest.fixture(scope="session")
@@ -31,70 +32,61 @@ def counts_of(manifest: dict, region: str, subject: str, name: str) -> int:
     return sum(c[name] for regions in counts.values() for where, c in regions.items() if region in (where, "all"))
 
 
-def test_region_table_equals_the_release(page, truth, manifest):
-    subjects = sorted(manifest["nan_counts"])
-    rows = page.rows("region-table")
-    assert [row[:2] for row in rows] == [
-        *([region, subject] for region in REGION_NAMES for subject in subjects),
-        *([region, "all"] for region in REGION_NAMES),
-    ]
-    for region, subject, n, n_left, n_right, shared, n_invalid, ceiling, of_repetitions, r, split_half in rows:
-        neuroids = select(truth, region, subject)
-        is_left = neuroids.hemisphere == "lh"
-        assert [number(n), number(n_left), number(n_right)] == [len(neuroids), is_left.sum(), (~is_left).sum()]
-        others = select(truth[truth.region != region], "all", subject)
-        overlap = neuroids.merge(others, on=["subject", "hemisphere", "vertex_index"]).region_y.value_counts()
-        assert shared == (", ".join(f"{overlap[name]:,} in {name}" for name in REGION_NAMES if name in overlap) or "0")
-        assert ("in IT" in shared) == (region == "V4")
-        assert number(n_invalid) == counts_of(manifest, region, subject, "neuroids")
-        assert agrees(ceiling, neuroids.nc_testset.median(), 1)
-        assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
-        assert agrees(r, neuroids.repetition_r.median(), 3)
-        assert agrees(split_half, split_half_ceiling(neuroids), 3)
-
-
-@pytest.mark.parametrize("region", ["All regions", *REGION_NAMES])
-def test_panel_of_a_region_equals_the_release(page, truth, manifest, region):
-    rows = page.rows("distributions-0") if region == "All regions" else page.panel(region)
-    name = "all" if region == "All regions" else region
-    assert [row[0] for row in rows] == [*sorted(manifest["nan_counts"]), "all"]
-    for subject, _, ceiling, of_repetitions, *interval, split_half, n in rows:
-        neuroids = select(truth, name, subject)
-        assert number(n) == len(neuroids)
-        assert agrees(ceiling, neuroids.nc_testset.median(), 1)
-        assert agrees(of_repetitions, neuroids.nc_repetitions.median(), 1)
-        assert agrees(split_half, split_half_ceiling(neuroids), 3)
-        if name != "all" and subject != "all":
-            estimate, lower, upper = map(number, re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", interval[0]).groups())
-            assert 0 <= lower - 0.5 < estimate < upper + 0.5 <= 100.5
-    valid = select(truth, name, "all").dropna(subset=["nc_testset", "split_half"])
-    text = re.search(rf"{region}: (\S+) neuroids, rank correlation (\S+)", page.text)
-    assert number(text[1]) == len(valid)
-    assert agrees(text[2].strip(), valid.nc_testset.rank().corr(valid.split_half.rank()), 2)
-
-
-def test_heat_map_equals_the_release(page, truth, manifest):
-    header, *rows = page.tables["heat"]
-    assert header == ["Region", *sorted(manifest["nan_counts"]), "all"]
-    assert [row[0] for row in rows] == list(REGION_NAMES)
+def test_numbers_of_every_region_and_subject_equal_the_release(page, truth, manifest):
+    """They are in the table of regions, in the panel of the region, and in the heat map."""
+    subjects = [*sorted(manifest["nan_counts"]), "all"]
+    table = {(row[0], row[1]): row[2:] for row in page.rows("region-table")}
+    groups = [(region, subject) for region in REGION_NAMES for subject in subjects]
+    assert list(table) == sorted(groups, key=lambda group: group[1] == "all")
+    heat = page.tables["heat"]
+    assert (heat[0], [row[0] for row in heat[1:]]) == (["Region", *subjects], list(REGION_NAMES))
     n_presentations = sum(manifest["shapes"][split][0] for split in SPLITS)
     for i, region in enumerate(REGION_NAMES):
-        for j, subject in enumerate(header[1:]):
+        panel = page.panel(region)
+        assert [row[0] for row in panel] == subjects
+        for j, subject in enumerate(subjects):
             neuroids = select(truth, region, subject)
+            n, n_left, n_right, shared, n_invalid, *numbers = table[region, subject]
+            is_left = neuroids.hemisphere == "lh"
+            assert [number(n), number(n_left), number(n_right)] == [len(neuroids), is_left.sum(), (~is_left).sum()]
+            others = select(truth[truth.region != region], "all", subject)
+            overlap = neuroids.merge(others, on=["subject", "hemisphere", "vertex_index"]).region_y.value_counts()
+            names = [name for name in REGION_NAMES if name in overlap]
+            assert shared == (", ".join(f"{overlap[name]:,} in {name}" for name in names) or "0")
+            assert ("in IT" in shared) == (region == "V4")
+            assert number(n_invalid) == counts_of(manifest, region, subject, "neuroids")
+            ceiling, of_repetitions, r, split_half = numbers
             n_filled = sum(counts_of(manifest, region, subject, split) for split in SPLITS)
             expected = {
-                "Noise ceiling (median)": neuroids.nc_testset.median(),
-                "Noise ceiling from test repetitions (median)": neuroids.nc_repetitions.median(),
-                "Split-half ceiling": split_half_ceiling(neuroids),
-                "Correlation of repetitions (median)": neuroids.repetition_r.median(),
-                "Neuroids": len(neuroids),
-                "Filled values": 100 * n_filled / (len(neuroids) * n_presentations),
+                "Noise ceiling (median)": (ceiling, neuroids.nc_testset.median()),
+                "Noise ceiling from test repetitions (median)": (of_repetitions, neuroids.nc_repetitions.median()),
+                "Split-half ceiling": (split_half, split_half_ceiling(neuroids)),
+                "Correlation of repetitions (median)": (r, neuroids.repetition_r.median()),
+                "Neuroids": (n, len(neuroids)),
+                "Filled values": (None, 100 * n_filled / (len(neuroids) * n_presentations)),
             }
-            assert agrees(rows[i][1 + j], expected["Noise ceiling (median)"], 1)
-            shown = {measure["title"]: measure for measure in page.data["heat-values"]}
-            assert list(shown) == list(expected)
-            for title, found in shown.items():
-                assert agrees(f"{found['values'][i][j]:.{found['digits']}f}", expected[title], found["digits"])
+            assert heat[1 + i][1 + j] == ceiling
+            assert [measure["title"] for measure in page.data["heat-values"]] == list(expected)
+            for shown, (text, value) in zip(page.data["heat-values"], expected.values(), strict=True):
+                assert agrees(f"{shown['values'][i][j]:.{shown['digits']}f}", value, shown["digits"])
+                assert text in (n, None) or agrees(text, value, {"%": 1, "r": 3}[shown["unit"]])
+            assert [*panel[j][2:4], *panel[j][-2:]] == [ceiling, of_repetitions, split_half, n]
+            if subject != "all":
+                estimate, lower, upper = map(number, re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", panel[j][4]).groups())
+                assert 0 <= lower - 0.5 < estimate < upper + 0.5 <= 100.5
+
+
+def test_panels_show_all_regions_and_correlate_both_ceilings(page, truth):
+    for subject, _, ceiling, of_repetitions, split_half, n in page.panel("All regions"):
+        neuroids = select(truth, "all", subject)
+        medians = neuroids.nc_testset.median(), neuroids.nc_repetitions.median(), split_half_ceiling(neuroids)
+        assert all(map(agrees, (ceiling, of_repetitions, split_half), medians, (1, 1, 3)))
+        assert number(n) == len(neuroids)
+    for region in ("All regions", *REGION_NAMES):
+        valid = select(truth, region.replace("All regions", "all"), "all").dropna(subset=["nc_testset", "split_half"])
+        text = re.search(rf"{region}: (\S+) neuroids, rank correlation ([\d.]+)", page.text)
+        assert number(text[1]) == len(valid)
+        assert agrees(text[2], valid.nc_testset.rank().corr(valid.split_half.rank()), 2)
 
 
 def test_repetition_and_split_tables_equal_the_release(page, truth, manifest, reported):
@@ -152,9 +144,7 @@ def test_unknown_ceilings_of_a_region_are_dashes(reported, tmp_path):
         regions = file["region"][:]
         file["nc_testset"][regions == "V2"] = np.nan
         file["data"][:, regions == "V2"] = 0
-    manifest = json.loads((copy / "release.json").read_text())
-    manifest["files"][path.name]["size"] = path.stat().st_size
-    (copy / "release.json").write_text(json.dumps(manifest))
+    accept(copy, path.name)
 
     page = Page(write_report(copy))
 
