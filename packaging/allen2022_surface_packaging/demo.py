@@ -7,7 +7,6 @@ import logging
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
@@ -24,7 +23,7 @@ from .link import is_linked, link, unlink
 from .nsd.simulation import simulate_tree
 from .plugin import import_plugin
 from .progress import format_bytes
-from .publish.artifacts import Artifacts
+from .publish.artifacts import read_artifacts
 from .publish.upload import publish_release
 from .recipe import PUBLISHED_REGIONS, make_recipe
 from .verify.soundness import verify_release
@@ -65,7 +64,7 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
     with (
         tempfile.TemporaryDirectory() as temporary_folder,
         redirect_stdout(io.StringIO()) if log_level > logging.INFO else nullcontext(),
-        _quiet_libraries() if log_level > logging.DEBUG else nullcontext(),
+        _quiet() if log_level > logging.DEBUG else nullcontext(),
     ):
         ceilings = _run_steps(directory or Path(temporary_folder), Path(temporary_folder) / "brainio")
     print(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
@@ -97,15 +96,15 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
         raise PackagingError(problems[0])
     with _linked(), _local_s3(), patch.dict(os.environ, BRAINIO_HOME=str(cache_path)):
         with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder"):
-            assembly = _load_test_split(BRAINSCORE_ALLEN2022_SURFACE_DIR=release_path)
+            assembly = _load_test_split(release_path)
         n_images = len(np.unique(assembly["stimulus_id"].values))
         _print_result(f"{len(assembly)} presentations of {n_images} images, {assembly.sizes['neuroid']} neuroids")
         with _step("5  upload    the release to an S3 server on this machine"):
             publish_release(release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, allow_simulated=True)
-        n_identifiers = len(Artifacts.read(artifacts_path).datasets)
+        n_identifiers = len(read_artifacts(artifacts_path))
         _print_result(f"the objects of {n_identifiers} identifiers, each with its version and SHA-1")
         with _step("6  load      the same dataset from there, into an empty cache"):
-            from_s3 = _load_test_split(BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS=artifacts_path)
+            from_s3 = _load_test_split(artifacts_path)
         if not from_s3.identical(assembly):
             raise PackagingError("The assembly loaded from S3 differs from the release. Please report this.")
         _print_result("identical to the release")
@@ -113,13 +112,11 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
             return measure_ceilings(assembly)
 
 
-def _load_test_split(**settings: Path) -> NeuroidAssembly:
-    """Load the test split as any user of Brain-Score would, from the folder or file that the environment names."""
+def _load_test_split(source: Path) -> NeuroidAssembly:
+    """Load the test split as any user of Brain-Score would, from the release or artifacts file that the environment names."""
     from brainscore_vision import load_dataset
 
-    sources = {"BRAINSCORE_ALLEN2022_SURFACE_DIR": "", "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS": ""}
-    sources |= {name: str(path) for name, path in settings.items()}
-    with patch.dict(os.environ, sources), redirect_stderr(io.StringIO()):  # the bars of brainscore_core's downloads
+    with patch.dict(os.environ, BRAINSCORE_ALLEN2022_SURFACE_DIR=str(source)):
         assembly = load_dataset(f"{RECIPE.name}.test").isel(time_bin=0)
     assembly.attrs["stimulus_set"] = None  # its paths differ between sources; everything else must be equal
     return assembly
@@ -137,8 +134,7 @@ def measure_ceilings(assembly: NeuroidAssembly) -> pd.DataFrame:
     from brainscore_vision import load_ceiling
 
     expected_consistency = import_plugin("analysis.ceiling").expected_consistency
-    with redirect_stderr(io.StringIO()):  # the bars of Brain-Score's cross-validation
-        raw = load_ceiling("internal_consistency")(assembly).raw
+    raw = load_ceiling("internal_consistency")(assembly).raw
     rows = []
     for region in PUBLISHED_REGIONS:
         members = (raw["region"].values == region.name) & np.isfinite(raw.values).all(axis=0)
@@ -212,20 +208,13 @@ def _local_s3() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Hide what is said while everything is in order: the progress of this package, and known warnings of others."""
-    from scipy.stats import ConstantInputWarning
-
-    root, package = logging.getLogger(), logging.getLogger(__package__)
-    handler, level = logging.NullHandler(), package.level
-    root.addHandler(handler)  # while root has a handler, brainscore_vision does not make every library log at INFO
+def _quiet() -> Iterator[None]:
+    """Hide what is said while everything is in order: progress of this package; bars, logs and warnings of libraries."""
+    package = logging.getLogger(__package__)
+    level = package.level
     package.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=ConstantInputWarning)  # some simulated vertices are constant
-            warnings.filterwarnings("ignore", category=FutureWarning, module="brainscore_")
-            warnings.filterwarnings("ignore", message=".*holds simulated data")  # as the first line says
+        with redirect_stderr(io.StringIO()):
             yield
     finally:
         package.setLevel(level)
-        root.removeHandler(handler)

@@ -8,21 +8,19 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import botocore.session
-import msgspec
-import pandas as pd
 from botocore.exceptions import BotoCoreError
 
 from .errors import PackagingError, one_line
 from .plugin import LIBRARY, LINK_NAME, PLUGIN, import_plugin, plugin_path, registrations
 from .progress import format_bytes
-from .publish.artifacts import Artifacts
+from .publish.artifacts import read_artifacts
+from .release import Manifest, ReleaseFolder
 
 COMMAND = "allen2022-surface"
 CACHE_VARIABLE = "BRAINIO_HOME"
@@ -113,8 +111,7 @@ def _remove(path: Path) -> None:
         raise PackagingError(f"{path} was written by export and not by link, so it stays. Remove it yourself.")
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """Where the data of an identifier comes from.
 
     Attributes
@@ -128,22 +125,18 @@ class Listing:
     files: tuple[Any, ...] = ()
     problem: str = ""
 
-    @property
-    def is_here(self) -> bool:
-        """Whether everything is on this machine."""
-        return bool(self.files) and all(map(_is_here, self.files))
-
-    @property
-    def size(self) -> str:
-        """The size of the files, for people."""
-        sizes = [_size(file) for file in self.files]
-        return "unknown" if None in sizes else format_bytes(sum(size or 0 for size in sizes))
-
-    @property
-    def location(self) -> str:
-        """The first of the files."""
-        file = self.files[0]
-        return str(file) if isinstance(file, Path) else f"s3://{file.bucket}/{file.key}"
+    def describe(self) -> tuple[str, str, str]:
+        """Return for people: the size, whether everything is on this machine, and where it comes from."""
+        if self.problem:
+            return "", "no", "not found, see below"
+        sizes, first = [_size(file) for file in self.files], self.files[0]
+        size = "unknown" if None in sizes else format_bytes(sum(size or 0 for size in sizes))
+        is_here = all(_local_path(file).exists() for file in self.files)
+        return (
+            size,
+            "yes" if is_here else "no",
+            str(first if isinstance(first, Path) else f"s3://{first.bucket}/{first.key}"),
+        )
 
 
 def list_identifiers(source: Path) -> list[Listing]:
@@ -153,7 +146,20 @@ def list_identifiers(source: Path) -> list[Listing]:
     ----------
     source : a release, a folder of releases, or an artifacts file
     """
-    return [_list_identifier(registry, identifier, source) for registry, identifier in registrations(plugin_path())]
+    loaders, listings = import_plugin("loaders"), []
+    for registry, identifier in registrations(plugin_path()):
+        name, *region, split = identifier.split(".")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", loaders.SimulatedDataWarning)  # `doctor` says it
+                dataset = loaders.find_dataset(name, split, region[0] if region else None, source)
+        except UNUSABLE as error:
+            listings.append(Listing(identifier, LOADERS[registry], problem=one_line(error)))
+            continue
+        is_assembly = registry == "data_registry"
+        files = (dataset.assembly,) if is_assembly else (dataset.stimuli, dataset.stimulus_table)
+        listings.append(Listing(identifier, LOADERS[registry], files))
+    return listings
 
 
 def describe_inventory() -> str:
@@ -166,15 +172,9 @@ def describe_inventory() -> str:
     """
     source = _default_source()
     listings = list_identifiers(source)
-    lines = [f"Source: {source}" + ("" if source.is_dir() else f"; downloads stay in {_cache_path(listings)}")]
+    lines = [f"Source: {source}" + ("" if source.is_dir() else f"; downloads stay in {_cache_path()}")]
     for loader in LOADERS.values():
-        rows = [
-            (one.identifier, "", "no", "not found, see below")
-            if one.problem
-            else (one.identifier, one.size, "yes" if one.is_here else "no", one.location)
-            for one in listings
-            if one.loader == loader
-        ]
+        rows = [(one.identifier, *one.describe()) for one in listings if one.loader == loader]
         columns = zip((loader, "size", "on this machine", "from"), *rows, strict=True)
         padded = [[f"{cell:{max(map(len, column))}}" for cell in column] for column in columns]
         lines += ["", *("  ".join(row).rstrip() for row in zip(*padded, strict=True))]
@@ -182,30 +182,19 @@ def describe_inventory() -> str:
     return "\n".join([*lines, *(["", *problems] if problems else [])])
 
 
-def _list_identifier(registry: str, identifier: str, source: Path) -> Listing:
-    loaders = import_plugin("loaders")
-    name, *region, split = identifier.split(".")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", loaders.SimulatedDataWarning)  # `doctor` says it
-            found = loaders.find_dataset(name, split, region[0] if region else None, source)
-    except UNUSABLE as error:
-        return Listing(identifier, LOADERS[registry], problem=one_line(error))
-    is_assembly = registry == "data_registry"
-    files = (found.assembly,) if is_assembly else (found.stimuli, found.stimulus_table)
-    return Listing(identifier, LOADERS[registry], files)
-
-
-def _is_here(file: Any) -> bool:
-    return isinstance(file, Path) or file.cached_path.exists()
+def _local_path(file: Any) -> Path:
+    """Return where a file is, or where an S3 object is once it is downloaded."""
+    path: Path = file if isinstance(file, Path) else file.cached_path
+    return path
 
 
 def _size(file: Any) -> int | None:
     """Return the size of a file or of the files in a folder; of an S3 object if it is known."""
-    if not isinstance(file, Path):
-        size: int | None = file.cached_path.stat().st_size if _is_here(file) else file.size
-        return size
-    return sum(path.stat().st_size for path in ([file] if file.is_file() else file.iterdir()))
+    path = _local_path(file)
+    if path.is_dir():
+        return sum(one.stat().st_size for one in path.iterdir())
+    size: int | None = path.stat().st_size if path is file or path.exists() else file.size
+    return size
 
 
 def _default_source() -> Path:
@@ -221,10 +210,9 @@ def _default_source() -> Path:
     return source
 
 
-def _cache_path(listings: list[Listing]) -> Path:
-    """Return where brainscore_core keeps what it downloads: PATH/SHA1/FILE."""
-    paths = (file.cached_path.parents[1] for one in listings for file in one.files if not isinstance(file, Path))
-    return next(paths, Path(os.environ.get(CACHE_VARIABLE) or "~/.brainio").expanduser())
+def _cache_path() -> Path:
+    """Return where brainscore_core keeps what it downloads."""
+    return Path(import_plugin("loaders").get_local_data_path())
 
 
 class Finding(NamedTuple):
@@ -309,30 +297,22 @@ def _examine_library() -> Iterator[Finding]:
             yield Finding(identifier, f"is registered in {' and '.join(found)}", advice)
 
 
-class _Named(msgspec.Struct):
-    """What the loaders read of a manifest."""
-
-    name: str
-    simulated: bool = False
-
-
 def _examine_releases(folder: Path) -> Iterator[Finding]:
     """Examine a release, or a folder of releases."""
     paths: dict[str, Path] = {}
-    manifest_paths = [
-        path for path in (folder / "release.json", *sorted(folder.glob("[!.]*/release.json"))) if path.is_file()
-    ]
-    for path in manifest_paths:
+    releases = [folder, *sorted(path.parent for path in folder.glob("[!.]*/release.json"))]
+    releases = [path for path in releases if (path / "release.json").is_file()]
+    for path in releases:
         try:
-            release = msgspec.json.decode(path.read_bytes(), type=_Named)
-        except (OSError, ValueError) as error:
-            yield Finding("release", str(path.parent), f"{path} is damaged ({one_line(error)}). Build it again.")
+            manifest = Manifest.read(ReleaseFolder(path))
+        except PackagingError as error:
+            yield Finding("release", str(path), str(error))
             continue
-        state = f"{path.parent}: {release.name}{', simulated' if release.simulated else ''}"
-        other = paths.setdefault(release.name, path.parent)
+        other = paths.setdefault(manifest.name, path)
         advice = f"{other} has the same name. Load from one of these folders, or remove one."
-        yield Finding("release", state, "" if other == path.parent else advice)
-    if not manifest_paths:
+        state = f"{path}: {manifest.name}{', simulated' if manifest.simulated else ''}"
+        yield Finding("release", state, "" if other == path else advice)
+    if not releases:
         variable = import_plugin("loaders").RELEASE_VARIABLE
         yield Finding("release", f"none in {folder}", f"Build one ({COMMAND} build), or unset {variable}.")
 
@@ -340,20 +320,19 @@ def _examine_releases(folder: Path) -> Iterator[Finding]:
 def _examine_objects(artifacts_path: Path) -> Iterator[Finding]:
     """Examine an artifacts file, the cache of its objects, and whether there are credentials."""
     try:
-        datasets = Artifacts.read(artifacts_path).datasets
+        names = [identifier for identifier in read_artifacts(artifacts_path) if identifier.count(".") == 1]
     except PackagingError as error:
         yield Finding("artifacts", "none", str(error))
         return
-    names = [identifier for identifier in datasets if identifier.count(".") == 1]
     yield Finding("artifacts", f"{artifacts_path}: {', '.join(names) or 'no dataset'}")
-    listings = list_identifiers(artifacts_path)
-    objects = {file.cached_path: file for one in listings for file in one.files}.values()
-    sizes = pd.Series([_size(file) for file in objects if not _is_here(file)], dtype=float)
-    folder, parts = _cache_path(listings), [f"{len(objects) - len(sizes)} of {len(objects)} objects"]
-    if sizes.notna().any():
-        parts.append(f"{format_bytes(int(sizes.sum()))} would be downloaded")
-    if sizes.isna().any():
-        parts.append(f"{sizes.isna().sum()} objects of unknown size would be downloaded")
+    objects = {file.cached_path: file for one in list_identifiers(artifacts_path) for file in one.files}
+    sizes = [file.size for path, file in objects.items() if not path.exists()]  # of what is not in the cache
+    known = [size for size in sizes if size is not None]
+    folder, parts = _cache_path(), [f"{len(objects) - len(sizes)} of {len(objects)} objects"]
+    if known:
+        parts.append(f"{format_bytes(sum(known))} would be downloaded")
+    if len(known) < len(sizes):
+        parts.append(f"{len(sizes) - len(known)} objects of unknown size would be downloaded")
     advice = ""
     if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
         advice = f"{folder} is no folder that you may write. Set {CACHE_VARIABLE} to one."
@@ -383,9 +362,9 @@ def _examine_identifier(identifier: str, source: Path) -> Iterator[Finding]:
     listings = list_identifiers(source)
     found = [one for one in listings if one.identifier == identifier]
     for one in found:
-        place = "on this machine" if one.is_here else "to be downloaded"
-        state = "not found" if one.problem else f"{one.location}, {one.size}, {place}"
-        yield Finding(one.loader, state, one.problem)
+        size, is_here, location = one.describe()
+        state = f"{location}, {size}, {'on this machine' if is_here == 'yes' else 'to be downloaded'}"
+        yield Finding(one.loader, "not found" if one.problem else state, one.problem)
     if not found:
         close = difflib.get_close_matches(identifier, {one.identifier for one in listings}, n=3, cutoff=0.5)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from brainscore_core.supported_data_standards.brainio.s3 import (
-    load_assembly_from_s3,
-    load_stimulus_set_from_s3,
-)
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish import upload as publishing
 from allen2022_surface_packaging.publish.upload import publish_release
-from brainscore_allen2022_surface.loaders import load_assembly
 from publish.uploads import (
     NAME,
     OBJECTS,
@@ -109,47 +104,6 @@ def test_stimulus_sets_go_first_and_artifacts_describe_all_objects(release, s3, 
             (tmp_path / "object.nc").write_bytes(content)
             with xr.open_dataarray(tmp_path / "object.nc") as assembly:
                 assert entry["shape"] == list(assembly.shape)
-
-
-@pytest.mark.parametrize("region", [None, "V4"])
-def test_uploaded_release_loads_with_the_loaders(release, s3, artifacts_path, region):
-    publish(release, artifacts_path)
-
-    loaded, expected = (load_assembly(NAME, "test", region, source=source) for source in (artifacts_path, release))
-
-    assert (loaded.values == expected.values).all()
-    assert loaded["neuroid_id"].values.tolist() == expected["neuroid_id"].values.tolist()
-    assert loaded.stimulus_set["stimulus_id"].tolist() == expected.stimulus_set["stimulus_id"].tolist()
-
-
-def test_uploaded_release_loads_with_brainscore_core(release, s3, artifacts_path):
-    publish(release, artifacts_path)
-    entries = json.loads(artifacts_path.read_text())
-    whole, region = entries[f"{NAME}.test"], entries[f"{NAME}.V4.test"]
-
-    stimulus_set = load_stimulus_set_from_s3(
-        identifier=f"{NAME}.test",
-        bucket=f"brain/{PREFIX}",
-        csv_version_id=whole["stimulus_csv"]["version_id"],
-        csv_sha1=whole["stimulus_csv"]["sha1"],
-        zip_version_id=whole["stimulus_zip"]["version_id"],
-        zip_sha1=whole["stimulus_zip"]["sha1"],
-        filename_prefix="stimulus_",
-    )
-    assembly = load_assembly_from_s3(
-        identifier=f"{NAME}.V4.test",
-        version_id=region["assembly"]["version_id"],
-        sha1=region["assembly"]["sha1"],
-        bucket=f"brain/{PREFIX}",
-        cls=xr.DataArray,
-        stimulus_set_loader=lambda: stimulus_set,
-    )
-
-    with xr.open_dataarray(release / f"{NAME}_test.nc") as expected:
-        assert (assembly.values == expected.values[:, expected["region"].values == "V4"]).all()
-    for stimulus_id in stimulus_set["stimulus_id"]:
-        path = Path(stimulus_set.get_stimulus(stimulus_id))
-        assert path.read_bytes() == (release / "stimuli_test" / path.name).read_bytes()
 
 
 def test_second_upload_sends_nothing_and_records_the_same(release, s3, proxy, artifacts_path, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -34,11 +33,6 @@ class ObjectRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     shape: tuple[int, int, int] | None = None
     simulated: bool = False
 
-    @property
-    def url(self) -> str:
-        """The address of the object."""
-        return f"s3://{self.bucket}/{self.key}"
-
 
 class DatasetRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The objects of a dataset. A region has an assembly only: its stimuli are those of the whole."""
@@ -48,31 +42,23 @@ class DatasetRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     stimulus_zip: ObjectRecord | None = None
 
 
-@dataclass(frozen=True)
-class Artifacts:
-    """The content of an artifacts file: datasets by their identifier, such as "Allen2022_fmri_surface.train".
+def read_artifacts(path: Path) -> dict[str, DatasetRecord]:
+    """Read an artifacts file: datasets by their identifier, such as "Allen2022_fmri_surface.train".
 
-    A region of a dataset, such as "Allen2022_fmri_surface.V4.train", has an entry of its own.
+    A region of a dataset, such as "Allen2022_fmri_surface.V4.train", has an entry of its own. A file that does not exist yet
+    holds no dataset.
+
+    Raises
+    ------
+    PackagingError
+        If the file is damaged.
     """
-
-    datasets: dict[str, DatasetRecord]
-
-    @classmethod
-    def read(cls, path: Path) -> Artifacts:
-        """Read an artifacts file. A file that does not exist yet holds no dataset."""
-        try:
-            return cls(msgspec.json.decode(read_file(path), type=dict[str, DatasetRecord]))
-        except FileNotFoundError:
-            return cls({})
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise PackagingError(
-                f"{path} is damaged ({one_line(error)}). Repair it, or choose another file."
-            ) from error
-
-    def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        text = json.dumps(msgspec.to_builtins(self.datasets), indent=2)
-        write_whole(path, [f"{text}\n".encode()])
+    try:
+        return msgspec.json.decode(read_file(path), type=dict[str, DatasetRecord])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise PackagingError(f"{path} is damaged ({one_line(error)}). Repair it, or choose another file.") from error
 
 
 def choose_artifacts(path: Path | None) -> Path:
@@ -88,7 +74,7 @@ def choose_artifacts(path: Path | None) -> Path:
         raise PackagingError(
             f"{path} could not be written: its folder is missing or read-only. Choose another file with --artifacts FILE."
         )
-    Artifacts.read(path)
+    read_artifacts(path)
     return path
 
 
@@ -107,8 +93,9 @@ def record_release(path: Path, name: str, records: Iterable[tuple[BrainioObject,
     datasets = {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
     kept = {
         identifier: dataset
-        for identifier, dataset in Artifacts.read(path).datasets.items()
+        for identifier, dataset in read_artifacts(path).items()
         if identifier in datasets or not identifier.startswith(f"{name}.")
     }
-    Artifacts(kept | datasets).write(path)
+    text = json.dumps(msgspec.to_builtins(kept | datasets), indent=2)
+    write_whole(path, [f"{text}\n".encode()])
     return f"{path} now lists {', '.join(datasets)}"

@@ -72,7 +72,12 @@ def publish_release(
             tell(f"{release} was built from a simulated tree: without --dry-run, it is refused.")
         if dry_run:
             return
-        _refuse_different(target, plan, overwrite=overwrite)
+        different = [target.url(file) for file, existing in plan if existing and not existing.is_same]
+        if different and not overwrite:
+            raise PackagingError(
+                f"{different[0]} is there with another content ({len(different)} such objects in all). Nothing was sent. "
+                "Choose another prefix, or add --overwrite; loaders that ask for the older version still get it."
+            )
         versions = _send(target, plan)
     records = [
         (
@@ -118,16 +123,6 @@ def _describe_plan(target: UploadTarget, plan: Plan) -> str:
             state = "already there, skipped" if existing.is_same else "different, replaced only with --overwrite"
         lines.append(f"{target.key(file):{width}}  {file.size:>14,} bytes  SHA-1 {file.sha1}  {state}")
     return "\n".join([*lines, f"{_n_bytes_to_send(plan):,} bytes to send"])
-
-
-def _refuse_different(target: UploadTarget, plan: Plan, *, overwrite: bool) -> None:
-    """Raise a `PackagingError` if an object with other content would be replaced without `overwrite`."""
-    different = [target.url(file) for file, existing in plan if existing and not existing.is_same]
-    if different and not overwrite:
-        raise PackagingError(
-            f"{different[0]} is there with another content ({len(different)} such objects in all). Nothing was sent. "
-            "Choose another prefix, or add --overwrite; loaders that ask for the older version still get it."
-        )
 
 
 def _send(target: UploadTarget, plan: Plan) -> list[str]:
