@@ -102,6 +102,16 @@ def test_disk_that_is_full_is_noticed_before_the_first_value(tmp_path, monkeypat
         write(tmp_path / "a.nc")
 
 
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_disk_that_cannot_reserve_space_is_written(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+
+    assert read(write(tmp_path / "a.nc")).values[:, :, 0].tolist() == VALUES.tolist()
+
+
 def test_file_that_hdf5_cannot_write_is_named(tmp_path):
     with pytest.raises((PackagingError, OSError), match=r"missing/a\.nc"):
         write(tmp_path / "missing" / "a.nc")

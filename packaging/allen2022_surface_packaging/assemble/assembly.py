@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, FloatArray
+from ..errors import ADVICE
 from ..files import naming, writing_hdf5
 from ..release import DIMENSIONS, TIME_BIN
 
@@ -84,14 +85,23 @@ def create_assembly(
         with h5py.File(path, "r") as created:
             n_presentations, n_neuroids, _ = created[VARIABLE_NAME].shape
             offset = created[VARIABLE_NAME].id.get_offset()
-    descriptor = os.open(path, os.O_WRONLY)
+    descriptor = os.open(path, os.O_RDWR)
     try:
         with naming(path):
-            os.posix_fallocate(descriptor, offset, 4 * n_presentations * n_neuroids)  # the disk cannot fill up later
+            _reserve(descriptor, offset, 4 * n_presentations * n_neuroids)
         yield AssemblyFile(path, descriptor, offset, n_neuroids)
     finally:
         with naming(path):
             os.close(descriptor)
+
+
+def _reserve(descriptor: int, offset: int, n_bytes: int) -> None:
+    """Reserve space for values, so that the disk cannot fill up later. Some disks cannot reserve any."""
+    try:
+        os.posix_fallocate(descriptor, offset, n_bytes)
+    except OSError as error:
+        if error.errno in ADVICE:
+            raise
 
 
 def _create_file(
