@@ -11,7 +11,6 @@ A test that asks for `s3` loads from there, into an empty cache. Its results are
 import os
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,50 +40,19 @@ def load_locally(releases_path, monkeypatch) -> Callable[..., Any]:
     return load
 
 
-@dataclass
-class Published:
-    """What was published last: the artifacts file, and the versions of the objects."""
-
-    path: Path
-    versions: set[tuple[str, str]] = field(default_factory=set)
-
-
-@pytest.fixture(scope="session")
-def last_published(tmp_path_factory) -> Published:
-    return Published(tmp_path_factory.mktemp("artifacts") / "artifacts.json")
-
-
 @pytest.fixture(scope="module")
-def published(release, four_subject_release, moto_port, last_published) -> Path:
-    """The artifacts file of both releases, which are published to a versioned bucket.
-
-    That takes seconds, so it is done again only if another module has changed the objects or emptied the server.
-    """
+def published(release, four_subject_release, moto_port, tmp_path_factory) -> Path:
+    """The artifacts file of both releases, which are published to a versioned bucket on an empty server."""
+    path = tmp_path_factory.mktemp("artifacts") / "artifacts.json"
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_server(monkeypatch, moto_port)
+        urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
         client = boto3.client("s3")
-        if last_published.versions != list_versions(client) or not last_published.versions:
-            reset = urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST")
-            urllib.request.urlopen(reset)
-            client.create_bucket(Bucket=BUCKET)
-            client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-            last_published.path.unlink(missing_ok=True)
-            for folder in (release, four_subject_release):
-                target = f"{BUCKET}/{PREFIX}"
-                publish_release(folder, target, artifacts_path=last_published.path, allow_simulated=True)
-            last_published.versions = list_versions(client)
-    return last_published.path
-
-
-def list_versions(client: Any) -> set[tuple[str, str]]:
-    """Return the keys and version ids of the objects and delete markers below the prefix."""
-    try:
-        listing = client.list_object_versions(Bucket=BUCKET, Prefix=PREFIX)
-    except client.exceptions.NoSuchBucket:
-        return set()
-    assert not listing["IsTruncated"]
-    found = listing.get("Versions", []) + listing.get("DeleteMarkers", [])
-    return {(one["Key"], one["VersionId"]) for one in found}
+        client.create_bucket(Bucket=BUCKET)
+        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        for folder in (release, four_subject_release):
+            publish_release(folder, f"{BUCKET}/{PREFIX}", artifacts_path=path, allow_simulated=True)
+    return path
 
 
 @pytest.fixture

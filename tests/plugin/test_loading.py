@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import xarray
+from brainscore_core.plugin_management.import_plugin import ImportPlugin
 from brainscore_core.supported_data_standards.brainio.assemblies import (
     NeuroidAssembly,
     StimulusMergeAssemblyLoader,
@@ -56,15 +56,6 @@ def test_assembly_equals_that_of_brainscore_core_loader(releases, request, name,
         np.testing.assert_array_equal(coordinates[key][1], values)
 
 
-def test_assembly_has_stimulus_set_and_identifiers(releases):
-    assembly = load_assembly(NAME, "test", region="V4")
-
-    assert assembly.identifier == "Allen2022_fmri_surface.V4.test"
-    assert assembly.stimulus_set_identifier == assembly.stimulus_set.identifier
-    assert assembly.stimulus_set.identifier.startswith("Allen2022_fmri_surface.test--")
-    assert set(assembly.stimulus_set.stimulus_id) == set(assembly["stimulus_id"].values)
-
-
 def test_stimulus_set_returns_paths_of_its_images(releases, release):
     stimulus_set = load_stimulus_set(NAME, "test")
 
@@ -78,16 +69,26 @@ def test_stimulus_set_returns_paths_of_its_images(releases, release):
         assert Image.open(path).size == (64, 64)
 
 
-@pytest.mark.parametrize("region", ["V1", "V2", "V4", "IT"])
+@pytest.mark.parametrize("name", [NAME, f"{NAME}_4subj"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_region_equals_part_of_whole_assembly(releases, region, split):
-    whole = load_assembly(NAME, split)
-    part = load_assembly(NAME, split, region=region)
+def test_regions_that_brainscore_loads_are_its_whole_dataset_in_order(brainscore, releases, name, split):
+    whole = brainscore.load_dataset(f"{name}.{split}")
+    parts = [brainscore.load_dataset(f"{name}.{region}.{split}") for region in ("V1", "V2", "V4", "IT")]
 
-    in_region = whole["region"].values == region
-    np.testing.assert_array_equal(part.values, whole.values[:, in_region])
-    np.testing.assert_array_equal(part["neuroid_id"].values, whole["neuroid_id"].values[in_region])
-    assert part.sel(region=region).sizes["neuroid"] == in_region.sum()
+    np.testing.assert_array_equal(np.concatenate([part.values for part in parts], axis=1), whole.values)
+    ids = [part["neuroid_id"].values for part in parts]
+    np.testing.assert_array_equal(np.concatenate(ids), whole["neuroid_id"].values)
+    # Brain-Score's own plugin for the same data is still found
+    assert ImportPlugin("brainscore_vision", "data", f"{name}_{split}").plugin_dirname == "allen2022_fmri_surface"
+
+
+def test_brainscore_computes_a_ceiling(brainscore, releases):
+    assembly = brainscore.load_dataset(f"{NAME}.V4.test").isel(time_bin=0)
+
+    score = brainscore.load_ceiling("internal_consistency")(assembly)
+
+    assert 0.3 < score.item() < 0.9
+    assert np.isfinite(score.error.item())
 
 
 def test_assembly_is_lazy_only_with_brainio_chunks(releases, monkeypatch):
@@ -98,61 +99,6 @@ def test_assembly_is_lazy_only_with_brainio_chunks(releases, monkeypatch):
     assert lazy.chunks[1][0] == 100
     monkeypatch.delenv("BRAINIO_CHUNKS")
     np.testing.assert_array_equal(lazy.values, load_assembly(NAME, "test").values)
-
-
-def test_unknown_region_is_refused(releases):
-    with pytest.raises(ValueError, match="no neuroid of region MT, only of IT, V1, V2, V4"):
-        load_assembly(NAME, "test", region="MT")
-
-
-def test_every_identifier_is_registered():
-    names = (NAME, f"{NAME}_4subj")
-    whole = {f"{name}.{split}" for name in names for split in ("train", "test")}
-    regions = {f"{n}.{r}.{s}" for n in names for r in ("V1", "V2", "V4", "IT") for s in ("train", "test")}
-
-    assert whole | regions <= set(plugin.data_registry)
-    assert whole <= set(plugin.stimulus_set_registry)
-
-
-THROUGH_BRAINSCORE = """
-import warnings; warnings.simplefilter("ignore")
-import numpy as np
-from allen2022_surface_packaging.link import link, unlink
-from brainscore_core.plugin_management.import_plugin import ImportPlugin
-import brainscore_vision
-from pathlib import Path
-data = Path(brainscore_vision.__file__).parent / "data"
-plugins = lambda: {path for path in data.iterdir() if path.name != "__pycache__"}
-before = plugins()
-print(link())
-try:
-    for name in ("Allen2022_fmri_surface", "Allen2022_fmri_surface_4subj"):
-        for split in ("train", "test"):
-            stimulus_set = brainscore_vision.load_stimulus_set(f"{name}.{split}")
-            assert stimulus_set.identifier.startswith(f"{name}.{split}--")
-            whole = brainscore_vision.load_dataset(f"{name}.{split}")
-            parts = [brainscore_vision.load_dataset(f"{name}.{r}.{split}") for r in ("V1", "V2", "V4", "IT")]
-            assert np.array_equal(np.concatenate([part.values for part in parts], axis=1), whole.values)
-        # Brain-Score's own plugin for the same data is still found
-        assert ImportPlugin("brainscore_vision", "data", f"{name}_train").plugin_dirname == "allen2022_fmri_surface"
-    test = brainscore_vision.load_dataset("Allen2022_fmri_surface.V4.test").isel(time_bin=0)
-    score = brainscore_vision.load_ceiling("internal_consistency")(test)
-    assert np.isfinite(score.item()) and 0.3 < score.item() < 0.9, score
-    assert np.isfinite(score.error.item())
-finally:
-    print(unlink())
-    assert plugins() == before
-print("done")
-"""
-
-
-def test_brainscore_loads_every_identifier_and_computes_a_ceiling(releases):
-    """In another process, as a user would do it. Nothing stays behind in brainscore_vision."""
-    command = [sys.executable, "-c", THROUGH_BRAINSCORE]
-    result = subprocess.run(command, capture_output=True, text=True)
-
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "done"
 
 
 def test_tests_of_other_processes_do_not_see_what_is_linked_here(brainscore):
@@ -175,11 +121,3 @@ def test_copy_of_plugin_works_in_any_package(releases, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "elsewhere")}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
-
-
-def test_assembly_file_holds_one_variable(release):
-    assembly = xarray.open_dataarray(release / f"{NAME}_train.nc")
-
-    assert assembly.name == "data"
-    assert set(assembly.coords["time_bin_start"].values) == {70}
-    assert set(assembly.coords["time_bin_end"].values) == {170}

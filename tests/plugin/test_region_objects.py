@@ -14,29 +14,6 @@ from allen2022_surface_packaging.release import list_presentations
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set, read_artifacts
 
 NAME = "Allen2022_fmri_surface"
-REGIONS = ("V1", "V2", "V4", "IT")
-
-
-@pytest.fixture
-def without_regions(published, tmp_path) -> Path:
-    """An artifacts file that lists no regions, as that of the objects that Brain-Score published."""
-    entries = json.loads(published.read_text())
-    path = tmp_path / "whole.json"
-    path.write_text(json.dumps({key: entry for key, entry in entries.items() if key.count(".") == 1}))
-    return path
-
-
-@pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_region_object_equals_part_of_whole(s3, published, without_regions, assert_same_assembly, split, region):
-    from_region = load_assembly(NAME, split, region=region, source=published)
-    whole = load_assembly(NAME, split, source=without_regions)
-    from_whole = load_assembly(NAME, split, region=region, source=without_regions)
-
-    assert_same_assembly(from_region, from_whole)
-    np.testing.assert_array_equal(from_region.values, whole.values[:, whole["region"].values == region])
-    plain_attributes = [assembly.attrs | {"stimulus_set": None} for assembly in (from_region, from_whole)]
-    assert plain_attributes[0] == plain_attributes[1]
 
 
 def test_region_moves_only_its_object_and_the_stimuli(proxy, published, objects):

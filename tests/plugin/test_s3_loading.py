@@ -37,27 +37,6 @@ def test_stimulus_set_from_s3_equals_local_release(brainscore, s3, load_locally,
     assert_same_stimuli(brainscore.load_stimulus_set(identifier), expected)
 
 
-def test_ceiling_from_s3_equals_local_release(brainscore, s3, load_locally):
-    def compute_ceiling():
-        assembly = brainscore.load_dataset("Allen2022_fmri_surface.V4.test").isel(time_bin=0)
-        return brainscore.load_ceiling("internal_consistency")(assembly)
-
-    actual, expected = compute_ceiling(), load_locally(compute_ceiling)
-
-    assert float(actual) == float(expected) > 0
-    np.testing.assert_array_equal(actual.raw.values, expected.raw.values)
-
-
-def test_artifacts_file_given_as_source_equals_local_release(
-    s3, published, load_locally, assert_same_assembly, monkeypatch
-):
-    monkeypatch.delenv("BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS")
-
-    actual = load_assembly("Allen2022_fmri_surface", "test", region="V2", source=published)
-
-    assert_same_assembly(actual, load_locally(load_assembly, "Allen2022_fmri_surface", "test", "V2"))
-
-
 def test_pinned_version_loads_after_later_upload(s3, objects, load_locally, assert_same_assembly):
     key = objects["assembly"].key
     later_version = s3.put_object(Bucket="brain", Key=key, Body=b"a later version")["VersionId"]
