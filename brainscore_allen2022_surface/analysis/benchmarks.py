@@ -94,11 +94,15 @@ def _load_benchmark(
     from brainscore_vision.benchmark_helpers.neural_common import RSABenchmark
 
     assemblies = {split: load_assembly(name, split, region, source=source) for split in SPLITS}
-    datasets: Registry = {f"{name}_{split}": _always(assembly) for split, assembly in assemblies.items()}
+    datasets: Registry = {f"{name}_{s}": functools.partial(assemblies.__getitem__, s) for s in SPLITS}
     with _replaced(data_registry, datasets):
         benchmark = make_benchmark()
         if isinstance(benchmark, RSABenchmark):
-            _mark_images(benchmark._assembly.stimulus_set, assemblies)  # this loads them
+            images = benchmark._assembly.stimulus_set  # all images; this loads them, under a fixed identifier
+            markers = [
+                assembly.attrs["stimulus_set_identifier"].partition(SEPARATOR)[2] for assembly in assemblies.values()
+            ]
+            images.identifier = SEPARATOR.join([images.identifier, *filter(None, markers)])
         elif fast_ceilings:
             repetitions = import_upstream("benchmarks").benchmark.load_assembly(
                 region, "test", average_repetitions=False, dataset_prefix=name
@@ -110,10 +114,6 @@ def _load_benchmark(
     return benchmark
 
 
-def _always(assembly: NeuroidAssembly) -> Callable[[], NeuroidAssembly]:
-    return lambda: assembly
-
-
 @contextmanager
 def _replaced(registry: Registry, replacements: Registry) -> Iterator[None]:
     originals = {identifier: registry[identifier] for identifier in replacements}
@@ -122,12 +122,6 @@ def _replaced(registry: Registry, replacements: Registry) -> Iterator[None]:
         yield
     finally:
         registry.update(originals)
-
-
-def _mark_images(stimulus_set: Any, assemblies: Mapping[str, NeuroidAssembly]) -> None:
-    """Add the markers of both splits to the set of all images, which Brain-Score gives a fixed identifier."""
-    markers = [assembly.attrs["stimulus_set_identifier"].partition(SEPARATOR)[2] for assembly in assemblies.values()]
-    stimulus_set.identifier = SEPARATOR.join([stimulus_set.identifier, *filter(None, markers)])
 
 
 def _marker_of_assemblies(assemblies: Mapping[str, NeuroidAssembly]) -> str:

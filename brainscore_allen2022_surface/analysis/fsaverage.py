@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
@@ -47,29 +48,43 @@ def to_fsaverage(
         If the values are not one for each neuroid, there is not exactly one subject, a coordinate is missing, a vertex is not
         on the surface, or a vertex that is in two regions, such as V4 and IT, has different values in them.
     """
-    neuroids, array = _align(values, neuroids)
-    _refuse_several_subjects(neuroid_coordinate(neuroids, "subject"))
-    hemispheres = neuroid_coordinate(neuroids, "hemisphere")
-    vertices = neuroid_coordinate(neuroids, "vertex_index").astype(np.int64)
-    _refuse_outside(hemispheres, vertices, n_vertices)
-    maps = {}
-    for hemisphere in HEMISPHERES:
-        rows = np.flatnonzero(hemispheres == hemisphere)
-        _refuse_different(array[..., rows], vertices[rows], neuroids, rows)
-        surface = np.full((*array.shape[:-1], n_vertices), np.nan, dtype=array.dtype)
-        surface[..., vertices[rows]] = array[..., rows]
-        maps[hemisphere] = surface
-    return maps
-
-
-def _align(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray | None) -> tuple[xr.DataArray, AnyArray]:
-    """Return the neuroids, and their values with the neuroids as last dimension."""
     if isinstance(values, xr.DataArray) and neuroids is None:
         neuroids = values
     if neuroids is None:
         raise ValueError(
             "The values have no coordinates. Name the assembly with their neuroids: to_fsaverage(values, assembly)."
         )
+    array = _neuroids_last(values, neuroids)
+    subjects = sorted(set(neuroid_coordinate(neuroids, "subject").tolist()))
+    if len(subjects) != 1:
+        raise ValueError(
+            f"The neuroids are those of {', '.join(subjects) or 'no subject'}, expected one subject, because a map shows one. "
+            "Select it, as in assembly.isel(neuroid=assembly['subject'].values == 'subj01')."
+        )
+    hemispheres = neuroid_coordinate(neuroids, "hemisphere")
+    unknown = sorted(set(hemispheres.tolist()) - set(HEMISPHERES))
+    if unknown:
+        raise ValueError(f"The coordinate hemisphere holds {', '.join(map(str, unknown))}, expected lh and rh.")
+    vertices = neuroid_coordinate(neuroids, "vertex_index").astype(np.int64)
+    outside = vertices[(vertices < 0) | (vertices >= n_vertices)]
+    if len(outside):
+        raise ValueError(
+            f"The coordinate vertex_index holds {outside[0]}, expected 0 to {n_vertices - 1}. Set n_vertices to the number of "
+            "vertices in a hemisphere of the data."
+        )
+    maps = {}
+    for hemisphere in HEMISPHERES:
+        rows = np.flatnonzero(hemispheres == hemisphere)
+        surface = np.full((*array.shape[:-1], n_vertices), np.nan, dtype=array.dtype)
+        surface[..., vertices[rows]] = array[..., rows]
+        shared = rows[pd.Series(vertices[rows]).duplicated(keep=False)]
+        _refuse_different(array[..., shared], surface[..., vertices[shared]], vertices[shared], neuroids, shared)
+        maps[hemisphere] = surface
+    return maps
+
+
+def _neuroids_last(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray) -> AnyArray:
+    """Return the values with the neuroids as last dimension, as floating-point numbers."""
     for assembly in (values, neuroids):
         if isinstance(assembly, xr.DataArray) and "neuroid" not in assembly.dims:
             raise ValueError(f"The assembly has the dimensions {assembly.dims}, expected neuroid among them.")
@@ -80,41 +95,19 @@ def _align(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray | None) -> t
         )
     if array.dtype.kind not in "fiub":
         raise ValueError(f"The values have the type {array.dtype}, expected numbers.")
-    return neuroids, array if array.dtype.kind == "f" else array.astype(np.float64)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _refuse_several_subjects(subjects: AnyArray) -> None:
-    names = sorted(set(subjects.tolist()))
-    if len(names) != 1:
-        raise ValueError(
-            f"The neuroids are those of {', '.join(names) or 'no subject'}, expected one subject, because a map shows one. "
-            "Select it, as in assembly.isel(neuroid=assembly['subject'].values == 'subj01')."
-        )
-
-
-def _refuse_outside(hemispheres: AnyArray, vertices: IntArray, n_vertices: int) -> None:
-    unknown = sorted(set(hemispheres.tolist()) - set(HEMISPHERES))
-    if unknown:
-        raise ValueError(f"The coordinate hemisphere holds {', '.join(map(str, unknown))}, expected lh and rh.")
-    outside = vertices[(vertices < 0) | (vertices >= n_vertices)]
-    if len(outside):
-        raise ValueError(
-            f"The coordinate vertex_index holds {outside[0]}, expected 0 to {n_vertices - 1}. Set n_vertices to the number of "
-            "vertices in a hemisphere of the data."
-        )
-
-
-def _refuse_different(array: FloatingArray, vertices: IntArray, neuroids: xr.DataArray, rows: IntArray) -> None:
-    """Raise a ValueError if a vertex occurs several times with different values."""
-    _, first, numbers = np.unique(vertices, return_index=True, return_inverse=True)
-    repeated = np.flatnonzero(first[numbers] != np.arange(len(vertices)))
-    originals = first[numbers][repeated]
-    differs = ~np.isclose(array[..., repeated], array[..., originals], rtol=TOLERANCE, atol=0, equal_nan=True)
+def _refuse_different(
+    values: FloatingArray, on_surface: FloatingArray, vertices: IntArray, neuroids: xr.DataArray, rows: IntArray
+) -> None:
+    """Raise a ValueError if a neuroid lost its place on the surface to another one with a different value."""
+    differs = ~np.isclose(values, on_surface, rtol=TOLERANCE, atol=0, equal_nan=True)
     columns = np.flatnonzero(differs.any(axis=tuple(range(differs.ndim - 1))))
     if len(columns):
-        pair = [originals[columns[0]], repeated[columns[0]]]
-        regions = neuroid_coordinate(neuroids, "region")[rows[pair]]
+        vertex = vertices[columns[0]]
+        regions = neuroid_coordinate(neuroids, "region")[rows[vertices == vertex]]
         raise ValueError(
-            f"Vertex {vertices[pair[0]]} is in {' and in '.join(regions)} with different values, and a map has room for one. "
+            f"Vertex {vertex} is in {' and in '.join(regions)} with different values, and a map has room for one. "
             f"Select one region, as in assembly.isel(neuroid=assembly['region'].values == '{regions[0]}')."
         )

@@ -37,16 +37,24 @@ def presentation_rows(assembly: xr.DataArray) -> IntArray:
         raise ValueError(
             "The assembly has no coordinate repetition, so it has no repetitions to compare. Load the test split."
         )
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(columns).assign(row=np.arange(assembly.sizes["presentation"]))
     # As in Brain-Score: presentations show the same image if all their coordinates but the repetition are equal.
     table["image"] = table.groupby([name for name in columns if name != "repetition"], dropna=False).ngroup()
-    repetitions, table["number"] = np.unique(table["repetition"], return_inverse=True)
-    counts = np.zeros((int(table["image"].max()) + 1, len(repetitions)), dtype=np.int64)
-    np.add.at(counts, (table["image"], table["number"]), 1)
-    _refuse_incomplete(counts, table, repetitions)
-    rows = np.empty_like(counts)
-    rows[table["image"], table["number"]] = np.arange(len(table))
-    return rows
+    counts = table.groupby(["image", "repetition"]).size().unstack(fill_value=0)
+    n_images, n_repetitions = counts.shape
+    if n_repetitions < 2 or n_images < 2:
+        raise ValueError(
+            f"The assembly has {n_repetitions} repetitions of {n_images} images, expected 2 or more of each. "
+            "Select more presentations."
+        )
+    if (counts != 1).any(axis=None):
+        image, number = np.argwhere(counts.to_numpy() != 1)[0]
+        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
+        raise ValueError(
+            f"Image {stimulus_id} has {counts.iat[image, number]} presentations with repetition {counts.columns[number]} and "
+            "the same coordinates, expected 1. Select whole images."
+        )
+    return table.pivot(index="image", columns="repetition", values="row").to_numpy(dtype=np.int64)
 
 
 def region_groups(assembly: xr.DataArray) -> Iterator[tuple[str, str, slice | IntArray]]:
@@ -78,23 +86,6 @@ def check_bootstrap(n_bootstraps: int, confidence: float) -> None:
         raise ValueError(f"n_bootstraps is {n_bootstraps}, expected 2 or more. 500 is enough for a 95 % interval.")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
-
-
-def _refuse_incomplete(counts: IntArray, table: pd.DataFrame, repetitions: NDArray[Any]) -> None:
-    """Raise a ValueError unless there are several images, each with all of several repetitions once."""
-    n_images, n_repetitions = counts.shape
-    if n_repetitions < 2 or n_images < 2:
-        raise ValueError(
-            f"The assembly has {n_repetitions} repetitions of {n_images} images, expected 2 or more of each. "
-            "Select more presentations."
-        )
-    if (counts != 1).any():
-        image, number = np.argwhere(counts != 1)[0]
-        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
-        raise ValueError(
-            f"Image {stimulus_id} has {counts[image, number]} presentations with repetition {repetitions[number]} and the "
-            "same coordinates, expected 1. Select whole images."
-        )
 
 
 def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
