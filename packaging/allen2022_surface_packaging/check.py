@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
 from .facts import N_REPETITIONS, TERMS_URL, subject_name
-from .nsd.fetching import BUCKET_URL, count_bytes, list_fetch_commands
+from .nsd.fetching import BUCKET_URL, FILE_BYTES, list_fetch_commands
 from .nsd.inputs import InputFile
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.storage import Folder
@@ -95,7 +95,7 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
     root = tree.storage.root
     existing = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
-    n_bytes, n_free = count_bytes(inputs), shutil.disk_usage(existing).free
+    n_bytes, n_free = sum(FILE_BYTES.get(one.kind, 0) for one in inputs), shutil.disk_usage(existing).free
     lines = [
         f"Fetch them: about {format_bytes(n_bytes)}, {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free. You need "
         f"the AWS command line (pip install awscli), but no account. NSD's terms apply: {TERMS_URL}",

@@ -6,7 +6,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,8 +15,7 @@ from .errors import PackagingError, one_line
 from .facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS
 from .files import read_file
 
-SHIPPED = files(__package__) / "recipes"
-SUFFIX = ".toml"
+SHIPPED_PATH = Path(__file__).with_name("recipes")
 LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
 REGION_NAME_PATTERN = rf"\A[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}\Z"  # it stands in identifiers of neuroids and objects
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex
@@ -242,7 +240,7 @@ REGION_KEYS = {key: key for key in ("name", "atlas", "labels", "each")}
 
 def list_recipes() -> list[str]:
     """Return the names of the recipes that ship with this package, sorted."""
-    return sorted(entry.name.removesuffix(SUFFIX) for entry in SHIPPED.iterdir() if entry.name.endswith(SUFFIX))
+    return sorted(path.stem for path in SHIPPED_PATH.glob("[!.]*.toml"))
 
 
 def recipe_text(name_or_path: str) -> tuple[str, str]:
@@ -253,16 +251,14 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
     PackagingError
         If there is neither, or the file is not text.
     """
-    if name_or_path in list_recipes():
-        file_name = f"{name_or_path}{SUFFIX}"
-        return file_name, (SHIPPED / file_name).read_text(encoding="utf-8")
-    path = Path(name_or_path)
+    is_shipped = name_or_path in list_recipes()
+    path = SHIPPED_PATH / f"{name_or_path}.toml" if is_shipped else Path(name_or_path)
     if not path.is_file():
         raise PackagingError(
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
         )
     try:
-        return str(path), read_file(path).decode()
+        return path.name if is_shipped else str(path), read_file(path).decode()
     except UnicodeDecodeError as error:
         raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
 

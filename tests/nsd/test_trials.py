@@ -13,7 +13,7 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.facts import N_SESSIONS, SUBJECTS
 from allen2022_surface_packaging.nsd.files import Design, read_design
 from allen2022_surface_packaging.nsd.storage import Folder, RawFile
-from allen2022_surface_packaging.nsd.trials import choose_images, complete_images, count_repetitions, list_trials
+from allen2022_surface_packaging.nsd.trials import choose_images, count_repetitions, list_trials
 from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, make_recipe
 
 # Two subjects with four images each. Images 5 and 9 (1-based 73k ids) are shared.
@@ -29,8 +29,8 @@ def own_recipe(subject):
 
 
 def choose(recipe, design, trials):
-    complete = complete_images(count_repetitions(design, trials).min(axis=1))
-    return {split: images.tolist() for split, images in choose_images(recipe, design, trials, complete).items()}
+    fewest = count_repetitions(design, trials).min(axis=1)
+    return {split: images.tolist() for split, images in choose_images(recipe, design, trials, fewest).items()}
 
 
 def split_plainly(images, fraction, seed):

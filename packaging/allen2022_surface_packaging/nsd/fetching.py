@@ -25,11 +25,6 @@ FILE_BYTES = {  # of a file in the bucket, NSD Data Manual; the others are small
 N_COPIED = 4  # files of one folder; more are fetched by one command
 
 
-def count_bytes(inputs: Iterable[InputFile]) -> int:
-    """Return about how many bytes some files have in the bucket."""
-    return sum(FILE_BYTES.get(one.kind, 0) for one in inputs)
-
-
 def list_fetch_commands(root: Path, inputs: Iterable[InputFile]) -> list[str]:
     """List the shell commands that fetch files into the tree at `root`, in its layout.
 

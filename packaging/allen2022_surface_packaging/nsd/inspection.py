@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_TRIALS_PER_SESSION, stimulus_name, subject_name
+from ..facts import HEMISPHERES, N_REPETITIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
 from ..recipe import Recipe
 from .files import (
     BetasShape,
@@ -33,7 +33,7 @@ from .plan import Plan, Session
 from .regions import find_regions
 from .storage import RawFile
 from .tree import IMAGE_FORMATS, NSDTree
-from .trials import choose_images, complete_images, count_repetitions, list_trials
+from .trials import choose_images, count_repetitions, list_trials
 
 Content = TypeVar("Content")
 
@@ -177,9 +177,9 @@ def inspect_tree(
             }
             repetitions = count_repetitions(design, trials)
             found.subjects = _describe_subjects(found, shapes, repetitions)
-            complete = complete_images(repetitions.min(axis=1))
-            found.n_complete_images = len(complete)
-            found.splits = choose_images(recipe, design, trials, complete)
+            fewest_repetitions = repetitions.min(axis=1)
+            found.n_complete_images = int((fewest_repetitions >= N_REPETITIONS).sum())
+            found.splits = choose_images(recipe, design, trials, fewest_repetitions)
             images = np.sort(np.concatenate(list(found.splits.values())))
 
     # The pictures of the images, and where they come from
@@ -217,7 +217,7 @@ def inspect_tree(
             sessions=sessions,
             n_sessions=n_sessions,
             n_trials_per_session=n_trials,
-            fewest_repetitions=repetitions.min(axis=1),
+            fewest_repetitions=fewest_repetitions,
             splits=found.splits,
             ncsnr={subject: np.concatenate(parts, dtype=np.float64) for subject, parts in ncsnr_of_regions.items()},
             origins=next(iter(origins.values()), {}),

@@ -21,7 +21,7 @@ class Layout:
     Attributes
     ----------
     betas : the folder of a version of a subject's betas; ``{s}`` stands for the subject's name, ``{v}`` for the version
-    default_betas : the folder of the version that most releases are made from
+    default_betas : the name of the version that most releases are made from
     labels : the folder of the atlases
     experiment : the folder of the experiment design
     images : the possible paths of the images
@@ -36,14 +36,14 @@ class Layout:
 
     def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
         """Return the folder of a version of a subject's betas."""
-        pattern = self.default_betas if version == DEFAULT_BETAS else self.betas
-        return pattern.format(s=subject_name(subject), v=version)
+        name = self.default_betas if version == DEFAULT_BETAS else version
+        return self.betas.format(s=subject_name(subject), v=name)
 
 
 OFFICIAL = Layout(
     name="official",
     betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
-    default_betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
+    default_betas=DEFAULT_BETAS,
     labels="nsddata/freesurfer/fsaverage/label",
     experiment="nsddata/experiments/nsd",
     images=("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",),
@@ -51,7 +51,7 @@ OFFICIAL = Layout(
 FLAT = Layout(
     name="flat",
     betas="{s}/{v}",
-    default_betas="{s}/betas",
+    default_betas="betas",
     labels="fsaverage_labels",
     experiment="metadata",
     images=("nsd_stimuli.hdf5", "stimuli/nsd_stimuli.hdf5"),

@@ -56,21 +56,15 @@ def count_repetitions(design: Design, trials: Mapping[int, pd.DataFrame]) -> pd.
     return pd.DataFrame(counts, dtype=np.int64).rename_axis("nsd_id")
 
 
-def complete_images(fewest_repetitions: pd.Series[int]) -> IntArray:
-    """Return the `nsd_id` of the images that every subject saw at least three times, ascending."""
-    complete: IntArray = fewest_repetitions.index.to_numpy()[fewest_repetitions.to_numpy() >= N_REPETITIONS]
-    return complete
-
-
 def choose_images(
-    recipe: Recipe, design: Design, trials: Mapping[int, pd.DataFrame], complete: IntArray
+    recipe: Recipe, design: Design, trials: Mapping[int, pd.DataFrame], fewest_repetitions: pd.Series[int]
 ) -> dict[str, IntArray]:
     """Choose the images of a release by the pool and the split of its recipe.
 
     Parameters
     ----------
     trials : the trials of each subject of the recipe, from `list_trials`
-    complete : the images that all of them saw three times, ascending
+    fewest_repetitions : for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`, ascending
 
     Returns
     -------
@@ -85,6 +79,7 @@ def choose_images(
     ----------
     Seed, fraction and procedure: Brain-Score's published packaging of NSD (brainscore_vision, data/allen2022_fmri).
     """
+    complete: IntArray = fewest_repetitions.index.to_numpy()[fewest_repetitions.to_numpy() >= N_REPETITIONS]
     if len(complete) < 2:
         raise PackagingError(
             f"{design.source}: {len(complete) or 'no'} image was seen {N_REPETITIONS} times by every subject chosen, but a "
