@@ -132,9 +132,7 @@ def test_root_that_is_a_file_is_refused(tmp_path):
     ("files", "layout"),
     [
         ([], OFFICIAL),
-        (["metadata/nsd_stim_info_merged.csv"], FLAT),
         (["subj03/betas/lh.betas_session01.mgh"], FLAT),
-        (["nsd_stimuli.hdf5"], FLAT),
         (["nsddata/freesurfer/fsaverage/label/lh.streams.mgz"], OFFICIAL),
         (["subj03/betas/lh.betas_session01.mgh", "nsddata/experiments/nsd/nsd_expdesign.mat"], OFFICIAL),
         (["unrelated.txt"], OFFICIAL),
