@@ -56,8 +56,8 @@ def artifacts_path(tmp_path):
 def upload(release, s3, artifacts_path):
     """Run the command `upload`, and return its output, or its one error line."""
 
-    def run(*options, bucket=f"brain/{PREFIX}", path=release, status=1):
-        result = run_cli("upload", path, "--bucket", bucket, "--artifacts", artifacts_path, *options)
+    def run(*options, bucket=f"brain/{PREFIX}", path=release, artifacts=artifacts_path, status=1):
+        result = run_cli("upload", path, "--bucket", bucket, "--artifacts", artifacts, *options)
         assert result.returncode == status, result.stderr
         assert "Traceback" not in result.stderr
         lines = [line for line in result.stderr.splitlines() if line.startswith("allen2022-surface")]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish import upload as publishing
 from allen2022_surface_packaging.publish.upload import publish_release
@@ -23,7 +22,6 @@ from publish.uploads import (
     mark_simulated,
     publish,
 )
-from support import run_cli
 
 
 def test_dry_run_prints_the_plan_and_changes_nothing(upload, release, s3, proxy, artifacts_path):
@@ -56,23 +54,42 @@ def test_dry_run_of_a_simulated_release_prints_the_plan(upload, release_copy):
     assert f"{release_copy} was built from a simulated tree: without --dry-run, it is refused." in plan
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        lambda release, folder: ["upload", release, "--bucket", "brain/x", "--accept-nsd-terms"],
-        lambda release, folder: ["pack", release, folder / "packed"],
-    ],
-)
-def test_simulated_release_is_refused_before_anything_is_done(release_copy, s3, proxy, tmp_path, command):
-    result = run_cli(*command(mark_simulated(release_copy), tmp_path))
+def flip_last_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
 
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == (
-        f"allen2022-surface: {release_copy} was built from a simulated tree, so it is not published. Build a release from "
-        "NSD's files.\n"
-    )
-    assert proxy.requests == []
-    assert not (tmp_path / "packed").exists()
+
+DESTINATION = "expected BUCKET or BUCKET/PREFIX"
+REFUSED = {  # what is spoiled of the release, of the artifacts file or in S3; options of the command; what the user reads
+    "simulated release": (lambda r, a, s3: mark_simulated(r), {}, "a simulated tree, so it is not published. Build a"),
+    "damaged release": (lambda r, a, s3: flip_last_byte(r / f"{NAME}_test.nc"), {}, f"{NAME}_test.nc has the SHA-1 "),
+    "damaged artifacts file": (lambda r, a, s3: a.write_text("{not json"), {}, "artifacts.json is damaged ("),
+    "read-only artifacts file": (None, {"artifacts": "nowhere/a.json"}, "its folder is missing or read-only. Choose another"),
+    "bucket without versions": (
+        *(lambda r, a, s3: s3.create_bucket(Bucket="plain"), {"bucket": "plain"}),
+        "s3://plain keeps no versions (versioning is never switched on)",
+    ),
+    "bucket that is missing": (None, {"bucket": "nowhere"}, "s3://nowhere: failed to look at the bucket (NoSuchBucket"),
+    "no bucket": (None, {"bucket": "/"}, DESTINATION),
+    "prefix from which brainio cannot load": (None, {"bucket": "brain/a//b"}, DESTINATION),
+    "prefix with a space": (None, {"bucket": "brain/a b"}, DESTINATION),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "options", "message"), REFUSED.values(), ids=REFUSED)
+def test_upload_is_refused_before_anything_is_sent(
+    upload, release_copy, s3, proxy, artifacts_path, spoil, options, message
+):
+    if spoil:
+        spoil(release_copy, artifacts_path, s3)
+    before = artifacts_path.read_bytes()
+
+    line = upload("--accept-nsd-terms", path=release_copy, **{"artifacts": artifacts_path} | options)
+
+    assert message in line
+    assert {request.method for request in proxy.requests} <= {"GET"}  # it may have looked at the bucket
+    assert artifacts_path.read_bytes() == before
 
 
 def test_published_name_with_another_shape_is_warned_of(four_subject_release, release, s3, tmp_path, caplog):
@@ -147,37 +164,11 @@ def test_content_is_compared_when_another_tool_put_the_object(release, s3, artif
     assert "different" in next(line for line in lines if f"assy_{NAME}_test.nc" in line)
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_damaged_release_is_not_sent(release_copy, s3, proxy, artifacts_path, dry_run):
-    path = release_copy / f"{NAME}_test.nc"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+@pytest.mark.parametrize(("destination", "start"), [("s3://brain", ""), ("brain/one/two/", "one/two/")])
+def test_destination_is_a_bucket_with_or_without_a_prefix(upload, s3, destination, start):
+    plan = upload("--dry-run", bucket=destination, status=0)
 
-    with pytest.raises(PackagingError, match="not sound, so it is not published: .*SHA-1"):
-        publish(release_copy, artifacts_path, dry_run=dry_run)
-    assert proxy.requests == []
-
-
-def test_bucket_without_versions_is_refused(upload, s3):
-    s3.create_bucket(Bucket="plain")
-
-    line = upload("--accept-nsd-terms", bucket="plain")
-
-    assert "s3://plain keeps no versions (versioning is never switched on)" in line
-
-
-@pytest.mark.parametrize("destination", ["s3://brain", "brain/one/two/", "/", "brain/a//b", "brain/a b"])
-def test_destination_is_a_bucket_and_a_prefix_from_which_brainio_loads(upload, s3, destination):
-    is_good = destination in ("s3://brain", "brain/one/two/")
-
-    output = upload("--dry-run", bucket=destination, status=0 if is_good else 1)
-
-    if is_good:
-        assert output.startswith("To s3://brain:\n")
-        assert ("\none/two/stimulus_" in output) == ("one" in destination)
-    else:
-        assert "expected BUCKET or BUCKET/PREFIX" in output
+    assert plan.startswith(f"To s3://brain:\n{start}{OBJECTS[0]} ")
 
 
 def test_only_the_entries_of_the_release_are_replaced(release, four_subject_release, s3, artifacts_path):
@@ -201,16 +192,6 @@ def test_only_the_entries_of_the_release_are_replaced(release, four_subject_rele
 
 
 IDENTIFIERS_OF_REGIONS = [f"{NAME}.{region}.{split}" for split in ("train", "test") for region in REGIONS]
-
-
-def test_nothing_is_sent_when_artifacts_cannot_be_written(release, s3, proxy, artifacts_path, tmp_path):
-    artifacts_path.write_text("{not json")
-
-    with pytest.raises(PackagingError, match="artifacts.json is damaged .*Repair it"):
-        publish(release, artifacts_path)
-    with pytest.raises(PackagingError, match="could not be written: its folder is missing or read-only"):
-        publish(release, tmp_path / "nowhere" / "artifacts.json")
-    assert proxy.requests == []
 
 
 def test_file_of_the_installed_plugin_is_the_default(release, s3):

@@ -67,8 +67,7 @@ def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, 
         assert count_versions(s3) == ONE_VERSION_EACH
 
 
-def test_missing_credentials_and_bucket_are_named(upload, monkeypatch):
-    assert "s3://nowhere: failed to look at the bucket (NoSuchBucket" in upload("--accept-nsd-terms", bucket="nowhere")
+def test_missing_credentials_are_named(upload, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in upload("--accept-nsd-terms")
 
