@@ -98,7 +98,7 @@ def test_releases_of_other_subjects_and_regions_are_compared_where_they_overlap(
 
     # The numbers in the names of the neuroids differ, because V1 has one label less.
     kinds = {what for what in differences if what.startswith("train") and "values of" not in what}
-    assert kinds == {"train neuroids only there", "train order of neuroids", "train coordinate neuroid_id"}
+    assert kinds == {"train neuroids only there", "train order of neuroids", "train neuroid_id of neuroids"}
     assert not any("values of subj01 V2" in what for what in differences)
     with netCDF4.Dataset(tmp_path / "one/one_train.nc") as one, netCDF4.Dataset(tiny_release / TRAIN) as both:
         n = both["data"].shape[1] - one["data"].shape[1]
@@ -112,7 +112,7 @@ def test_coordinates_of_neuroids_that_differ_are_named(tiny_copy, tiny_release):
 
     (difference,) = compare_release(tiny_copy, str(tiny_release))
 
-    assert (difference.what, difference.differ) == ("coordinate nc_testset", 2)
+    assert (difference.what, difference.differ) == ("nc_testset of neuroids", 2)
     assert difference.largest == pytest.approx(3)
     assert difference.where.startswith(f"{read_ids(tiny_release)[1][9]} has ")
 
@@ -121,7 +121,7 @@ def test_coordinates_of_neuroids_that_differ_are_named(tiny_copy, tiny_release):
     ("change", "text"),
     [
         (lambda opened: opened.point(lambda value: min(value + 9, 255)), "pixels differ by up to 9 of 255"),
-        (lambda opened: opened.resize((4, 8)), "shape (8, 4, 3) here, (8, 8, 3) there"),
+        (lambda opened: opened.resize((4, 8)), "has the shape (8, 4, 3) here, not (8, 8, 3)"),
     ],
 )
 def test_images_that_differ_are_named(tiny_copy, tiny_release, change, text):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,8 @@ from ..release import (
     ReleaseFolder,
     list_presentations,
 )
-from .assemblies import NEUROIDS_AT_A_TIME, first_difference, opened_assembly, read_neuroids
+from .assemblies import NEUROIDS_AT_A_TIME, opened_assembly, read_neuroids
+from .differences import compare_tables
 
 SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
@@ -145,42 +147,32 @@ def read_stimulus_table(folder: ReleaseFolder, split: str) -> pd.DataFrame:
 def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
     """Compare the tables of split, stimuli and origins with each other, with the recipe and with the image files."""
     images, recipe = read_table(folder.split_path, SPLIT_COLUMNS), manifest.recipe
-    name = folder.split_path.name
+    name, ids = folder.split_path.name, ["stimulus_id", "nsd_id"]
     if not (np.diff(images["nsd_id"]) > 0).all():
         yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
-    yield from _check_stimulus_ids(name, images)
+    expected = images.assign(stimulus_id=[stimulus_name(nsd_id) for nsd_id in images["nsd_id"]])
     if recipe.pool == "shared":
         order = np.random.RandomState(recipe.split_seed).permutation(len(images))  # noqa: NPY002, the published split
-        splits = np.full(len(images), "test", dtype=object)
-        splits[order[: int(recipe.train_fraction * len(images))]] = "train"
-        yield from first_difference(f"{name}: split of row", images["split"].to_numpy(), splits, "but the recipe gives")
+        n_train = int(recipe.train_fraction * len(images))
+        expected["split"] = np.where(np.isin(np.arange(len(images)), order[:n_train]), "train", "test")
+    yield from map(str, compare_tables(name, "images", images, expected, "expected"))
     tables = {split: read_stimulus_table(folder, split) for split in SPLITS}
     for split, table in tables.items():
         table_name = folder.stimulus_table_path(split).name
-        if table["nsd_id"].tolist() != images["nsd_id"][images["split"] == split].tolist():
-            yield f"{table_name} and {name} list different images."
-        yield from _check_stimulus_ids(table_name, table)
-        files = table["image_file_name"].str.rsplit(".", n=1, expand=True).reindex(columns=[0, 1])
-        yield from first_difference(
-            f"{table_name}: image_file_name of row", files[0].to_numpy(), table["stimulus_id"].to_numpy()
-        )
+        found = table[ids].assign(file=table["image_file_name"].str.rsplit(".", n=1).str[0])
+        given = expected.loc[images["split"] == split, ids].assign(file=lambda rows: rows["stimulus_id"])
+        yield from map(str, compare_tables(table_name, "images", found, given, f"in {name}"))
         for file_name in table["image_file_name"]:
             if f"{folder.stimuli_path(split).name}/{file_name}" not in manifest.files:
                 yield f"{table_name} lists {file_name}, but {folder.manifest_path.name} does not."
     if len({tuple(table) for table in tables.values()}) > 1:
         yield "Only one of the two stimulus tables has the column coco_id."
     if folder.file_name(folder.origin_path) in manifest.files:
-        origins = read_table(folder.origin_path, ORIGIN_COLUMNS)
-        yield from _check_stimulus_ids(folder.origin_path.name, origins)
-        for column in ("nsd_id", "coco_id"):
-            listed = pd.concat(tables.values()).sort_values("nsd_id").get(column)
-            if listed is None or origins[column].tolist() != listed.tolist():
-                yield f"{folder.origin_path.name} and the stimulus tables have different {column}."
-
-
-def _check_stimulus_ids(table_name: str, table: pd.DataFrame) -> list[str]:
-    names = np.array([stimulus_name(nsd_id) for nsd_id in table["nsd_id"]], dtype=object)
-    return first_difference(f"{table_name}: stimulus_id of row", table["stimulus_id"].to_numpy(), names)
+        origins = read_table(folder.origin_path, ORIGIN_COLUMNS)[[*ids, "coco_id"]]
+        listed = pd.concat(tables.values()).sort_values("nsd_id").drop(columns="image_file_name")
+        yield from map(
+            str, compare_tables(folder.origin_path.name, "images", origins, listed, "in the stimulus tables")
+        )
 
 
 def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
@@ -202,23 +194,21 @@ def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
 
 def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
     """Compare both assemblies with the manifest, with their stimulus tables and with each other."""
-    neuroids, sums = {}, {}
-    for split in SPLITS:
-        path = folder.assembly_path(manifest.name, split)
-        presentations = list_presentations(split, read_stimulus_table(folder, split)["nsd_id"].to_numpy())
-        with opened_assembly(path) as assembly:
-            yield from _check_layout(path, assembly, manifest, split, presentations)
-            neuroids[split] = pd.DataFrame({name: assembly[name].values for name in NEUROID_COORDINATES})
-            sums[split] = _sum_images(assembly, split)
-        for row in np.flatnonzero(~sums[split]["is finite"])[:1]:
-            yield f"{path.name}: a value of {neuroids[split].neuroid_id[row]} is NaN or infinite."
-    train, test = (neuroids[split] for split in SPLITS)
-    for name in NEUROID_COORDINATES:
-        yield from first_difference(
-            f"{name} of neuroid (test)", test[name].to_numpy(), train[name].to_numpy(), "but train has"
-        )
-    yield from _check_neuroids(train, manifest)
-    yield from _check_standardisation(train, sums, manifest)
+    with ExitStack() as files:
+        assemblies = {}
+        for split in SPLITS:
+            path = folder.assembly_path(manifest.name, split)
+            assemblies[split] = files.enter_context(opened_assembly(path))
+            presentations = list_presentations(split, read_stimulus_table(folder, split)["nsd_id"].to_numpy())
+            yield from _check_layout(path, assemblies[split], manifest, split, presentations)
+        train, test = (_read_coordinates(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
+        yield from map(str, compare_tables("test", "neuroids", test, train, "in train"))
+        yield from _check_neuroids(train, manifest)
+        yield from _check_values(assemblies, train["neuroid_id"], manifest)
+
+
+def _read_coordinates(assembly: xarray.DataArray, names: Iterable[str]) -> pd.DataFrame:
+    return pd.DataFrame({name: assembly[name].values for name in names})
 
 
 def _check_layout(
@@ -231,9 +221,7 @@ def _check_layout(
     PackagingError
         If the coordinates cannot be compared.
     """
-    expected = {name: ("presentation", column.to_numpy()) for name, column in presentations.items()}
-    expected |= {name: ("time_bin", np.array(bins)) for name, bins in TIME_BIN.items()}
-    names = {*map(str, expected), *NEUROID_COORDINATES}
+    names = {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
     if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
         raise PackagingError(
             f"{path} has the dimensions {assembly.dims} and the coordinates {sorted(map(str, assembly.coords))}, expected "
@@ -247,8 +235,9 @@ def _check_layout(
         found = assembly.attrs.get(attribute)
         if found != f"{manifest.name}.{split}":
             yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
-    for name, (dimension, values) in expected.items():
-        yield from first_difference(f"{path.name}: {name} of {dimension}", assembly[name].values, values)
+    for rows, expected in (("presentations", presentations), ("time_bins", pd.DataFrame(TIME_BIN))):
+        found = _read_coordinates(assembly, map(str, expected))
+        yield from map(str, compare_tables(path.name, rows, found, expected, "expected"))
     dataset = published_dataset(manifest.name)
     n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
     n_images = presentations["nsd_id"].nunique()
@@ -289,51 +278,41 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]
     expected = pd.concat(parts)
     if not is_complete:
         expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
-    for name in ("neuroid_id", "subject", "hemisphere", "vertex_index", "region"):
-        yield from first_difference(f"{name} of neuroid", neuroids[name].to_numpy(), expected[name].to_numpy())
+    named = [name for name in NEUROID_COORDINATES if name != "nc_testset"]
+    yield from map(str, compare_tables("train", "neuroids", neuroids[named], expected[named], "expected"))
     ceilings = neuroids["nc_testset"].dropna()
     if not ceilings.between(0, 100).all():
         yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
 
 
-def _sum_images(assembly: xarray.DataArray, split: str) -> pd.DataFrame:
-    """Return a row per neuroid: sum and sum of squares over images, whose repetitions are averaged, and what values there are."""
-    n_repetitions = N_REPETITIONS if split == "test" else 1
-    n_presentations, n_neuroids = assembly.sizes["presentation"], assembly.sizes["neuroid"]
-    parts = []
-    for start in range(0, n_neuroids, NEUROIDS_AT_A_TIME):
-        values = read_neuroids(assembly, np.arange(start, min(start + NEUROIDS_AT_A_TIME, n_neuroids)))
-        averages = values.reshape(n_presentations // n_repetitions, n_repetitions, -1).mean(axis=1)
-        columns = {
-            "sum": averages.sum(axis=0),
-            "sum of squares": (averages**2).sum(axis=0),
-            "has zero": (values == 0).any(axis=0),
-            "is finite": np.isfinite(values).all(axis=0),
-        }
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _check_standardisation(neuroids: pd.DataFrame, sums: dict[str, pd.DataFrame], manifest: Manifest) -> Iterator[str]:
-    """Check that each neuroid has mean 0 and deviation 1 over the images over which the recipe standardises.
+def _check_values(
+    assemblies: dict[str, xarray.DataArray], neuroid_ids: pd.Series[str], manifest: Manifest
+) -> Iterator[str]:
+    """Check that values are finite, and that each neuroid has mean 0 and deviation 1 over the images of the recipe.
 
     A neuroid with a zero is left out: it may have been filled, or be constant. If all images are standardised together, the
     averages are those of the three repetitions only in NSD's own design, because another one may show an image more often.
     """
-    splits = ("train",) if manifest.recipe.standardize_on == "train" else SPLITS
+    is_of_train = manifest.recipe.standardize_on == "train"
     is_exact = manifest.n_trials_per_session == N_TRIALS_PER_SESSION and not manifest.from_region_assemblies
-    if len(splits) > 1 and not is_exact:
-        return
-    n_images = sum(manifest.shapes[split][0] // (N_REPETITIONS if split == "test" else 1) for split in splits)
-    mean = np.add.reduce([sums[split]["sum"].to_numpy() for split in splits]) / n_images
-    squares = np.add.reduce([sums[split]["sum of squares"].to_numpy() for split in splits]) / n_images
-    deviation = np.sqrt(np.maximum(squares - mean**2, 0))
-    has_zero = np.any([sums[split]["has zero"] for split in SPLITS], axis=0)
-    is_wrong = (np.abs(mean) > STANDARD_TOLERANCE) | (np.abs(deviation - 1) > STANDARD_TOLERANCE)
-    rows = np.flatnonzero(is_wrong & ~has_zero)
-    if len(rows):
-        row = rows[0]
+    wrong: list[tuple[str, float, float]] = []
+    for start in range(0, len(neuroid_ids), NEUROIDS_AT_A_TIME):
+        ids = neuroid_ids[start : start + NEUROIDS_AT_A_TIME].to_numpy()
+        train, test = (read_neuroids(assemblies[split], np.arange(start, start + len(ids))) for split in SPLITS)
+        values = np.concatenate([train, test])
+        is_finite = np.isfinite(values).all(axis=0)
+        if not is_finite.all():
+            yield f"A value of {ids[~is_finite][0]} is NaN or infinite."
+            return
+        averages = test.reshape(-1, N_REPETITIONS, len(ids)).mean(axis=1)
+        images = train if is_of_train else np.concatenate([train, averages])
+        mean, deviation = images.mean(axis=0), images.std(axis=0)
+        is_wrong = (np.abs(mean) > STANDARD_TOLERANCE) | (np.abs(deviation - 1) > STANDARD_TOLERANCE)
+        is_wrong &= (values != 0).all(axis=0)
+        wrong += zip(ids[is_wrong], mean[is_wrong], deviation[is_wrong], strict=True)
+    if wrong and (is_of_train or is_exact):
+        neuroid_id, first_mean, first_deviation = wrong[0]
         yield (
-            f"{neuroids.neuroid_id[row]} has mean {mean[row]:.4g} and deviation {deviation[row]:.4g} over the "
-            f"{' and '.join(splits)} images, expected 0 and 1 ({len(rows):,} such neuroids)."
+            f"{neuroid_id} has mean {first_mean:.4g} and deviation {first_deviation:.4g} over the "
+            f"{'train' if is_of_train else 'train and test'} images, expected 0 and 1 ({len(wrong):,} such neuroids)."
         )

@@ -16,8 +16,8 @@ import pandas as pd
 from ..errors import PackagingError, describe_os_error, printable
 from ..files import sha1_of, write_whole
 from ..release import ReleaseFolder
-from .assemblies import STEPS_OF_SINGLE_PRECISION, TOLERANCE
-from .comparison import compare_release, judge
+from .comparison import compare_release
+from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE
 from .recomputation import recompute_release
 from .soundness import check_soundness
 
@@ -77,9 +77,8 @@ class Verification:
     def write(self) -> None:
         """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
         content = {"manifest_sha1": sha1_of(self.folder.manifest_path)} | self.findings
-        text = json.dumps(content, indent=1)
         try:
-            write_whole(self.folder.verification_path, [f"{text}\n".encode()])
+            write_whole(self.folder.verification_path, [f"{json.dumps(content, indent=1)}\n".encode()])
         except OSError as error:
             reason = describe_os_error(error)
             logger.warning("A report will not show these results, because they were not kept: %s", reason)
@@ -110,80 +109,69 @@ def verify(
     if nsd_root is None:
         verification.not_checked.append(NEEDS_RAW_FILES)
     else:
-        _ask_raw_files(verification, nsd_root, every_vertex=every_vertex, seed=seed)
+        try:
+            _ask_raw_files(verification, nsd_root, every_vertex=every_vertex, seed=seed)
+        except PackagingError as error:
+            verification.not_checked.append(NEEDS_RAW_FILES)
+            _answer(verification, f"was not compared with {nsd_root}", [str(error)])
     if against is not None:
-        _ask_other(verification, against)
+        try:
+            _ask_other(verification, against)
+        except PackagingError as error:
+            _answer(verification, f"was not compared with {against}", [str(error)])
     return verification
+
+
+def _answer(v: Verification, verdict: str, problems: list[str], failure: str = "") -> None:
+    """Add an answer. `failure` is what to say at the end if there is a problem, unless it is the verdict."""
+    v.verdicts.append(f"{v.folder} {verdict}")
+    v.problems += problems
+    v.failures += [failure or verdict] if problems else []
 
 
 def _ask_release(v: Verification) -> None:
     soundness = check_soundness(v.folder.path)
-    n_files, problems = len(soundness.manifest.files), soundness.problems
+    problems = soundness.problems
     v.findings["release"] = {"problems": problems}
     v.notes += [f"{path} does not belong to the release, and nothing reads it." for path in soundness.strangers]
-    if not soundness.is_intact:
-        v.not_checked.append(DAMAGED)
-    if problems:
-        v.problems += problems
-        v.failures.append(f"is not sound: {_count(problems)}")
-        v.verdicts.append(f"{v.folder} is not sound: {_count(problems)}")
-    else:
-        v.verdicts.append(f"{v.folder} is sound: its {n_files:,} files agree with the manifest and with each other")
+    v.not_checked += [] if soundness.is_intact else [DAMAGED]
+    sound = f"is sound: its {len(soundness.manifest.files):,} files agree with the manifest and with each other"
+    _answer(v, f"is not sound: {_count(problems)}" if problems else sound, problems)
 
 
 def _ask_raw_files(v: Verification, nsd_root: str, *, every_vertex: bool, seed: int) -> None:
-    try:
-        result = recompute_release(v.folder.path, nsd_root, every_vertex=every_vertex, seed=seed)
-    except PackagingError as error:
-        v.not_checked.append(NEEDS_RAW_FILES)
-        _note_failure(v, f"was not compared with {nsd_root}", error)
-        return
-    differences, problems = result.differences, result.problems
+    differences, problems = recompute_release(v.folder.path, nsd_root, every_vertex=every_vertex, seed=seed)
     asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
     v.findings["nsd_root"] = asked | {"differences": differences.to_dict("records"), "problems": problems}
-    verdict = f"{v.folder} is what {nsd_root} gives: "
-    if problems:
-        v.problems += problems
-        v.failures.append(f"is not what {nsd_root} gives")
-        verdict = f"{v.folder} is not what {nsd_root} gives: {_count(problems)}; "
+    failure = f"is not what {nsd_root} gives"
+    verdict = f"{failure}: {_count(problems)}; " if problems else f"is what {nsd_root} gives: "
     if not len(differences):
         v.not_checked.append(NOT_RECOMPUTED)
-        v.verdicts.append(f"{verdict}no value was recomputed")
+        _answer(v, f"{verdict}no value was recomputed", problems, failure)
         return
     v.not_checked += [] if every_vertex else [OUTSIDE_SAMPLE]
-    v.verdicts.append(
-        f"{verdict}{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were "
+    verdict += (
+        f"{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were "
         f"recomputed, the largest difference is {differences['largest difference'].max():.1e}, and {TOLERANCE:.0e} is allowed "
         f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
     )
-    table = differences.assign(largest=[f"{size:.1e}" for size in differences["largest difference"]])
-    table = table.pivot(index="region", columns="subject", values="largest").fillna("-")
-    table = table.reindex(differences["region"].unique()).rename_axis(None, axis=1).reset_index()
-    v.tables[f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)"] = table
+    _answer(v, verdict, problems, failure)
+    largest = differences.groupby(["region", "subject"], sort=False)["largest difference"].max()
+    table = largest.map("{:.1e}".format).unstack(fill_value="-").reindex(differences["region"].unique())
+    title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)"
+    v.tables[title] = table.rename_axis(None, axis=1).reset_index()
 
 
 def _ask_other(v: Verification, other: str) -> None:
-    try:
-        differences = compare_release(v.folder.path, other)
-    except PackagingError as error:
-        _note_failure(v, f"was not compared with {other}", error)
-        return
-    judgement, rows = judge(differences), [asdict(difference) for difference in differences]
+    differences = compare_release(v.folder.path, other)
+    problems, rows = [str(d) for d in differences if d.beyond], [asdict(d) for d in differences]
+    judgement = "different" if problems else "the same within tolerance" if rows else "identical"
     name = str(Path(other).absolute()) if Path(other).is_dir() else other
     v.findings["against"] = {name: {"verdict": judgement, "differences": rows}}
-    problems = [str(difference) for difference in differences if difference.beyond]
     n_ways = f": {len(rows)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if rows else ""
-    v.verdicts.append(f"{v.folder} and {other} are {judgement}{n_ways}")
+    failure = f"differs from {other} in {len(problems)} ways"
+    _answer(v, f"and {other} are {judgement}{n_ways}", problems, failure)
     v.tables[f"differences within {TOLERANCE:.0e}"] = pd.DataFrame([r for r in rows if not r["beyond"]])
-    if problems:
-        v.problems += problems
-        v.failures.append(f"differs from {other} in {len(problems)} ways")
-
-
-def _note_failure(v: Verification, failure: str, error: PackagingError) -> None:
-    v.verdicts.append(f"{v.folder} {failure}")
-    v.problems.append(str(error))
-    v.failures.append(failure)
 
 
 def _count(problems: list[str]) -> str:
