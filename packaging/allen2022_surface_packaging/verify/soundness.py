@@ -258,8 +258,12 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]
     is_complete = manifest.recipe.nan_policy == "zero"  # else numbers are missing, in each subject others
     numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v([0-9]+)$")[0]).fillna(-1).astype(int)
     vertices = neuroids.assign(number=numbers).drop_duplicates(["region", "number"]).sort_values("number")
+    asked = {region.name: region.labels for region in manifest.recipe.regions if not region.each}
     parts = []
     for region in manifest.regions:
+        labels = asked.get(region.name, ())
+        if labels and all(isinstance(label, int) for label in labels) and {*labels} != {*region.labels}:
+            yield f"The manifest gives {region.name} the labels {region.labels}, but its recipe {labels}."
         rows = vertices[vertices["region"] == region.name]
         n, keys = len(rows), list(zip(rows["hemisphere"], rows["vertex_index"], strict=True))
         if keys != sorted(set(keys)) or not rows["vertex_index"].between(0, manifest.n_vertices - 1).all():
