@@ -282,13 +282,12 @@ def _describe_subjects(
     found: Inspection, shapes: Mapping[InputFile, BetasShape], repetitions: pd.DataFrame
 ) -> pd.DataFrame:
     rows = []
-    for subject in dict.fromkeys(one.subject for one in found.inputs if one.kind == BETAS):
+    for subject, seen in repetitions.clip(upper=N_REPETITIONS).items():
         files = [one for one in found.inputs if one.kind == BETAS and one.subject == subject]
         sound_shapes = {f"{shapes[one].n_vertices} x {shapes[one].n_trials}" for one in files if one in shapes}
-        seen = repetitions[subject].clip(upper=3)
         rows.append(
             {
-                "subject": subject_name(subject),
+                "subject": subject_name(files[0].subject),
                 "sessions expected": len({one.session for one in files}),
                 "sessions found": len({one.session for one in files if one not in found.missing}),
                 "betas files": f"{sum(one in shapes for one in files)}/{len(files)}",
