@@ -170,9 +170,9 @@ def describe_inventory() -> str:
     PackagingError
         If the source that the environment names is missing.
     """
-    source = _default_source()
+    source, cache = _default_source(), import_plugin("loaders").get_local_data_path()
     listings = list_identifiers(source)
-    lines = [f"Source: {source}" + ("" if source.is_dir() else f"; downloads stay in {_cache_path()}")]
+    lines = [f"Source: {source}" + ("" if source.is_dir() else f"; downloads stay in {cache}")]
     for loader in LOADERS.values():
         rows = [(one.identifier, *one.describe()) for one in listings if one.loader == loader]
         columns = zip((loader, "size", "on this machine", "from"), *rows, strict=True)
@@ -208,11 +208,6 @@ def _default_source() -> Path:
         names = f"{loaders.RELEASE_VARIABLE} or {loaders.ARTIFACTS_VARIABLE}"
         raise PackagingError(f"{source} does not exist. Set {names} to a release or an artifacts file, or unset it.")
     return source
-
-
-def _cache_path() -> Path:
-    """Return where brainscore_core keeps what it downloads."""
-    return Path(import_plugin("loaders").get_local_data_path())
 
 
 class Finding(NamedTuple):
@@ -286,12 +281,9 @@ def _examine_library() -> Iterator[Finding]:
         yield Finding("link", f"{path}{target} is another copy of this plugin", again)
     else:
         yield Finding("link", f"{path}{target or ' is a copy'}")
-    folders: dict[str, list[str]] = {}
-    for folder in sorted(path.parent.glob("[!._]*")):
-        for _, identifier in registrations(folder):
-            folders.setdefault(identifier, []).append(str(folder))
-    for identifier in dict.fromkeys(identifier for _, identifier in registrations(plugin_path())):
-        found = list(dict.fromkeys(folders.get(identifier, [])))
+    plugins = {folder: {one for _, one in registrations(folder)} for folder in sorted(path.parent.glob("[!._]*"))}
+    for identifier in dict.fromkeys(one for _, one in registrations(plugin_path())):
+        found = [str(folder) for folder, identifiers in plugins.items() if identifier in identifiers]
         if len(found) > 1:
             advice = "Brain-Score takes it from one only. Remove the others."
             yield Finding(identifier, f"is registered in {' and '.join(found)}", advice)
@@ -328,7 +320,8 @@ def _examine_objects(artifacts_path: Path) -> Iterator[Finding]:
     objects = {file.cached_path: file for one in list_identifiers(artifacts_path) for file in one.files}
     sizes = [file.size for path, file in objects.items() if not path.exists()]  # of what is not in the cache
     known = [size for size in sizes if size is not None]
-    folder, parts = _cache_path(), [f"{len(objects) - len(sizes)} of {len(objects)} objects"]
+    folder = Path(import_plugin("loaders").get_local_data_path())
+    parts = [f"{len(objects) - len(sizes)} of {len(objects)} objects"]
     if known:
         parts.append(f"{format_bytes(sum(known))} would be downloaded")
     if len(known) < len(sizes):

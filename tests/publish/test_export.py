@@ -157,77 +157,44 @@ def test_second_export_needs_overwrite(exported):
 # --- what is refused -------------------------------------------------------------------------------------------------------
 
 
-def register_elsewhere(checkout):
-    path = checkout / "brainscore_vision" / "data" / "other" / "__init__.py"
-    path.write_text('stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None')
+def write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
 
 
-def put_another_plugin(checkout):
-    (checkout / FOLDER).mkdir()
-    (checkout / FOLDER / "__init__.py").write_text("data_registry['Else'] = lambda: None")
+LIBRARY, OTHER = "brainscore_vision", "brainscore_vision/data/other/__init__.py"
+IN_TWO = 'stimulus_set_registry["Allen2022_fmri_surface.test"] = lambda: None'
+REFUSED = {  # what is spoiled in the checkout, or of the artifacts file; what the user reads
+    "no registry": (lambda c, e: write(c / LIBRARY / "__init__.py", ""), "is not a checkout of brain-score/vision: expected"),
+    "no library": (lambda c, e: shutil.rmtree(c / LIBRARY), "is not a checkout of brain-score/vision: expected"),
+    "identifier in two plugins": (
+        *(lambda c, e: write(c / OTHER, IN_TWO), "registers stimulus_set_registry['Allen2022_fmri_surface.test'] already"),
+    ),
+    "another plugin": (lambda c, e: write(c / FOLDER / "__init__.py", "x = 1"), "is another plugin. Move it away"),
+    "link": (lambda c, e: (c / FOLDER).symlink_to("other"), "Remove it first: allen2022-surface unlink"),
+    "no dataset": (lambda c, e: e.pop(f"{NAME}_4subj.train"), f"lists no objects for {NAME}_4subj.train. Upload that"),
+    "simulated": (lambda c, e: e[f"{NAME}.test"]["assembly"].update(simulated=True), f"simulated data ({NAME}.test), which"),
+    "no shape": (lambda c, e: e[f"{NAME}.test"]["assembly"].pop("shape"), f"no shape for {NAME}.test. Upload that"),
+}  # fmt: skip
 
 
-def put_link(checkout):
-    (checkout / "linked").mkdir()
-    (checkout / FOLDER).symlink_to(checkout / "linked")
-
-
-def remove_registries(checkout):
-    (checkout / "brainscore_vision" / "__init__.py").write_text("")
-
-
-def remove_library(checkout):
-    shutil.rmtree(checkout / "brainscore_vision")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (remove_registries, "is not a checkout of brain-score/vision: expected"),
-        (remove_library, "is not a checkout of brain-score/vision: expected"),
-        (register_elsewhere, r"data/other registers stimulus_set_registry\['Allen2022_fmri_surface\.test'\] already"),
-        (put_another_plugin, "is another plugin. Move it away"),
-        (put_link, "is a link to .*unlink"),
-    ],
-)
-def test_folder_where_the_plugin_cannot_go_is_refused_and_stays(small_checkout, spoil, message):
-    spoil(small_checkout)
+@pytest.mark.parametrize(("spoil", "message"), REFUSED.values(), ids=REFUSED)
+def test_export_is_refused_and_the_checkout_stays(small_checkout, tmp_path, spoil, message):
+    entries = json.loads((plugin_path() / "artifacts.json").read_text())
+    spoil(small_checkout, entries)
+    (tmp_path / "artifacts.json").write_text(json.dumps(entries))
     before = list_files(small_checkout)
 
-    assert re.search(message, export(small_checkout, "--overwrite", status=1))
+    line = export(small_checkout, "--overwrite", "--artifacts", tmp_path / "artifacts.json", status=1)
+
+    assert message in line
     assert list_files(small_checkout) == before
 
 
-def remove_dataset(entries):
-    del entries[f"{NAME}_4subj.train"]
+def test_artifacts_file_that_is_missing_is_named(small_checkout):
+    line = export(small_checkout, "--artifacts", "nowhere.json", status=1)
 
-
-def mark_simulated(entries):
-    entries[f"{NAME}.test"]["assembly"]["simulated"] = True
-
-
-def remove_shape(entries):
-    del entries[f"{NAME}.test"]["assembly"]["shape"]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (remove_dataset, f"lists no objects for {NAME}_4subj.train. Upload that release first"),
-        (mark_simulated, f"lists simulated data ({NAME}.test), which is not published"),
-        (remove_shape, f"lists no shape for {NAME}.test. Upload that release again"),
-        (None, "is missing, expected an artifacts file"),
-    ],
-)
-def test_artifacts_file_that_cannot_be_published_is_refused(small_checkout, tmp_path, spoil, message):
-    path = tmp_path / "artifacts.json"
-    if spoil is not None:
-        entries = json.loads((plugin_path() / "artifacts.json").read_text())
-        spoil(entries)
-        path.write_text(json.dumps(entries))
-
-    assert message in export(small_checkout, "--artifacts", path, status=1)
-    assert not (small_checkout / FOLDER).exists()
+    assert "nowhere.json is missing, expected an artifacts file that `upload` or `record` wrote" in line
 
 
 def test_failing_test_in_the_checkout_is_reported(small_checkout):

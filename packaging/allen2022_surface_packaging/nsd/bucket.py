@@ -111,9 +111,8 @@ class BucketFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Change the position; this fetches nothing."""
-        self._position = (
-            offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._listed["Size"]}[whence]
-        )
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._listed["Size"]}
+        self._position = starts[whence] + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
@@ -132,10 +131,7 @@ class BucketFile(io.RawIOBase):
         PackagingError
             If the object has changed or is gone, may not be read, or the server does not answer.
         """
-        from botocore.exceptions import (  # and so every way in which a connection fails
-            HTTPClientError,
-            IncompleteReadError,
-        )
+        from botocore.exceptions import HTTPClientError, IncompleteReadError  # every way in which a connection fails
 
         buffer = buffer[: max(0, self._listed["Size"] - start)]
         n_read = n_failures = 0

@@ -94,11 +94,10 @@ def look_up(target: UploadTarget, file: ObjectFile) -> StoredObject | None:
     PackagingError
         If S3 does not answer, or refuses.
     """
-    key: dict[str, Any] = {"Bucket": target.bucket, "Key": target.key(file)}
-    permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
+    bucket, key, permissions = target.bucket, target.key(file), "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
     with explained(target.url(file), "to look at the object", permissions, again=SENT_AGAIN):
         try:
-            head = target.client.head_object(**key, ChecksumMode="ENABLED")
+            head = target.client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         except ClientError as error:
             if error_code(error) in ("404", "NoSuchKey"):
                 return None
@@ -106,7 +105,7 @@ def look_up(target: UploadTarget, file: ObjectFile) -> StoredObject | None:
         version_id = head.get("VersionId", "null")  # of an object from before the bucket kept versions
         is_same = version_id != "null" and head["ContentLength"] == file.size
         if is_same and head.get("ChecksumSHA1") != _checksum_of(file):
-            body = target.client.get_object(**key, VersionId=version_id)["Body"]
+            body = target.client.get_object(Bucket=bucket, Key=key, VersionId=version_id)["Body"]
             is_same = hashlib.file_digest(body, "sha1").hexdigest() == file.sha1  # type: ignore[arg-type]
         return StoredObject(head["ETag"], version_id, is_same)
 

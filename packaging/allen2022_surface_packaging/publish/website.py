@@ -6,16 +6,15 @@ import csv
 import io
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
 from ..files import naming, new_folder, read_file
-from ..release import Manifest
 from .artifacts import ObjectRecord, choose_artifacts, record_release
-from .objects import ObjectFile, list_objects, open_release, write_objects
+from .objects import list_objects, open_release, write_objects
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,17 @@ def pack_release(release_path: Path, folder: Path) -> None:
             writer = csv.writer(table, lineterminator="\n")
             writer.writerow(COLUMNS)
             writer.writerows([file.item.name, file.size, file.sha1, "", ""] for file in packed)
-        (partial / PAGE_NAME).write_text(_describe_upload(manifest, packed), encoding="utf-8")
+        n_bytes = sum(file.size for file in packed)
+        page = TEMPLATE.read_text(encoding="utf-8").format(
+            name=manifest.name,
+            terms_url=TERMS_URL,
+            files="\n".join(f"| `{file.item.name}` | {file.size:,} | `{file.sha1}` |" for file in packed),
+            gigabytes=f"{n_bytes / 1e9:.2f}",
+            quota=f"{QUOTA_BYTES / 1e9:.0f}",
+            fits="That fits." if n_bytes <= QUOTA_BYTES else "That does not fit: ask for more in the same request.",
+            table=TABLE_NAME,
+        )
+        (partial / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
 def record_versions(
@@ -111,17 +120,3 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
             f"{', '.join(COLUMNS)}."
         ) from error
     return rows
-
-
-def _describe_upload(manifest: Manifest, packed: Sequence[ObjectFile]) -> str:
-    rows = "\n".join(f"| `{file.item.name}` | {file.size:,} | `{file.sha1}` |" for file in packed)
-    n_bytes = sum(file.size for file in packed)
-    return TEMPLATE.read_text(encoding="utf-8").format(
-        name=manifest.name,
-        terms_url=TERMS_URL,
-        files=rows,
-        gigabytes=f"{n_bytes / 1e9:.2f}",
-        quota=f"{QUOTA_BYTES / 1e9:.0f}",
-        fits="That fits." if n_bytes <= QUOTA_BYTES else "That does not fit: ask for more in the same request.",
-        table=TABLE_NAME,
-    )
