@@ -22,8 +22,6 @@ CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
 STATISTICS = ("all", "train")
 NAN_POLICIES = ("zero", "drop")
-TRAIN_FRACTION = 0.8
-SPLIT_SEED = 42
 LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
 
@@ -82,8 +80,8 @@ class Recipe:
     nan_policy: str = "zero"
     betas: str = DEFAULT_BETAS
     pool: str = "shared"
-    train_fraction: float = TRAIN_FRACTION
-    split_seed: int = SPLIT_SEED
+    train_fraction: float = 0.8
+    split_seed: int = 42
     description: str = field(default="", compare=False)
     source: str = field(default="", compare=False, repr=False)
 

@@ -138,12 +138,12 @@ class RawFile:
 
 
 def open_storage(root: str | Path) -> Storage:
-    """Return the storage at `root`: a folder, or ``s3://bucket[/prefix]``.
+    """Return the storage at `root`: a folder, which may be missing, or ``s3://bucket[/prefix]``.
 
     Raises
     ------
     PackagingError
-        If there is no folder at `root`, or the address does not name a bucket.
+        If `root` is a file, or its address does not name a bucket.
     """
     address = re.fullmatch(r"s3:/+([\w.-]+)(/.*)?", str(root))  # a Path has lost one of the two slashes
     if address:
@@ -151,6 +151,6 @@ def open_storage(root: str | Path) -> Storage:
     if re.match(r"[a-z0-9]+:/", str(root)):
         scheme = str(root).partition(":")[0]  # the rest may hold a password
         raise PackagingError(f"{scheme}:... is not an NSD tree. Expected a folder, s3://bucket or s3://bucket/prefix.")
-    if not Path(root).is_dir():
+    if Path(root).exists() and not Path(root).is_dir():
         raise PackagingError(f"{root} is not a folder. Expected an NSD tree: a folder in the official or flat layout.")
     return Folder(Path(root))

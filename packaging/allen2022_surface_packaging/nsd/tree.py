@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import PackagingError
 from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
-from .storage import Folder, RawFile, Storage, open_storage
+from .storage import RawFile, Storage, open_storage
 
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
 
@@ -156,8 +156,7 @@ def find_tree(root: str | Path) -> NSDTree:
     PackagingError
         If `root` is a file, or its address does not name a bucket.
     """
-    is_new = not Path(root).exists() and not re.match(r"[a-z0-9]+:/", str(root))
-    storage = Folder(Path(root)) if is_new else open_storage(root)
+    storage = open_storage(root)
     trees = [NSDTree(storage, layout) for layout in LAYOUTS.values()]
     with_design = [tree for tree in trees if tree.design.exists()]
     return next(iter(with_design or filter(_has_any_file, trees)), trees[0])
