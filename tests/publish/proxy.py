@@ -14,8 +14,8 @@ class Request:
 
     n_answered_bytes = 0
 
-    def __init__(self, number, method, path, headers, body):
-        self.number, self.method, self.headers, self.body = number, method, headers, body
+    def __init__(self, method, path, headers, body):
+        self.method, self.headers, self.body = method, headers, body
         parts = urlsplit(path)
         self.path, self.query = unquote(parts.path), parse_qs(parts.query, keep_blank_values=True)
         self.name = self.path.rpartition("/")[2]
@@ -59,8 +59,8 @@ class Proxy:
                     body = self.rfile.read(length)
                     if len(body) < length:
                         raise Cut  # the sender died in the middle of it
+                    request = Request(self.command, self.path, dict(self.headers), body)
                     with proxy.lock:
-                        request = Request(len(proxy.requests) + 1, self.command, self.path, dict(self.headers), body)
                         proxy.requests.append(request)
                     status, headers, content = proxy.fault(request) or self.pass_on(request)
                     proxy.after(request)

@@ -52,7 +52,7 @@ class UploadTarget:
 
 
 @dataclass(frozen=True)
-class StoredObject:
+class ExistingObject:
     """The newest version of an object in S3, and whether it has the content that is to be there."""
 
     etag: str
@@ -86,7 +86,7 @@ def open_target(destination: str) -> UploadTarget:
     return UploadTarget(client, anonymous, bucket, prefix)
 
 
-def look_up(target: UploadTarget, file: ObjectFile) -> StoredObject | None:
+def look_up(target: UploadTarget, file: ObjectFile) -> ExistingObject | None:
     """Return the object under the key of a file, or None if there is none. It is read only if S3's checksum does not tell.
 
     Raises
@@ -107,10 +107,10 @@ def look_up(target: UploadTarget, file: ObjectFile) -> StoredObject | None:
         if is_same and head.get("ChecksumSHA1") != _checksum_of(file):
             body = target.client.get_object(Bucket=bucket, Key=key, VersionId=version_id)["Body"]
             is_same = hashlib.file_digest(body, "sha1").hexdigest() == file.sha1  # type: ignore[arg-type]
-        return StoredObject(head["ETag"], version_id, is_same)
+        return ExistingObject(head["ETag"], version_id, is_same)
 
 
-def put(target: UploadTarget, file: ObjectFile, *, replaces: StoredObject | None) -> str:
+def put(target: UploadTarget, file: ObjectFile, *, replaces: ExistingObject | None) -> str:
     """Send a file in one request, whose content S3 compares with its SHA-1, and return the version of the object.
 
     Parameters

@@ -15,11 +15,11 @@ from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
 from ..release import Manifest
 from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import ObjectFile, open_release, write_objects
-from .s3 import LARGEST_OBJECT_BYTES, StoredObject, UploadTarget, look_up, open_target, put, require_private
+from .s3 import LARGEST_OBJECT_BYTES, ExistingObject, UploadTarget, look_up, open_target, put, require_private
 
 logger = logging.getLogger(__name__)
 
-Plan: TypeAlias = Sequence[tuple[ObjectFile, StoredObject | None]]  # each file, and what S3 holds under its key
+Plan: TypeAlias = Sequence[tuple[ObjectFile, ExistingObject | None]]  # each file, and what S3 holds under its key
 
 
 def publish_release(
