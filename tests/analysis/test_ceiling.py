@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from brainscore_core.metrics import Score
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
+from analysis import repeated
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency, internal_consistency
 from brainscore_allen2022_surface.loaders import load_assembly
 
@@ -23,18 +23,8 @@ def test_assembly(release):
     return load_assembly(NAME, "test", source=release)
 
 
-def make_assembly(values, *, n_repetitions=3) -> NeuroidAssembly:
-    n_presentations, n_neuroids = values.shape
-    return NeuroidAssembly(
-        values,
-        dims=("presentation", "neuroid"),
-        coords={
-            "stimulus_id": ("presentation", [f"nsd_{i // n_repetitions:05d}" for i in range(n_presentations)]),
-            "repetition": ("presentation", np.arange(n_presentations) % n_repetitions),
-            "neuroid_id": ("neuroid", [f"subj01_lh_V1_v{i:05d}" for i in range(n_neuroids)]),
-            "region": ("neuroid", ["V1"] * n_neuroids),
-        },
-    )
+def make_assembly(values, **options) -> NeuroidAssembly:
+    return NeuroidAssembly(repeated.make_assembly(values, **options))
 
 
 def brainscore_ceiling(assembly):
@@ -115,39 +105,6 @@ def test_order_of_result_does_not_depend_on_order_of_input(test_assembly, rng):
 
     assert_same_score(internal_consistency(shuffled), brainscore_ceiling(shuffled))
     np.testing.assert_array_equal(internal_consistency(shuffled).raw.values, internal_consistency(assembly).raw.values)
-
-
-def test_transposed_assembly_gives_the_same_score(test_assembly):
-    assembly = test_assembly.isel(time_bin=0)
-
-    score = internal_consistency(assembly.transpose("neuroid", "presentation"))
-
-    xr.testing.assert_identical(score.raw, internal_consistency(assembly).raw)
-
-
-def test_lazy_assembly_with_a_time_bin_gives_the_same_score(test_assembly, release, monkeypatch):
-    monkeypatch.setenv("BRAINIO_CHUNKS", "{'presentation': 50, 'neuroid': 100}")
-    lazy = load_assembly(NAME, "test", source=release)
-    assert lazy.chunks is not None
-
-    score = internal_consistency(lazy)
-
-    xr.testing.assert_identical(score.raw, internal_consistency(test_assembly.isel(time_bin=0)).raw)
-
-
-def test_many_neuroids_take_less_memory_than_the_assembly_and_keep_their_values(rng):
-    assembly = make_assembly(rng.standard_normal((309, 60_000), dtype=np.float32))
-    tracemalloc.start()
-    try:
-        score = internal_consistency(assembly)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-
-    assert peak < assembly.nbytes  # in addition to the assembly
-    for some in (slice(0, 3), slice(20_470, 20_490), slice(59_990, 60_000)):  # neuroids are computed in blocks
-        alone = internal_consistency(assembly.isel(neuroid=some))
-        np.testing.assert_allclose(score.raw.values[:, some], alone.raw.values, atol=1e-6)
 
 
 def test_simulated_signal_gives_the_consistency_of_the_theory(rng):

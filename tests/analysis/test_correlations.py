@@ -6,29 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 import scipy.stats
-import xarray as xr
 
+from analysis.repeated import make_assembly
 from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
-
-NAME = "Allen2022_fmri_surface"
-
-
-def make_assembly(values, *, subjects="subj01") -> xr.DataArray:
-    """Make an assembly from values of shape (n_images, n_repetitions, n_neuroids)."""
-    n_images, n_repetitions, n_neuroids = values.shape
-    return xr.DataArray(
-        values.reshape(-1, n_neuroids),
-        dims=("presentation", "neuroid"),
-        coords={
-            "stimulus_id": (
-                "presentation",
-                np.repeat([f"nsd_{image:05d}" for image in range(n_images)], n_repetitions),
-            ),
-            "repetition": ("presentation", np.tile(np.arange(n_repetitions), n_images)),
-            "subject": ("neuroid", np.broadcast_to(subjects, n_neuroids)),
-            "region": ("neuroid", ["V1"] * n_neuroids),
-        },
-    )
 
 
 def draw_responses(rng, *, n_images=103, n_neuroids=60, repetitions_with_shared_noise=()):
@@ -129,7 +109,7 @@ def test_interval_is_symmetric_but_not_below_0(rng):
 
 def test_rows_follow_the_subjects_and_do_not_depend_on_each_other(rng):
     values = draw_responses(rng, n_neuroids=10)
-    both = make_assembly(values, subjects=np.array(["subj02", "subj01"] * 5))
+    both = make_assembly(values, subject=np.array(["subj02", "subj01"] * 5))
 
     table = repetition_correlations(both)
 

@@ -1,5 +1,7 @@
 """Values on the whole of fsaverage, as nilearn and pycortex take them."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -110,34 +112,30 @@ def test_several_subjects_are_refused(release):
 
     with pytest.raises(ValueError, match=r"subj01, subj02, .*, expected one subject.*\['subject'\].values == 'subj01'"):
         to_fsaverage(assembly)
-    with pytest.raises(ValueError, match="no subject, expected one subject"):
-        to_fsaverage(assembly.isel(neuroid=slice(0, 0)))
 
 
-def test_vertices_outside_the_surface_are_refused():
-    assembly = make_assembly([1.0, 2.0, 3.0, 4.0])
-
-    with pytest.raises(ValueError, match="vertex_index holds 5, expected 0 to 4. Set n_vertices"):
-        to_fsaverage(assembly, n_vertices=5)
-    with pytest.raises(ValueError, match="hemisphere holds left, expected lh and rh"):
-        to_fsaverage(make_assembly([1.0, 2.0, 3.0, 4.0], hemispheres=("lh", "left", "lh", "rh")))
+VALUES = [1.0, 2.0, 3.0, 4.0]
+ASSEMBLY = make_assembly(VALUES)
 
 
-def test_values_that_are_not_one_per_neuroid_are_refused():
-    assembly = make_assembly([1.0, 2.0, 3.0, 4.0])
-
-    with pytest.raises(ValueError, match=r"shape \(3,\), expected 4 neuroids as the last dimension"):
-        to_fsaverage([1, 2, 3], assembly)
-    with pytest.raises(ValueError, match=r"shape \(\), expected 4 neuroids as the last dimension"):
-        to_fsaverage(1.0, assembly)
-    with pytest.raises(ValueError, match="no coordinates. Name the assembly"):
-        to_fsaverage(np.arange(4))
-    with pytest.raises(ValueError, match=r"dimensions \(\), expected neuroid"):
-        to_fsaverage(assembly.isel(neuroid=0))
-    with pytest.raises(ValueError, match="type <U1, expected numbers"):
-        to_fsaverage(np.array(list("abcd")), assembly)
-    with pytest.raises(ValueError, match="no neuroid coordinate vertex_index"):
-        to_fsaverage(assembly.drop_vars("vertex_index"))
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"values": ASSEMBLY[:0]}, "no subject, expected one subject"),
+        ({"values": ASSEMBLY, "n_vertices": 5}, "vertex_index holds 5, expected 0 to 4. Set n_vertices"),
+        ({"values": make_assembly(VALUES, vertices=(3, 0, 5, -1))}, "vertex_index holds -1, expected 0 to 5"),
+        ({"values": make_assembly(VALUES, hemispheres=("lh", "left", "lh", "rh"))}, "holds left, expected lh and rh"),
+        ({"values": [1, 2, 3], "neuroids": ASSEMBLY}, "shape (3,), expected 4 neuroids as the last dimension"),
+        ({"values": 1.0, "neuroids": ASSEMBLY}, "shape (), expected 4 neuroids as the last dimension"),
+        ({"values": np.arange(4)}, "no coordinates. Name the assembly"),
+        ({"values": ASSEMBLY[0]}, "dimensions (), expected neuroid"),
+        ({"values": np.array(list("abcd")), "neuroids": ASSEMBLY}, "type <U1, expected numbers"),
+        ({"values": ASSEMBLY.drop_vars("vertex_index")}, "no neuroid coordinate vertex_index"),
+    ],
+)
+def test_values_without_a_place_on_the_surface_are_refused(arguments, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        to_fsaverage(**{"n_vertices": 6, **arguments})
 
 
 def test_nilearn_draws_the_first_vertices_on_fsaverage5(subject_assembly, tmp_path):

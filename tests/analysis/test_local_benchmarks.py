@@ -42,13 +42,10 @@ def upstream():
     import_upstream("benchmarks")
 
 
-@pytest.fixture
-def other_responses(release_copy):
-    """The release with other responses to the same images."""
-    with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
+def change_responses(path):
+    with netCDF4.Dataset(path / f"{NAME}_test.nc", "a") as file:
         file["data"][:] = np.random.default_rng(3).standard_normal(file["data"].shape)
-    accept(release_copy, f"{NAME}_test.nc")
-    return release_copy
+    accept(path, f"{NAME}_test.nc")
 
 
 def marker_of(identifier):
@@ -179,8 +176,9 @@ print(json.dumps(results))
 
 
 @pytest.mark.slow
-def test_disk_cache_mixes_no_releases_and_holds_no_published_name(release, other_responses, tmp_path):
+def test_disk_cache_mixes_no_releases_and_holds_no_published_name(release, release_copy, tmp_path):
     """In another process, because Brain-Score reads the folder of its cache when it is imported."""
+    change_responses(release_copy)
     cache_path = tmp_path / "results"
     environment = os.environ | {
         "RESULTCACHING_HOME": str(cache_path),
@@ -188,7 +186,7 @@ def test_disk_cache_mixes_no_releases_and_holds_no_published_name(release, other
         "BRAINSCORE_HOME": str(tmp_path / "brainscore"),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    command = [sys.executable, "-c", CACHED_SCORES, str(release), str(other_responses), str(release)]
+    command = [sys.executable, "-c", CACHED_SCORES, str(release), str(release_copy), str(release)]
 
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -206,36 +204,31 @@ def test_disk_cache_mixes_no_releases_and_holds_no_published_name(release, other
 # --- identifiers -----------------------------------------------------------------------------------------------------------
 
 
-def test_identifier_of_benchmark_changes_with_responses(release, other_responses):
-    first, again, other = (
-        load_local(source, f"{NAME}.V4-{metric}").identifier
-        for source, metric in ((release, "ridge"), (release, "rdm"), (other_responses, "ridge"))
-    )
-
-    assert first.startswith(f"{NAME}.V4-ridge--")
-    assert marker_of(first) == marker_of(again)
-    assert marker_of(first) != marker_of(other)
-
-
-def test_identifier_of_benchmark_changes_with_the_smallest_change_of_a_noise_ceiling(release, release_copy):
+def change_noise_ceiling(path):
     """Benchmarks choose their neuroids by it."""
-    with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
+    with netCDF4.Dataset(path / f"{NAME}_test.nc", "a") as file:
         column = int(np.flatnonzero(file["region"][:] == "V4")[0])
         file["nc_testset"][column] = np.nextafter(file["nc_testset"][column], 100)
-    accept(release_copy, f"{NAME}_test.nc")
-
-    before, after = (load_local(source, f"{NAME}.V4-ridge").identifier for source in (release, release_copy))
-
-    assert marker_of(before) != marker_of(after)
+    accept(path, f"{NAME}_test.nc")
 
 
-def test_identifier_of_benchmark_changes_with_images(release, release_copy):
-    before = load_local(release, f"{NAME}.V4-ridge").identifier
-    paths = sorted((release_copy / "stimuli_train").iterdir())
+def change_image(path):
+    paths = sorted((path / "stimuli_train").iterdir())
     paths[0].write_bytes(paths[1].read_bytes())
-    accept(release_copy, f"stimuli_train/{paths[0].name}")
+    accept(path, f"stimuli_train/{paths[0].name}")
 
-    assert load_local(release_copy, f"{NAME}.V4-ridge").identifier != before
+
+@pytest.mark.parametrize("change", [change_responses, change_noise_ceiling, change_image])
+def test_identifier_of_benchmark_changes_with_the_release(release, release_copy, change):
+    ridge, rdm, same = (
+        load_local(source, f"{NAME}.V4-{metric}").identifier
+        for source, metric in ((release, "ridge"), (release, "rdm"), (release_copy, "ridge"))
+    )
+    change(release_copy)
+
+    assert ridge.startswith(f"{NAME}.V4-ridge--")
+    assert marker_of(ridge) == marker_of(rdm)
+    assert ridge == same != load_local(release_copy, f"{NAME}.V4-ridge").identifier
 
 
 def test_set_of_all_images_is_marked_and_cacheable(release):
