@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -418,7 +417,7 @@ def verify(options: Options) -> None:
         seed=options.seed or 0,
         against=options.against,
     )
-    for line in verification.lines(width=shutil.get_terminal_size().columns):
+    for line in verification.lines():
         print(line)
     verification.write()
     verification.require_no_problems()

@@ -1,6 +1,8 @@
 """The exception that users of this package see."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ADVICE = {
     errno.ENOSPC: "Free some space and start again.",
@@ -14,6 +16,7 @@ ADVICE = {
     errno.EROFS: "Choose a folder on another file system.",
     errno.ESTALE: "Is the network disk still there? Start again.",
 }
+LONGEST_REASON = 200  # characters of a library's message
 PROJECTS = {"PIL": "Pillow"}  # on PyPI, where the name is not that of the module
 
 
@@ -36,6 +39,26 @@ def raise_if_of_machine(error: BaseException, path: object) -> None:
     if isinstance(error, OSError) and error.errno in ADVICE:
         error.filename = error.filename or str(path)
         raise error
+
+
+@contextmanager
+def reading(file: object, content: str, advice: str = "Download it again.") -> Iterator[None]:
+    """Turn whatever libraries raise about the content of a file, which is of many kinds, into a line that names the file.
+
+    Raises
+    ------
+    PackagingError
+        If anything is raised inside.
+    OSError
+        If the disk failed, or too many files are open, which says nothing about the file.
+    """
+    try:
+        yield
+    except PackagingError:
+        raise
+    except Exception as error:
+        raise_if_of_machine(error, file)
+        raise PackagingError(f"{file} is not {content} ({one_line(error)[:LONGEST_REASON]}). {advice}") from error
 
 
 def one_line(error: BaseException) -> str:

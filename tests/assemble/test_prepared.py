@@ -146,7 +146,7 @@ def test_damaged_prepared_assembly_is_named_in_one_line(tree_copy, tmp_path):
     path = tree_copy / "assemblies" / "Allen2022_surface.V1.nc"
     path.write_bytes(path.read_bytes()[:1000])
 
-    with pytest.raises(PackagingError, match=r"V1\.nc cannot be read as an assembly \([^\n]*\)\. Prepare it again"):
+    with pytest.raises(PackagingError, match=r"V1\.nc is not an assembly \([^\n]*\)\. Prepare it again"):
         build_release(tree_copy, tmp_path / "release", make_recipe(), from_region_assemblies=True)
 
 

@@ -28,13 +28,6 @@ def by_what(release, other) -> dict:
     return {f"{d.split} {d.what}": d for d in compare_release(release, str(other))}
 
 
-def test_identical_releases(tiny_copy, tiny_release):
-    result = run_cli("verify", tiny_copy, "--against", tiny_release)
-
-    assert result.returncode == 0
-    assert f"{tiny_copy} and {tiny_release} are identical" in result.stdout.splitlines()
-
-
 def test_differences_within_the_tolerance_are_shown_and_no_problem(tiny_copy, tiny_release):
     def change(array):
         array.view(np.uint32)[4, 33, 0] ^= 1  # the last bit

@@ -25,7 +25,9 @@ def run(release, tree, form, *options) -> Result:
 
 def test_sound_release_has_no_problem(tiny_copy, tiny_release, tiny_tree):
     assert [run(tiny_copy, tiny_tree, form).returncode for form in OPTIONS] == [0, 0, 0]
-    assert run(tiny_copy, tiny_tree, PLAIN, "--against", tiny_release).returncode == 0
+    result = run(tiny_copy, tiny_tree, PLAIN, "--against", tiny_release)
+    assert result.returncode == 0
+    assert f"{tiny_copy} and {tiny_release} are identical" in result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("name", PLANTED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..arrays import AnyArray, FloatArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, reading
 from ..facts import DEFAULT_BETAS, HEMISPHERES, stimulus_name, subject_name
 from ..nsd.bucket import Bucket
 from ..nsd.plan import Plan
@@ -104,11 +104,5 @@ def _compare(file: RawFile, assembly: xarray.DataArray, name: str, expected: Any
 def _opened(file: RawFile) -> Iterator[xarray.DataArray]:
     import xarray  # here, because its import takes a second that a build from the betas does not need
 
-    try:
-        with xarray.open_dataarray(str(file)) as assembly:
-            yield assembly
-    except PackagingError:
-        raise
-    except Exception as error:  # xarray, netCDF4 and numpy each raise other exceptions for damaged files
-        raise_if_of_machine(error, file)
-        raise PackagingError(f"{file} cannot be read as an assembly ({one_line(error)}). Prepare it again.") from error
+    with reading(file, "an assembly", "Prepare it again."), xarray.open_dataarray(str(file)) as assembly:
+        yield assembly

@@ -19,36 +19,13 @@ import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
 from ..arrays import AnyArray, FloatArray, IntArray, PixelArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, reading
 from ..facts import N_IMAGES, N_TRIALS
 from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
 MGH_FLOAT = 3  # the code of float32 in an MGH header
 LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
-LONGEST_REASON = 200  # characters of a library's message
-
-
-@contextmanager
-def reading(file: RawFile, content: str) -> Iterator[None]:
-    """Turn whatever libraries raise about the content of a file, which is of many kinds, into a line that names the file.
-
-    Raises
-    ------
-    PackagingError
-        If anything is raised inside.
-    OSError
-        If the disk failed, or too many files are open, which says nothing about the file.
-    """
-    try:
-        yield
-    except PackagingError:
-        raise
-    except Exception as error:
-        raise_if_of_machine(error, file)
-        raise PackagingError(
-            f"{file} is not {content} ({one_line(error)[:LONGEST_REASON]}). Download it again."
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 import xarray
 
 from ..arrays import DoubleArray, IntArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..release import DIMENSIONS, UNREADABLE
+from ..errors import PackagingError, reading
+from ..release import DIMENSIONS
 
+AGAIN = "Build the release again."
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
 
 
@@ -27,7 +28,7 @@ def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
     """
     if not path.is_file():
         raise PackagingError(f"{path} is missing. Build the release again.")
-    with _reading(path):
+    with reading(path, "an assembly", AGAIN):
         assembly: xarray.DataArray = xarray.open_dataarray(path)
     with assembly:
         if set(assembly.dims) != set(DIMENSIONS):
@@ -55,18 +56,6 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
     # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
     first = int(columns.min())
     block = assembly.variable.isel(neuroid=slice(first, int(columns.max()) + 1), time_bin=0)
-    with _reading(assembly.encoding.get("source", "The assembly")):
+    with reading(assembly.encoding.get("source", "The assembly"), "an assembly", AGAIN):
         values: DoubleArray = block.transpose("presentation", "neuroid").values[:, columns - first].astype(np.float64)
     return values
-
-
-@contextmanager
-def _reading(path: object) -> Iterator[None]:
-    """Name the file if the block cannot read it. An error of the system, such as too many open files, stays."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise_if_of_machine(error, path)
-        raise PackagingError(
-            f"{path} cannot be read as an assembly ({one_line(error)}). Build the release again."
-        ) from error

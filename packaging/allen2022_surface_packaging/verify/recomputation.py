@@ -15,6 +15,8 @@ from PIL import Image
 from ..arrays import PixelArray
 from ..errors import PackagingError
 from ..files import read_file
+from ..nsd.inputs import BETAS, IMAGES, list_inputs
+from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
 from ..release import FilledCounts, Manifest, ReleaseFolder
@@ -91,12 +93,23 @@ def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
         ("the number of sessions", manifest.sessions, expected.sessions),
         ("the list of regions", manifest.regions, expected.regions),
     ]
-    inputs = {file.official_path: file.size() for file in expected.inputs(manifest.inputs) if file.exists()}
+    inputs = {file.official_path: file.size() for file in _list_inputs(expected, manifest) if file.exists()}
     for path in sorted(inputs.keys() | manifest.inputs.keys()):
         pairs.append((f"the size of the input {path}", manifest.inputs.get(path), inputs.get(path)))
     for key, found, given in pairs:
         if found != given:
             yield f"The manifest says that {key} is {found}, but the raw files give {given}."
+
+
+def _list_inputs(expected: Reference, manifest: Manifest) -> list[RawFile]:
+    """List the raw files of a release. That the images were copied from extracted ones is a choice of the build."""
+    tree, recipe = expected.tree, expected.recipe
+    images = expected.splits["test"] if manifest.from_region_assemblies else expected.images
+    sessions = {subject: expected.needed_sessions(subject, images) for subject in recipe.subjects}
+    copied = [file for file in tree.extracted_images().values() if file.official_path in manifest.inputs]
+    listed = list_inputs(tree, recipe, is_reduced=True, from_region_assemblies=manifest.from_region_assemblies)
+    needed = [one for one in listed if one.kind != BETAS or one.session in sessions[one.subject]]
+    return copied + [one.file for one in needed if one.kind != IMAGES or not copied]
 
 
 def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterator[Difference]:
@@ -155,7 +168,7 @@ def _compare_values(
                 found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
                 recomputed = values[split][:, is_chosen]
                 measured.append(measure_values(split, found, recomputed, expected.presentations(split), neuroids))
-    table = pd.concat(measured)
+    table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)
     problems += [str(difference) for difference in groups.values() if difference.beyond]
     filled = table.groupby(["split", "subject", "region"])["n_nan"].sum()

@@ -15,9 +15,8 @@ import io
 import shutil
 import struct
 import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,10 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import xarray
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHImage
+from nibabel.freesurfer.mghformat import MGHImage
 
 from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, reading
 from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, stimulus_name, subject_name
 from ..nsd.storage import Folder, RawFile
 from ..nsd.tree import NSDTree
@@ -42,11 +40,6 @@ from ..release import SPLITS, ReleasedRegion
 VERTICES_AT_A_TIME = 16_384
 RESPONSES_AT_A_TIME = 2**25  # bounds the memory if there are many images
 COPY_BYTES = 64 * 2**20  # of one request, if the tree is in a bucket
-# What numpy, pandas, scipy, nibabel, h5py, xarray and netCDF4 raise if a file is damaged
-DAMAGES = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    *(ImageFileError, MGHError, struct.error, zlib.error),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,33 +173,6 @@ class Reference:
         trials = np.flatnonzero(np.isin(self.shown[subject], images))
         return [int(session) for session in np.unique(trials // self.n_trials_per_session + 1)]
 
-    def inputs(self, listed: Collection[str] = ()) -> list[RawFile]:
-        """Return the raw files from which the release is made.
-
-        Parameters
-        ----------
-        listed : the paths that a manifest lists
-            They say whether the images were copied from extracted ones, which is a choice of the build.
-        """
-        tree, recipe = self.tree, self.recipe
-        needed = self.splits["test"] if self.from_region_assemblies else self.images
-        files = [tree.design, *([tree.stimulus_info] if tree.stimulus_info.exists() else [])]
-        for atlas in {region.atlas for region in recipe.regions} - {CORTEX}:
-            files += [tree.labels(atlas, hemisphere) for hemisphere in HEMISPHERES]
-        for region in recipe.regions:
-            has_names = region.each or any(isinstance(label, str) for label in region.labels)
-            if has_names and tree.label_names(region.atlas).exists():
-                files.append(tree.label_names(region.atlas))
-        for subject in recipe.subjects:
-            for hemisphere in HEMISPHERES:
-                files.append(tree.ncsnr(subject, hemisphere, recipe.betas))
-                sessions = self.needed_sessions(subject, needed)
-                files += [tree.betas(subject, hemisphere, session, recipe.betas) for session in sessions]
-        if self.from_region_assemblies:
-            files += [tree.prepared_assembly(region.name) for region in recipe.regions]
-        copied = [file for file in tree.extracted_images().values() if file.official_path in listed]
-        return files + (copied or [tree.images])
-
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a release by their names, without the names of image files."""
         images = _name_images(self.images)
@@ -215,7 +181,7 @@ class Reference:
         tables |= {f"stimulus_metadata_{split}.csv": _name_images(self.splits[split]) for split in SPLITS}
         if not self.tree.stimulus_info.exists():
             return tables
-        with _reading(self.tree.stimulus_info, "NSD's table of images"):
+        with reading(self.tree.stimulus_info, "NSD's table of images"):
             content = io.BytesIO(self.tree.stimulus_info.read())
             known = pd.read_csv(content, dtype=str, keep_default_na=False).set_index("nsdId")
             rows = known.reindex(self.images.astype(str), fill_value="")
@@ -241,7 +207,7 @@ class Reference:
             If NSD's file of images is missing or damaged.
         """
         source = self.tree.images.hdf5_source()
-        with _reading(self.tree.images, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
+        with reading(self.tree.images, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
             for nsd_id in nsd_ids:
                 yield opened["imgBrick"][nsd_id]
 
@@ -253,7 +219,7 @@ class Reference:
         for region, part in block.groupby("region", sort=False):
             file = self.tree.prepared_assembly(str(region))
             with (
-                _reading(file, "a prepared assembly"),
+                reading(file, "a prepared assembly"),
                 _local_copy(file) as path,
                 xarray.open_dataarray(path) as assembly,
             ):
@@ -283,7 +249,7 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
         n_sessions = max(tree.sessions_present(subject, recipe.betas), default=0)
         if masterordering.size == N_TRIALS:
             n_sessions = N_SESSIONS[subject]
-        with _reading(tree.design, "a design of these subjects and trials"):
+        with reading(tree.design, "a design of these subjects and trials"):
             shown[subject] = subjectim[subject - 1, masterordering[: n_sessions * n_trials] - 1] - 1
     regions, vertices = _find_regions(tree, recipe, n_vertices)
     return Reference(
@@ -409,16 +375,6 @@ def _name_images(nsd_ids: IntArray) -> pd.DataFrame:
 
 
 @contextmanager
-def _reading(file: RawFile, kind: str) -> Iterator[None]:
-    """Name the raw file if the block cannot read it. An error of the system, such as too many open files, stays."""
-    try:
-        yield
-    except DAMAGES as error:
-        raise_if_of_machine(error, file)
-        raise PackagingError(f"{file} cannot be read as {kind} ({one_line(error)}). Download it again.") from error
-
-
-@contextmanager
 def _local_copy(file: RawFile) -> Iterator[Path]:
     """Yield the path of a raw file on this machine, because nibabel reads nothing else. A file in a bucket is copied."""
     if not file.exists():
@@ -435,7 +391,7 @@ def _local_copy(file: RawFile) -> Iterator[Path]:
 
 def _read_design(file: RawFile) -> tuple[IntArray, IntArray, IntArray]:
     """Return masterordering, subjectim and sharedix in NSD's 1-based numbers."""
-    with _reading(file, "NSD's experiment design"):
+    with reading(file, "NSD's experiment design"):
         variables = scipy.io.loadmat(io.BytesIO(file.read()))
         # The arrays are small unsigned integers, in which arithmetic overflows.
         names = ("masterordering", "subjectim", "sharedix")
@@ -445,14 +401,14 @@ def _read_design(file: RawFile) -> tuple[IntArray, IntArray, IntArray]:
 
 def _read_extent(file: RawFile) -> tuple[int, int]:
     """Return the numbers of vertices and of trials from the header of an MGH file."""
-    with _reading(file, "MGH"), file.open() as opened:
+    with reading(file, "MGH"), file.open() as opened:
         _, n_vertices, _, _, n_trials = struct.unpack(">5i", opened.read(20))
     return n_vertices, n_trials
 
 
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
     """Read one value per vertex."""
-    with _reading(file, "MGH"), _local_copy(file) as path:
+    with reading(file, "MGH"), _local_copy(file) as path:
         values: AnyArray = np.array(MGHImage.from_filename(path).dataobj).ravel()
     if len(values) != n_vertices:
         raise PackagingError(f"{file} holds {len(values):,} vertices, expected {n_vertices:,}. Download it again.")
@@ -461,7 +417,7 @@ def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
 
 def _read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
     """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change."""
-    with _reading(file, "MGH"), _local_copy(file) as path:
+    with reading(file, "MGH"), _local_copy(file) as path:
         values = np.asanyarray(
             MGHImage.from_filename(path).dataobj
         )  # a map of the file: only pages that are needed are read
@@ -473,7 +429,7 @@ def _read_label_names(file: RawFile) -> dict[int, str]:
     """Read the names of the labels above 0 from a colour table; empty if the file is missing."""
     if not file.exists():
         return {}
-    with _reading(file, "a colour table"):
+    with reading(file, "a colour table"):
         lines = [line.split() for line in file.read().decode("utf-8", errors="replace").splitlines()]
         names = {int(words[0]): words[1] for words in lines if words and not words[0].startswith("#")}
     return {label: name for label, name in names.items() if label}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray
 
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, reading
 from ..facts import (
     N_REPETITIONS,
     N_SESSIONS,
@@ -34,8 +34,8 @@ from ..release import (
     ReleaseFolder,
     list_presentations,
 )
-from .assemblies import NEUROIDS_AT_A_TIME, opened_assembly, read_neuroids
-from .differences import compare_tables
+from .assemblies import AGAIN, NEUROIDS_AT_A_TIME, opened_assembly, read_neuroids
+from .differences import Difference, compare_tables
 
 SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
@@ -82,7 +82,7 @@ def check_soundness(release_path: Path) -> Soundness:
     if is_intact:
         for check in (_check_tables, _check_images, _check_assemblies):
             try:
-                problems += check(folder, manifest)
+                problems += map(str, check(folder, manifest))
             except PackagingError as error:
                 problems.append(str(error))
     strangers = list(_find_strangers(folder, manifest))
@@ -123,19 +123,12 @@ def read_table(path: Path, *choices: tuple[str, ...]) -> pd.DataFrame:
         If the file is missing, is no table, has other columns, or a cell is empty or malformed. Brain-Score reads an empty cell
         as NaN, which differs from itself, so that repetitions would no longer be averaged.
     """
-    try:
+    with reading(path, "a table", AGAIN):
         table = pd.read_csv(path, dtype={"nsd_id": np.int64, "coco_id": np.int64})
-    except (OSError, ValueError) as error:
-        raise_if_of_machine(error, path)
-        raise PackagingError(
-            f"{path} cannot be read as a table ({one_line(error)}). Build the release again."
-        ) from error
     if tuple(table) not in choices:
-        raise PackagingError(
-            f"{path} has the columns {list(table)}, expected {list(choices[0])}. Build the release again."
-        )
+        raise PackagingError(f"{path} has the columns {list(table)}, expected {list(choices[0])}. {AGAIN}")
     if table.isna().any(axis=None):
-        raise PackagingError(f"{path} has an empty cell. Build the release again.")
+        raise PackagingError(f"{path} has an empty cell. {AGAIN}")
     return table
 
 
@@ -144,7 +137,7 @@ def read_stimulus_table(folder: ReleaseFolder, split: str) -> pd.DataFrame:
     return read_table(folder.stimulus_table_path(split), STIMULUS_COLUMNS, (*STIMULUS_COLUMNS, "coco_id"))
 
 
-def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Difference | str]:
     """Compare the tables of split, stimuli and origins with each other, with the recipe and with the image files."""
     images, recipe = read_table(folder.split_path, SPLIT_COLUMNS), manifest.recipe
     name, ids = folder.split_path.name, ["stimulus_id", "nsd_id"]
@@ -155,13 +148,13 @@ def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
         order = np.random.RandomState(recipe.split_seed).permutation(len(images))  # noqa: NPY002, the published split
         n_train = int(recipe.train_fraction * len(images))
         expected["split"] = np.where(np.isin(np.arange(len(images)), order[:n_train]), "train", "test")
-    yield from map(str, compare_tables(name, "images", images, expected, "expected"))
+    yield from compare_tables(name, "images", images, expected, "expected")
     tables = {split: read_stimulus_table(folder, split) for split in SPLITS}
     for split, table in tables.items():
         table_name = folder.stimulus_table_path(split).name
         found = table[ids].assign(file=table["image_file_name"].str.rsplit(".", n=1).str[0])
         given = expected.loc[images["split"] == split, ids].assign(file=lambda rows: rows["stimulus_id"])
-        yield from map(str, compare_tables(table_name, "images", found, given, f"in {name}"))
+        yield from compare_tables(table_name, "images", found, given, f"in {name}")
         for file_name in table["image_file_name"]:
             if f"{folder.stimuli_path(split).name}/{file_name}" not in manifest.files:
                 yield f"{table_name} lists {file_name}, but {folder.manifest_path.name} does not."
@@ -170,9 +163,7 @@ def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
     if folder.file_name(folder.origin_path) in manifest.files:
         origins = read_table(folder.origin_path, ORIGIN_COLUMNS)[[*ids, "coco_id"]]
         listed = pd.concat(tables.values()).sort_values("nsd_id").drop(columns="image_file_name")
-        yield from map(
-            str, compare_tables(folder.origin_path.name, "images", origins, listed, "in the stimulus tables")
-        )
+        yield from compare_tables(folder.origin_path.name, "images", origins, listed, "in the stimulus tables")
 
 
 def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
@@ -192,7 +183,7 @@ def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
         yield f"{folder.manifest_path.name} says that images are {manifest.image_format}, but none is."
 
 
-def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Difference | str]:
     """Compare both assemblies with the manifest, with their stimulus tables and with each other."""
     with ExitStack() as files:
         assemblies = {}
@@ -202,7 +193,7 @@ def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str
             presentations = list_presentations(split, read_stimulus_table(folder, split)["nsd_id"].to_numpy())
             yield from _check_layout(path, assemblies[split], manifest, split, presentations)
         train, test = (_read_coordinates(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
-        yield from map(str, compare_tables("test", "neuroids", test, train, "in train"))
+        yield from compare_tables("test", "neuroids", test, train, "in train")
         yield from _check_neuroids(train, manifest)
         yield from _check_values(assemblies, train["neuroid_id"], manifest)
 
@@ -213,7 +204,7 @@ def _read_coordinates(assembly: xarray.DataArray, names: Iterable[str]) -> pd.Da
 
 def _check_layout(
     path: Path, assembly: xarray.DataArray, manifest: Manifest, split: str, presentations: pd.DataFrame
-) -> Iterator[str]:
+) -> Iterator[Difference | str]:
     """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions.
 
     Raises
@@ -237,7 +228,7 @@ def _check_layout(
             yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
     for rows, expected in (("presentations", presentations), ("time_bins", pd.DataFrame(TIME_BIN))):
         found = _read_coordinates(assembly, map(str, expected))
-        yield from map(str, compare_tables(path.name, rows, found, expected, "expected"))
+        yield from compare_tables(path.name, rows, found, expected, "expected")
     dataset = published_dataset(manifest.name)
     n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
     n_images = presentations["nsd_id"].nunique()
@@ -250,7 +241,7 @@ def _is_full_size(manifest: Manifest) -> bool:
     return manifest.n_vertices == N_VERTICES_OF_FSAVERAGE and manifest.n_trials_per_session == N_TRIALS_PER_SESSION
 
 
-def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]:
+def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Difference | str]:
     """Check the order, the names and the numbers of neuroids, and their noise ceilings.
 
     All subjects share the atlas, so that a number of a region is the same vertex in each of them.
@@ -283,7 +274,7 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[str]
     if not is_complete:
         expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
     named = [name for name in NEUROID_COORDINATES if name != "nc_testset"]
-    yield from map(str, compare_tables("train", "neuroids", neuroids[named], expected[named], "expected"))
+    yield from compare_tables("train", "neuroids", neuroids[named], expected[named], "expected")
     ceilings = neuroids["nc_testset"].dropna()
     if not ceilings.between(0, 100).all():
         yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from ..errors import PackagingError, describe_os_error, printable
 from ..files import sha1_of, write_whole
 from ..release import ReleaseFolder
@@ -40,8 +38,8 @@ class Verification:
     Attributes
     ----------
     verdicts : a sentence for each question
-    tables : for people, with their titles; they hold nothing that a problem says
     problems, notes : a line each; a note is no problem
+    table : of the largest difference from the raw files, if values were recomputed
     not_checked : what the answers leave open
     failures : what to say at the end of each answer with a problem, after the name of the release
     findings : what is kept in ``verify.json``: `release`, and `nsd_root` and `against` if they were asked and answered
@@ -49,20 +47,18 @@ class Verification:
 
     folder: ReleaseFolder
     verdicts: list[str] = field(default_factory=list)
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    table: str = ""
     findings: dict[str, object] = field(default_factory=dict)
 
-    def lines(self, width: int) -> Iterator[str]:
-        """Yield the text for people: verdicts, tables, each problem once, and at last what was not checked."""
+    def lines(self) -> Iterator[str]:
+        """Yield the text for people: verdicts, table, each problem once, notes, and at last what was not checked."""
         yield from self.verdicts
-        for title, table in self.tables.items():
-            if len(table):
-                rows = table.to_string(index=False, max_colwidth=width).split("\n")
-                yield "\n".join(["", f"{title}:", "", *map(printable, rows)])
+        if self.table:
+            yield f"\n{self.table}"
         if self.problems or self.notes:
             yield ""
         yield from (f"problem: {printable(problem)}" for problem in dict.fromkeys(self.problems))
@@ -158,8 +154,8 @@ def _ask_raw_files(v: Verification, nsd_root: str, *, every_vertex: bool, seed: 
     _answer(v, verdict, problems, failure)
     largest = differences.groupby(["region", "subject"], sort=False)["largest difference"].max()
     table = largest.map("{:.1e}".format).unstack(fill_value="-").reindex(differences["region"].unique())
-    title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed)"
-    v.tables[title] = table.rename_axis(None, axis=1).reset_index()
+    title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
+    v.table = f"{title}\n\n{table.rename_axis(None, axis=1).reset_index().to_string(index=False)}"
 
 
 def _ask_other(v: Verification, other: str) -> None:
@@ -171,7 +167,7 @@ def _ask_other(v: Verification, other: str) -> None:
     n_ways = f": {len(rows)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if rows else ""
     failure = f"differs from {other} in {len(problems)} ways"
     _answer(v, f"and {other} are {judgement}{n_ways}", problems, failure)
-    v.tables[f"differences within {TOLERANCE:.0e}"] = pd.DataFrame([r for r in rows if not r["beyond"]])
+    v.notes += [str(d) for d in differences if not d.beyond]
 
 
 def _count(problems: list[str]) -> str:
