@@ -21,6 +21,7 @@ from .assemble.pipeline import build_release
 from .errors import PackagingError
 from .link import is_linked, link, unlink
 from .nsd.simulation import simulate_tree
+from .nsd.size import TreeSize
 from .plugin import import_plugin
 from .progress import format_bytes
 from .publish.artifacts import read_artifacts
@@ -85,7 +86,7 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
     nsd_root, release_path, artifacts_path = folder / "nsd", folder / "release", folder / "artifacts.json"
     print(f"Everything once, small, without NSD's files: about a minute. The files are in {folder}.\n")
     with _step("1  simulate  a small NSD: its file names and types, made-up responses"):
-        simulate_tree(nsd_root)
+        simulate_tree(nsd_root, TreeSize())
     _print_result(f"8 subjects, {_describe_folder(nsd_root)}")
     with _step("2  build     a release: what Brain-Score needs of it"):
         build_release(nsd_root, release_path, RECIPE)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import KDTree
 
-from ..arrays import AnyArray, DoubleArray, IntArray
+from ..arrays import AnyArray, DoubleArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE
 
@@ -136,22 +137,14 @@ def vertex_directions(n_vertices: int, hemisphere: str) -> DoubleArray:
     ]
     vertices = np.concatenate([[(0, 0, 1)], *rings, [(0, 0, -1)]])
     triangles = np.array([[int(corner, 16) for corner in triangle] for triangle in TRIANGLES.split()])
-    while len(vertices) < n_vertices:
-        vertices, triangles = _subdivide(vertices, triangles)
-    vertices = vertices[:n_vertices]
-    directions: DoubleArray = vertices * (-1, 1, 1) if hemisphere == "lh" else vertices @ ROTATION_OF_RIGHT
-    return directions
-
-
-def _subdivide(vertices: DoubleArray, triangles: IntArray) -> tuple[DoubleArray, IntArray]:
-    """Divide each triangle into four. A new vertex is the middle of an edge; edges count where they occur first."""
-    edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
-    _, firsts, numbers = np.unique(edges @ (len(vertices), 1), return_index=True, return_inverse=True)
-    order = np.argsort(firsts)
-    middles = vertices[edges[firsts[order]]].sum(axis=1)
-    middles /= np.linalg.norm(middles, axis=1, keepdims=True)
-    a, b, c = triangles.T
-    ab, bc, ca = len(vertices) + np.argsort(order)[numbers].reshape(-1, 3).T
-    firsts_of_four = np.stack([a, ab, ca], axis=1)
-    others = np.stack([ab, b, bc, ca, ab, bc, ca, bc, c], axis=1).reshape(-1, 3)
-    return np.concatenate([vertices, middles]), np.concatenate([firsts_of_four, others])
+    while len(vertices) < n_vertices:  # divide each triangle into four
+        edges = np.sort(triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+        numbers, firsts = pd.factorize(edges @ (len(vertices), 1))  # edges count where they occur first
+        middles = vertices[np.stack(np.divmod(firsts, len(vertices)), axis=1)].sum(axis=1)
+        a, b, c = triangles.T
+        ab, bc, ca = len(vertices) + numbers.reshape(-1, 3).T
+        others = np.stack([ab, b, bc, ca, ab, bc, ca, bc, c], axis=1).reshape(-1, 3)
+        triangles = np.concatenate([np.stack([a, ab, ca], axis=1), others])
+        vertices = np.concatenate([vertices, middles / np.linalg.norm(middles, axis=1, keepdims=True)])
+    directions: DoubleArray = vertices[:n_vertices] * (-1, 1, 1)
+    return directions if hemisphere == "lh" else vertices[:n_vertices] @ ROTATION_OF_RIGHT

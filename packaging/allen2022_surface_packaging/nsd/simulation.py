@@ -45,7 +45,7 @@ from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
 from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, vertex_directions
 from .files import MGH_DATA_OFFSET, Design, read_design
-from .size import DEFAULT_SIZE, TreeSize
+from .size import TreeSize
 from .storage import Folder, RawFile
 from .tree import LAYOUTS, NSDTree
 
@@ -65,7 +65,7 @@ RELATIVE_NOISE = dict(zip(BETAS_VERSIONS, (1.0, 1.5, 2.0), strict=True))  # stan
 MOST_DRAWN_IMAGES = 12_000  # of a tree with more images that its subjects saw, only the shared ones are drawn
 
 
-def simulate_tree(root: Path, size: TreeSize = DEFAULT_SIZE, *, expdesign_path: Path | None = None) -> None:
+def simulate_tree(root: Path, size: TreeSize, *, expdesign_path: Path | None = None) -> None:
     """Write a synthetic NSD tree, whole or not at all, a block of trials at a time.
 
     A text file at its root says that the tree is simulated. A release that is built from it says so too.

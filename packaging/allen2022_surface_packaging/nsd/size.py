@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from ..facts import BETAS_VERSIONS, SUBJECTS
 
-SIMULATED_BETAS = BETAS_VERSIONS[:2]  # those that the recipes of this package use
-
 
 @dataclass(frozen=True)
 class TreeSize:
@@ -24,7 +22,4 @@ class TreeSize:
     image_size: int = 64
     layout: str = "official"
     seed: int = 0
-    betas: Sequence[str] = SIMULATED_BETAS
-
-
-DEFAULT_SIZE = TreeSize()
+    betas: Sequence[str] = BETAS_VERSIONS[:2]  # those that the recipes of this package use
