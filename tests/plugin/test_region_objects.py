@@ -54,7 +54,7 @@ def test_v4_of_nsd_moves_less_than_5_percent_of_the_whole(s3, proxy, published, 
     neuroids = encode_columns(list_neuroids())
     with create_assembly(whole, identifier=f"{NAME}.test", presentations=presentations, neuroids=neuroids):
         pass
-    write_region(whole, find_regions(whole)["V4"], part, f"{NAME}.V4.test", f"{NAME}.test")
+    write_region(whole, find_regions(whole)["V4"], part, f"{NAME}.V4.test")
     content, key = part.read_bytes(), f"full/{part.name}"
     version_id = s3.put_object(Bucket="brain", Key=key, Body=content)["VersionId"]
     entries = json.loads(published.read_text())

@@ -119,7 +119,7 @@ def write_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> l
             elif item.kind == "stimulus_zip":
                 write_stimulus_zip(release, item.split, path)
             elif item.neuroids is not None:
-                write_region(whole_path, item.neuroids, path, item.identifier, f"{manifest.name}.{item.split}")
+                write_region(whole_path, item.neuroids, path, item.identifier)
             else:
                 path = whole_path
         files.append(ObjectFile(item, path, path.stat().st_size, sha1_of(path)))
@@ -163,17 +163,15 @@ def find_regions(assembly_path: Path) -> dict[str, slice]:
     return {str(names[start]): slice(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)}
 
 
-def write_region(
-    assembly_path: Path, neuroids: slice, path: Path, identifier: str, stimulus_set_identifier: str
-) -> None:
-    """Write some neuroids of an assembly as an assembly file in the layout of the whole."""
+def write_region(assembly_path: Path, neuroids: slice, path: Path, identifier: str) -> None:
+    """Write some neuroids of an assembly as an assembly file in the layout of the whole, whose stimulus set they share."""
     with netCDF4.Dataset(assembly_path) as file:
         whole = file[VARIABLE_NAME]
         presentations, regional = (_read_coordinates(file, dimension, neuroids) for dimension in DIMENSIONS[:2])
         with create_assembly(
             path,
             identifier=identifier,
-            stimulus_set_identifier=stimulus_set_identifier,
+            stimulus_set_identifier=whole.stimulus_set_identifier,
             presentations=presentations,
             neuroids=encode_columns(regional),
         ) as assembly:
