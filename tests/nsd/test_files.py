@@ -24,6 +24,7 @@ from allen2022_surface_packaging.nsd.files import (
 )
 from support import Memory, MemoryFile
 
+BETAS = (np.arange(20, dtype=np.float32) + 0.5).reshape(5, 1, 1, 4, order="F")
 SHAPE = BetasShape(n_vertices=5, n_trials=4)
 
 
@@ -38,11 +39,6 @@ def make_mgh(values):
     """Return an MGH file without a footer, of an array of four dimensions."""
     header = struct.pack(">7i", 1, *values.shape, KINDS[values.dtype.type], 0).ljust(284, b"\0")
     return header + values.astype(values.dtype.newbyteorder(">")).tobytes(order="F")
-
-
-def make_betas(shape=SHAPE):
-    values = np.arange(shape.n_vertices * shape.n_trials, dtype=np.float32) + 0.5
-    return values.reshape(shape.n_vertices, 1, 1, shape.n_trials, order="F")
 
 
 def test_design_is_read_in_its_own_numbers():
@@ -69,46 +65,32 @@ def test_vertices_are_read_in_native_byte_order(dtype, name):
     assert values.dtype.isnative
 
 
-@pytest.mark.parametrize("n_footer", [0, 20])
-def test_shape_of_betas_is_that_of_the_header(n_footer):
-    assert read_betas_shape(file_of(make_mgh(make_betas()) + bytes(n_footer))) == SHAPE
-
-
-def read_all(file, shape=SHAPE):
-    return [block.copy() for block in read_betas(file, shape)]
-
-
-@pytest.fixture
-def set_reading(monkeypatch):
-    """A function that sets the size of a block, and how many threads read ahead."""
-
-    def set_reading(n_trials_per_block, n_readers):
-        monkeypatch.setattr(MemoryFile, "block_bytes", int(n_trials_per_block * 4 * SHAPE.n_vertices))
-        monkeypatch.setattr(MemoryFile, "n_readers", n_readers)
-
-    return set_reading
+def read_all(monkeypatch, content, n_trials_per_block, n_readers):
+    """Read betas in blocks of some trials, with some threads that read ahead."""
+    monkeypatch.setattr(MemoryFile, "block_bytes", int(n_trials_per_block * 4 * SHAPE.n_vertices))
+    monkeypatch.setattr(MemoryFile, "n_readers", n_readers)
+    return [block.copy() for block in read_betas(file_of(content), SHAPE)]
 
 
 @pytest.mark.parametrize("n_readers", [0, 1, 2, 5])
 @pytest.mark.parametrize(
     ("n_trials_per_block", "sizes"), [(0.5, [1] * 4), (1, [1] * 4), (2, [2, 2]), (3.9, [3, 1]), (4, [4]), (100, [4])]
 )
-def test_betas_are_read_in_blocks_of_whole_trials(set_reading, n_trials_per_block, sizes, n_readers):
-    set_reading(n_trials_per_block, n_readers)
-    blocks = read_all(file_of(make_mgh(make_betas()) + b"footer"))
+def test_betas_are_read_in_blocks_of_whole_trials(monkeypatch, n_trials_per_block, sizes, n_readers):
+    content = make_mgh(BETAS) + b"footer"
+    blocks = read_all(monkeypatch, content, n_trials_per_block, n_readers)
 
+    assert read_betas_shape(file_of(content)) == SHAPE
     assert [len(block) for block in blocks] == sizes
-    np.testing.assert_array_equal(np.concatenate(blocks), make_betas()[:, 0, 0].T)
+    np.testing.assert_array_equal(np.concatenate(blocks), BETAS[:, 0, 0].T)
     assert blocks[0].dtype == ">f4"
 
 
 @pytest.mark.parametrize("n_readers", [0, 2])
-def test_betas_that_end_early_are_refused(set_reading, n_readers):
+def test_betas_that_end_early_are_refused(monkeypatch, n_readers):
     """The file has shrunk since its header was checked."""
-    set_reading(3, n_readers)
-
     with pytest.raises(PackagingError, match=r"^memory/a ends 7 bytes early\. Download it again\.$"):
-        read_all(file_of(make_mgh(make_betas())[:-7]))
+        read_all(monkeypatch, make_mgh(BETAS)[:-7], 3, n_readers)
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 2, 3, 3)], ids=["contiguous", "chunked"])
