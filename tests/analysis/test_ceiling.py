@@ -107,19 +107,6 @@ def test_order_of_result_does_not_depend_on_order_of_input(test_assembly, rng):
     np.testing.assert_array_equal(internal_consistency(shuffled).raw.values, internal_consistency(assembly).raw.values)
 
 
-def test_simulated_signal_gives_the_consistency_of_the_theory(rng):
-    n_images, n_neuroids = 400, 200
-    ncsnr = 0.8
-    signal = np.repeat(ncsnr * rng.standard_normal((n_images, n_neuroids)), 3, axis=0)
-    assembly = make_assembly(signal + rng.standard_normal(signal.shape))
-    correlation = ncsnr**2 / np.sqrt((ncsnr**2 + 1) * (ncsnr**2 + 1 / 2))
-
-    score = internal_consistency(assembly)
-
-    assert score.item() == pytest.approx(2 * correlation / (1 + correlation), abs=0.01)
-    assert internal_consistency(make_assembly(rng.standard_normal((1200, 200)))).item() == pytest.approx(0, abs=0.01)
-
-
 def test_expected_consistency_equals_measured_consistency(rng):
     """For a signal and noise of known variance, with the same 60 neuroids for each noise ceiling."""
     ncsnr = np.repeat([0.0, 0.2, 0.5, 1.0, 2.0], 60)

@@ -111,12 +111,19 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
     program = next(filter(None, map(shutil.which, CHROMIUM_PROGRAMS)), None)
     if program is None:
         leave_out("needs Chromium")
-    log_path = profile_path.with_name("chromium.log")
+    log_path, port_path = profile_path.with_name("chromium.log"), profile_path / "DevToolsActivePort"
+    deadline = time.monotonic() + START_SECONDS
     with log_path.open("w") as log:
         command = [program, *SWITCHES, f"--user-data-dir={profile_path}", "about:blank"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        tab = Tab(_tab_address(_wait_for_port(profile_path, process, log_path)))
+        while not (port_path.exists() and port_path.read_text().count("\n")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"Chromium did not start: {log_path.read_text()[-2000:]}")
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port_path.read_text().split()[0]}/json") as answer:
+            (address,) = [page["webSocketDebuggerUrl"] for page in json.load(answer) if page["type"] == "page"]
+        tab = Tab(address)
         for domain in ("Page", "Runtime", "Log", "Network"):
             tab.call(f"{domain}.enable")
         yield tab
@@ -124,19 +131,3 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for_port(profile_path: Path, process: subprocess.Popen, log_path: Path) -> str:
-    port_path = profile_path / "DevToolsActivePort"
-    deadline = time.monotonic() + START_SECONDS
-    while not (port_path.exists() and port_path.read_text().count("\n")):
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"Chromium did not start: {log_path.read_text()[-2000:]}")
-        time.sleep(0.05)
-    return port_path.read_text().split()[0]
-
-
-def _tab_address(port: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
-        (address,) = [tab["webSocketDebuggerUrl"] for tab in json.load(answer) if tab["type"] == "page"]
-    return address

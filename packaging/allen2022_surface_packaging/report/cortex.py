@@ -26,21 +26,13 @@ LARGEST_CODE = 65_534  # of a value; the next number stands for no value
 POINT_UNIT = 0.005  # mm: 16 bits are enough for +-163 mm
 
 
-def has_surface(manifest: Manifest) -> bool:
-    """Return whether the vertices of a release have known positions.
-
-    They are known on fsaverage and on its earlier subdivisions. Those of a simulated tree are always the first of
-    fsaverage.
-    """
-    return manifest.simulated or manifest.n_vertices in SURFACE_SIZES
-
-
-def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object]:
+def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | None:
     """Return the maps of a release for the script of the page: numbers, texts, and arrays in base 64.
 
     Returns
     -------
-    The surface as `_read_surface`, and
+    None if the positions of the vertices are not known: they are on fsaverage and on its earlier subdivisions, and those
+    of a simulated tree are always the first of fsaverage. Else the surface as `_read_surface`, and
         `n`, the vertices per hemisphere that have a colour; `regions`, their names; `colours` of each region and of a vertex
         in several; `sets`, the numbers of the regions in each set of regions that a vertex can be in; `layouts`, arrays of
         shape (2 n,) with 1 + the number of the set of each vertex of both hemispheres, or 0; `scale`, the colours of
@@ -48,6 +40,8 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object]:
         at 0; and `subjects`, each with its `name`, the number of its `layout`, and the `values` of each measure at the
         vertices in a region, as 16-bit numbers between the lowest and the highest value.
     """
+    if not manifest.simulated and manifest.n_vertices not in SURFACE_SIZES:
+        return None
     n_known = min(manifest.n_vertices, N_VERTICES_OF_FSAVERAGE5)
     names = region_names(manifest)
     region_sets: dict[tuple[int, ...], int] = {(number,): number for number in range(len(names))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import logging
 from hashlib import sha256
 from importlib.resources import files
@@ -14,13 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..errors import PackagingError, one_line, raise_if_of_machine
-from ..files import write_whole
+from ..files import read_file, write_whole
 from ..progress import format_bytes
 from ..recipe import published_dataset
 from ..release import SPLITS, TIME_BIN, UNREADABLE, Manifest, ReleaseFolder
 from . import charts, tables
 from .ceilings import estimate_medians, measure_shared_noise
-from .cortex import cortex_maps, has_surface
+from .cortex import cortex_maps
 from .findings import list_findings
 from .statistics import (
     ALL_REGIONS,
@@ -32,7 +33,6 @@ from .statistics import (
     highest_on_scale,
     rank_correlation,
     read_neuroids,
-    read_stimuli,
     region_names,
     subject_names,
     summarise_groups,
@@ -85,7 +85,8 @@ def _require_files(folder: ReleaseFolder, manifest: Manifest) -> None:
 
 def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
     """Measure a release, and return its report as HTML."""
-    neuroids, stimuli = read_neuroids(folder, manifest), read_stimuli(folder)
+    neuroids = read_neuroids(folder, manifest)
+    stimuli = {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
     groups = summarise_groups(neuroids, manifest).join(estimate_medians(folder, manifest, neuroids))
     shared_noise = measure_shared_noise(folder, manifest, neuroids)
     pairs = correlate_pairs(neuroids, manifest)
@@ -104,7 +105,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             groups=groups,
             verdict=read_verdict(folder),
             findings=list_findings(groups, pairs, shared_noise),
-            cortex=cortex_maps(neuroids, manifest) if has_surface(manifest) else None,
+            cortex=cortex_maps(neuroids, manifest),
             heat_measures=[_heat_measure(groups, regions, columns, measure) for measure in GROUP_MEASURES],
             panels=[
                 _panel(name, groups.loc[[name]].droplevel("region").loc[columns], neuroids, highest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ import xarray as xr
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
 from ..facts import N_REPETITIONS, subject_name
-from ..files import read_file
 from ..plugin import import_plugin
 from ..progress import follow
 from ..release import DIMENSIONS, NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
@@ -104,11 +102,6 @@ def open_assembly(folder: ReleaseFolder, manifest: Manifest, split: str) -> xr.D
     """Open the assembly of a split. Its values are read lazily."""
     assembly: xr.DataArray = xr.open_dataarray(folder.assembly_path(manifest.name, split), engine="netcdf4")
     return assembly
-
-
-def read_stimuli(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
-    """Read the stimulus table of each split."""
-    return {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
 
 
 def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
