@@ -13,18 +13,17 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
-from ..errors import PackagingError
 from ..files import read_file
 from ..nsd.inputs import BETAS, IMAGES, list_inputs
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
-from ..release import FilledCounts, Manifest, ReleaseFolder
+from ..release import ORIGIN_COLUMNS, FilledCounts, Manifest, ReleaseFolder
 from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
 from .comparison import Side, open_release
 from .differences import Difference, compare_images, compare_tables, group_values, measure_values
 from .reference import Reference, read_reference
-from .soundness import read_table
+from .soundness import SPLIT_COLUMNS, read_table
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
 NOT_IN_RELEASE = -1
@@ -78,7 +77,7 @@ def recompute_release(
             chosen = _choose_neuroids(expected, sides, None if every_vertex else seed)
             differences, problems = _compare_values(expected, manifest, chosen, sides)
     problems += _compare_manifest(expected, manifest)
-    problems += _compare_stimulus_tables(expected, folder)
+    problems += map(str, _compare_stimulus_tables(expected, folder, sides))
     for split, side in sides.items():
         problems += map(str, compare_images(split, _pair_images(expected, split, side)))
     return Recomputation(differences, problems)
@@ -152,6 +151,7 @@ def _compare_values(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Recompute neuroids, block by block. Return the differences by split, subject and region, and the problems."""
     measured, problems = [], []
+    presentations = {split: expected.presentations(split) for split in sides}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         values, is_valid = expected.values(block)
@@ -167,7 +167,7 @@ def _compare_values(
             for split, side in sides.items():
                 found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
                 recomputed = values[split][:, is_chosen]
-                measured.append(measure_values(split, found, recomputed, expected.presentations(split), neuroids))
+                measured.append(measure_values(split, found, recomputed, presentations[split], neuroids))
     table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)
     problems += [str(difference) for difference in groups.values() if difference.beyond]
@@ -188,20 +188,20 @@ def _compare_values(
     return pd.DataFrame(rows, columns=columns), problems
 
 
-def _compare_stimulus_tables(expected: Reference, folder: ReleaseFolder) -> Iterator[str]:
-    tables = expected.tables()
-    if folder.origin_path.exists() and folder.origin_path.name not in tables:
-        yield f"{folder.origin_path.name} is there, but the raw files give none."
-    for name, given in tables.items():
-        columns = [str(column) for column in given]
-        if name.startswith("stimulus_metadata"):
-            columns.insert(2, "image_file_name")
-        try:
-            found = read_table(folder.path / name, tuple(columns))
-        except PackagingError as error:
-            yield str(error)
-            continue
-        yield from (str(d) for d in compare_tables(name, "images", found[[*given]], given, OTHER) if d.beyond)
+def _compare_stimulus_tables(
+    expected: Reference, folder: ReleaseFolder, sides: dict[str, Side]
+) -> Iterator[Difference | str]:
+    given = expected.tables()
+    found = {folder.split_path.name: read_table(folder.split_path, SPLIT_COLUMNS)}
+    for split, side in sides.items():
+        found[folder.stimulus_table_path(split).name] = side.stimuli.drop(columns="image_file_name")
+    if folder.origin_path.exists():
+        found[folder.origin_path.name] = read_table(folder.origin_path, ORIGIN_COLUMNS)
+    for name in sorted(found.keys() | given.keys()):
+        if name in found and name in given:
+            yield from compare_tables(name, "images", found[name], given[name], OTHER)
+        else:
+            yield f"{name} is {'only here' if name in found else f'only {OTHER}'}."
 
 
 def _pair_images(expected: Reference, split: str, side: Side) -> Iterator[tuple[str, Path, Path | PixelArray]]:

@@ -188,10 +188,8 @@ def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Dif
     with ExitStack() as files:
         assemblies = {}
         for split in SPLITS:
-            path = folder.assembly_path(manifest.name, split)
-            assemblies[split] = files.enter_context(opened_assembly(path))
-            presentations = list_presentations(split, read_stimulus_table(folder, split)["nsd_id"].to_numpy())
-            yield from _check_layout(path, assemblies[split], manifest, split, presentations)
+            assemblies[split] = files.enter_context(opened_assembly(folder.assembly_path(manifest.name, split)))
+            yield from _check_layout(folder, manifest, split, assemblies[split])
         train, test = (_read_coordinates(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
         yield from compare_tables("test", "neuroids", test, train, "in train")
         yield from _check_neuroids(train, manifest)
@@ -203,7 +201,7 @@ def _read_coordinates(assembly: xarray.DataArray, names: Iterable[str]) -> pd.Da
 
 
 def _check_layout(
-    path: Path, assembly: xarray.DataArray, manifest: Manifest, split: str, presentations: pd.DataFrame
+    folder: ReleaseFolder, manifest: Manifest, split: str, assembly: xarray.DataArray
 ) -> Iterator[Difference | str]:
     """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions.
 
@@ -212,6 +210,9 @@ def _check_layout(
     PackagingError
         If the coordinates cannot be compared.
     """
+    path = folder.assembly_path(manifest.name, split)
+    nsd_ids = read_stimulus_table(folder, split)["nsd_id"].to_numpy()
+    presentations = list_presentations(split, nsd_ids)
     names = {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
     if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
         raise PackagingError(
@@ -231,10 +232,9 @@ def _check_layout(
         yield from compare_tables(path.name, rows, found, expected, "expected")
     dataset = published_dataset(manifest.name)
     n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
-    n_images = presentations["nsd_id"].nunique()
     is_whole = _is_full_size(manifest) and manifest.sessions == n_sessions
-    if dataset is not None and is_whole and n_images != dataset.n_images[split]:
-        yield f"{path.name} holds {n_images} images, but {dataset.n_images[split]} were published."
+    if dataset is not None and is_whole and len(nsd_ids) != dataset.n_images[split]:
+        yield f"{path.name} holds {len(nsd_ids)} images, but {dataset.n_images[split]} were published."
 
 
 def _is_full_size(manifest: Manifest) -> bool:
