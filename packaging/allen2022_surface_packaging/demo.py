@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 RECIPE = make_recipe()
 BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"
 TOLERANCE = 0.1  # of a measured ceiling from the simulated one
-NEXT = {
-    "demo my_demo": "the same, and the files stay in my_demo",
-    "report my_demo/release": "a page about the release, for the browser",
-    "check NSD_ROOT": "your copy of NSD: which files it lacks, and how to fetch them",
-    "build NSD_ROOT RELEASE": "the release of NSD",
-}
+NEXT = """
+next:
+    allen2022-surface demo my_demo            # the same, and the files stay in my_demo
+    allen2022-surface report my_demo/release  # a page about the release, for the browser
+    allen2022-surface check NSD_ROOT          # your copy of NSD: which files it lacks, and how to fetch them
+    allen2022-surface build NSD_ROOT RELEASE  # the release of NSD"""
 
 
 def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
@@ -75,10 +75,7 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
         )
     print(f"Every ceiling is within {TOLERANCE} of the simulated one.")
     if log_level <= logging.INFO:
-        print("\nnext:")
-        for command, text in NEXT.items():
-            command = command.replace("my_demo", str(directory or "my_demo"))
-            print(f"    allen2022-surface {command:24}# {text}")
+        print(NEXT.replace("my_demo", str(directory or "my_demo")))
 
 
 def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
