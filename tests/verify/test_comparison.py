@@ -74,12 +74,23 @@ def test_values_that_differ_are_counted_by_subject_and_region_with_their_size(ti
         assert differences["test values of subj01 IT"].differ == file["data"].shape[0]
 
 
-def test_rows_are_paired_by_their_coordinates_whatever_their_order(tiny_copy, tiny_release):
-    rewritten(lambda assembly: assembly[::-1, ::-1])(tiny_copy)
+def name_otherwise(assembly):
+    return assembly.assign_coords(stimulus_id=("presentation", [f"other_{row}" for row in range(len(assembly))]))
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (lambda assembly: assembly[::-1, ::-1], ["order of presentations", "order of neuroids"]),
+        (name_otherwise, ["presentations only here", "presentations only there"]),
+    ],
+)
+def test_rows_are_paired_by_their_coordinates_whatever_their_order(tiny_copy, tiny_release, change, kinds):
+    rewritten(change)(tiny_copy)
 
     differences = by_what(tiny_copy, tiny_release)
 
-    assert list(differences) == ["test order of presentations", "test order of neuroids"]
+    assert list(differences) == [f"test {kind}" for kind in kinds]
 
 
 def test_releases_of_other_subjects_and_regions_are_compared_where_they_overlap(tiny_tree, tiny_release, tmp_path):

@@ -143,6 +143,8 @@ def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]
     presentations, neuroids = here.coordinates("presentation"), here.coordinates("neuroid")
     rows_here, rows_there = align(presentations, there.coordinates("presentation"))
     columns_here, columns_there = align(neuroids, there.coordinates("neuroid"))
+    if not (len(rows_here) and len(columns_here)):
+        return
     measured = []
     for start in range(0, len(columns_here), NEUROIDS_AT_A_TIME):
         part = slice(start, start + NEUROIDS_AT_A_TIME)
@@ -150,8 +152,6 @@ def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]
         expected = read_neuroids(there.assembly, columns_there[part])[rows_there]
         block = neuroids.iloc[columns_here[part]]
         measured.append(measure_values(split, found, expected, presentations.iloc[rows_here], block))
-    if not len(rows_here) or not measured:
-        return
     table = pd.concat(measured, ignore_index=True)
     yield from (difference for difference in group_values(table).values() if difference.differ)
     n_nan = int(table["n_nan_on_one_side"].sum())

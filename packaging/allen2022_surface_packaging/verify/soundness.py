@@ -152,7 +152,7 @@ def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Differe
     tables = {split: read_stimulus_table(folder, split) for split in SPLITS}
     for split, table in tables.items():
         table_name = folder.stimulus_table_path(split).name
-        found = table[ids].assign(file=table["image_file_name"].str.rsplit(".", n=1).str[0])
+        found = table[ids].assign(file=table["image_file_name"].astype(str).str.rsplit(".", n=1).str[0])
         given = expected.loc[images["split"] == split, ids].assign(file=lambda rows: rows["stimulus_id"])
         yield from compare_tables(table_name, "images", found, given, f"in {name}")
         for file_name in table["image_file_name"]:
