@@ -41,7 +41,7 @@ from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from libraries import use_own_library
-from support import is_there, leave_out
+from support import is_there, leave_out, use_s3_server
 
 use_own_library()  # before another conftest.py or a test imports brainscore_vision
 
@@ -178,13 +178,7 @@ def botocore_data() -> Iterator[None]:
 @pytest.fixture
 def empty_s3(moto_port, monkeypatch):
     """A client of the local S3 server, which is empty and to which boto3 is directed."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    use_s3_server(monkeypatch, moto_port)
     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
     return boto3.client("s3")
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -90,6 +90,20 @@ def run_cli(*arguments: object) -> Result:
         except SystemExit as leaving:
             status = int(leaving.code or 0)
     return Result(status, stdout.getvalue(), stderr.getvalue())
+
+
+def use_s3_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Direct boto3 to the local S3 server."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+def create_versioned_bucket(client: Any, name: str) -> None:
+    """Create a bucket that keeps versions, as `upload` needs it."""
+    client.create_bucket(Bucket=name)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ from allen2022_surface_packaging.link import link, unlink
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 from libraries import copy_library
 from report.browser import open_chromium
+from support import create_versioned_bucket
 
 pytestmark = pytest.mark.timeout(900)  # the site and some pages take 40 s of computing, and longer on a busy machine
 
@@ -106,8 +107,7 @@ def linked():
 @pytest.fixture
 def bucket(empty_s3):
     """A versioned bucket of the local S3 server, to which boto3 is directed."""
-    empty_s3.create_bucket(Bucket="bucket")
-    empty_s3.put_bucket_versioning(Bucket="bucket", VersioningConfiguration={"Status": "Enabled"})
+    create_versioned_bucket(empty_s3, "bucket")
 
 
 @pytest.fixture

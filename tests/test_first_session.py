@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from allen2022_surface_packaging.publish.upload import publish_release
+from support import create_versioned_bucket
 
 SCRIPT_PATH = Path(__file__).resolve().parents[1] / ".github" / "compare_first_session.py"
 BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
@@ -33,8 +34,7 @@ def bucket(empty_s3, nsd_tree):
 @pytest.fixture
 def artifacts_path(empty_s3, release, tmp_path):
     """The artifacts file of the published release."""
-    empty_s3.create_bucket(Bucket="brain")
-    empty_s3.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    create_versioned_bucket(empty_s3, "brain")
     path = tmp_path / "artifacts.json"
     publish_release(release, "brain/here", artifacts_path=path, allow_simulated=True)
     return path

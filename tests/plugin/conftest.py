@@ -23,6 +23,7 @@ from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 from allen2022_surface_packaging.publish.upload import publish_release
 from brainscore_allen2022_surface.loaders import ARTIFACTS_VARIABLE, RELEASE_VARIABLE, StoredObject, read_artifacts
 from publish.proxy import Proxy
+from support import create_versioned_bucket, use_s3_server
 
 BUCKET = "brain"
 PREFIX = "benchmarks/Allen2022/surface"
@@ -45,11 +46,9 @@ def published(release, four_subject_release, moto_port, tmp_path_factory) -> Pat
     """The artifacts file of both releases, which are published to a versioned bucket on an empty server."""
     path = tmp_path_factory.mktemp("artifacts") / "artifacts.json"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_server(monkeypatch, moto_port)
+        use_s3_server(monkeypatch, moto_port)
         urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{moto_port}/moto-api/reset", method="POST"))
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
-        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        create_versioned_bucket(boto3.client("s3"), BUCKET)
         for folder in (release, four_subject_release):
             publish_release(folder, f"{BUCKET}/{PREFIX}", artifacts_path=path, allow_simulated=True)
     return path
@@ -58,23 +57,13 @@ def published(release, four_subject_release, moto_port, tmp_path_factory) -> Pat
 @pytest.fixture
 def s3(published, moto_port, monkeypatch) -> Any:
     """A client of the server. The test loads from the server into an empty cache."""
-    use_server(monkeypatch, moto_port)
+    use_s3_server(monkeypatch, moto_port)
     monkeypatch.setenv(ARTIFACTS_VARIABLE, str(published))
     monkeypatch.setattr(
         core_fetch, "_local_data_path", None
     )  # brainscore_core keeps the first BRAINIO_HOME that it reads
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # boto3 keeps the first credentials that it reads
     return boto3.client("s3", aws_access_key_id="testing", aws_secret_access_key="testing")
-
-
-def use_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.plugin import plugin_path
 from publish.proxy import Proxy
 from publish.uploads import PREFIX, RECIPE
-from support import run_cli
+from support import create_versioned_bucket, run_cli
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +42,7 @@ def s3(proxy, empty_s3, direct_client, monkeypatch):
     proxy.clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    direct_client.create_bucket(Bucket="brain")
-    direct_client.put_bucket_versioning(Bucket="brain", VersioningConfiguration={"Status": "Enabled"})
+    create_versioned_bucket(direct_client, "brain")
     return direct_client
 
 

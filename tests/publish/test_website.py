@@ -8,7 +8,7 @@ import pytest
 
 from brainscore_allen2022_surface.loaders import load_assembly
 from publish.uploads import NAME, OBJECTS, list_recorded, mark_simulated, publish
-from support import hashes, run_cli
+from support import create_versioned_bucket, hashes, run_cli
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,7 @@ def test_existing_folder_and_simulated_release_are_refused(release_copy, tmp_pat
 
 
 def test_packed_files_load_after_they_are_stored_and_recorded(release, packed, s3, rows, record, artifacts_path):
-    s3.create_bucket(Bucket="website")
-    s3.put_bucket_versioning(Bucket="website", VersioningConfiguration={"Status": "Enabled"})
+    create_versioned_bucket(s3, "website")
     for row in rows:
         content, key = (packed / row["file_name"]).read_bytes(), f"user_007/{row['file_name']}"
         row["version_id"] = s3.put_object(Bucket="website", Key=key, Body=content)["VersionId"]

@@ -14,7 +14,7 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.publish.upload import publish_release
 from allen2022_surface_packaging.recipe import Region, make_recipe
 from allen2022_surface_packaging.verify.comparison import compare_release
-from support import run_cli
+from support import create_versioned_bucket, run_cli
 from verify.planted import CHANGE_ONE_BIT, NAME, TEST, TEST_TABLE, TRAIN, image, rewritten, values
 
 
@@ -159,8 +159,7 @@ def test_damaged_release_is_not_compared(tiny_copy, tiny_release, name):
 @pytest.fixture
 def published(tiny_release, empty_s3, tmp_path, monkeypatch) -> Path:
     """A release like the tiny one on a local S3 server; an artifacts file lists its objects."""
-    empty_s3.create_bucket(Bucket="compared")
-    empty_s3.put_bucket_versioning(Bucket="compared", VersioningConfiguration={"Status": "Enabled"})
+    create_versioned_bucket(empty_s3, "compared")
     (tmp_path / "artifacts.json").write_text("{}")
     monkeypatch.setenv("BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS", str(tmp_path / "artifacts.json"))
     publish_release(tiny_release, "compared/prefix", artifacts_path=tmp_path / "artifacts.json", allow_simulated=True)
