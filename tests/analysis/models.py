@@ -16,7 +16,6 @@ class PopulationModel(BrainModel):
 
     def __init__(self, identifier, describe):
         self._identifier, self._describe = identifier, describe
-        self.recordings = []
 
     @property
     def identifier(self):
@@ -29,7 +28,7 @@ class PopulationModel(BrainModel):
         raise NotImplementedError("this model only records")
 
     def start_recording(self, recording_target, time_bins):
-        self.recordings.append((recording_target, [time_bin.item() for time_bin in time_bins]))
+        """Every recording is the same."""
 
     def look_at(self, stimuli, number_of_trials=1):
         described = np.array([self._describe(stimuli.get_stimulus(name)) for name in stimuli["stimulus_id"]])

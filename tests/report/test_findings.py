@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from allen2022_surface_packaging.files import sha1_of
 from allen2022_surface_packaging.report.ceilings import compare_agreement
 from allen2022_surface_packaging.report.page import write_report
 from report.conftest import PLANTED_CEILINGS, plant_ceilings
@@ -141,9 +142,14 @@ def test_problems_that_verify_found_are_shown_without_paths(release_copy, four_s
     assert str(four_subject_release) not in page.source
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '{"release": 3}', '{"nsd_root": {"differences": [{}]}}', "[" * 100_000])
-def test_damaged_verification_gives_no_verdict(release_copy, content):
-    (release_copy / "verify.json").write_text(content)
+DAMAGES = ("", "[1]", "[" * 100_000, {"release": 3}, {"release": {"problems": 3}}, {"nsd_root": {"differences": [{}]}})
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_verification_gives_no_verdict(release_copy, damage):
+    verdict = {"manifest_sha1": sha1_of(release_copy / "release.json"), "release": {"problems": []}}
+    text = damage if isinstance(damage, str) else json.dumps(verdict | damage)
+    (release_copy / "verify.json").write_text(text)
 
     findings = Page(write_report(release_copy)).findings
 

@@ -47,11 +47,11 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
 
 
 def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
-    problems = content["release"]["problems"]
+    problems = list(content["release"]["problems"])
     yield Check("Files", "The release is not sound." if problems else "No file is missing or damaged.", problems)
     if "nsd_root" in content:
         findings = content["nsd_root"]
-        yield Check("Raw files", _describe_recomputation(findings), findings["problems"])
+        yield Check("Raw files", _describe_recomputation(findings), list(findings["problems"]))
     for other, compared in content.get("against", {}).items():
         problems = [
             f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
