@@ -265,7 +265,7 @@ def fastest(results: Iterator[Result | None]) -> Result | None:
 
 
 def shown(result: Result | None) -> str:
-    return f"{result[0]:.1f}" if result else "cannot"
+    return f"{result[0]:.2g}" if result else "cannot"
 
 
 if __name__ == "__main__":

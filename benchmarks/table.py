@@ -71,6 +71,6 @@ def describe_machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}, "
+        f"{len(os.sched_getaffinity(0))} cores ({model}), {memory:.0f} GiB, Linux, "
         f"Python {platform.python_version()}; {packages}; load average {os.getloadavg()[0]:.1f} at the start"
     )
