@@ -30,8 +30,6 @@ ORIGIN_COLUMNS = (
     *("crop_top", "crop_bottom", "crop_left", "crop_right"),
 )
 VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
-# What netCDF4 and xarray raise if a file is damaged or is no assembly
-UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 FORMAT_NAMES = {"png": "PNG", "jpg": "JPEG"}  # the image formats of a release, as Pillow names them
 LARGEST_NUMBER = 2**63 - 1  # of NumPy
 LONGEST_TEXT = 300  # of a part of a message

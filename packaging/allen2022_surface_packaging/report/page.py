@@ -18,7 +18,7 @@ from ..errors import PackagingError, one_line, raise_if_of_machine
 from ..files import read_file, write_whole
 from ..progress import format_bytes
 from ..recipe import published_dataset
-from ..release import SPLITS, TIME_BIN, UNREADABLE, Manifest, ReleaseFolder
+from ..release import SPLITS, TIME_BIN, Manifest, ReleaseFolder
 from . import charts, tables
 from .ceilings import estimate_medians, measure_shared_noise
 from .cortex import cortex_maps
@@ -41,6 +41,8 @@ from .verdict import read_verdict
 
 logger = logging.getLogger(__name__)
 
+# What netCDF4 and xarray raise if a file is damaged or is no assembly
+UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 TEMPLATES = files(__package__) / "templates"
 MOST_THUMBNAILS = 450  # per split: enough for all images of the published releases, and few enough for a small page
 
