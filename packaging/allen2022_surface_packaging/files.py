@@ -88,15 +88,16 @@ def _only_writer(partial: Path, path: Path) -> Iterator[None]:
     """Hold a lock on a folder during the block. The kernel releases it, however this process ends."""
     descriptor = None
     try:
-        descriptor = os.open(partial, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise PackagingError(f"Another process is writing {path}. Wait for it, or choose another folder.") from error
-    except OSError as error:
-        logger.warning(
-            "The file system of %s has no locks (%s): do not write it twice at the same time.", path, error.strerror
-        )
-    try:
+        try:
+            descriptor = os.open(partial, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PackagingError(
+                f"Another process is writing {path}. Wait for it, or choose another folder."
+            ) from error
+        except OSError as error:
+            message = "The file system of %s has no locks (%s): do not write it twice at the same time."
+            logger.warning(message, path, error.strerror)
         yield
     finally:
         if descriptor is not None:
