@@ -42,9 +42,10 @@ TRANSPOSED_VERTICES = 512  # at a time
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An entry of the cache without its responses; trials (0-based within the session) and vertices ascend."""
+    """An entry of the cache without its responses, which begin at `offset`; trials (0-based) and vertices ascend."""
 
     path: Path
+    offset: int
     trials: IntArray
     vertices: IntArray
 
@@ -59,7 +60,7 @@ class Entry:
             is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
         except Exception:  # NumPy raises many kinds for a damaged file
             return None
-        return cls(path, trials, vertices) if is_whole else None
+        return cls(path, responses.offset, trials, vertices) if is_whole else None
 
 
 def _covers(path: Path, trials: IntArray, mask: BoolArray) -> bool:
@@ -144,7 +145,8 @@ class SessionCache:
                 task = self.tasks[session.betas["lh"]]
                 if (entry := Entry.open(task.path)) is None:
                     compute_entry(task)
-                    entry = Entry(task.path, task.trials, task.vertices)
+                    entry = Entry.open(task.path)
+                    assert entry is not None
                 is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
                 rows = np.searchsorted(plan.single_trial_images, session.nsd_ids[is_needed])
                 sessions.append(CachedSession(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))
@@ -162,8 +164,10 @@ class CachedSession:
 
     def read(self, vertices: IntArray) -> FloatArray:
         """Read the standardised responses of some vertices: an array of shape (n_vertices, n_trials), unitless."""
-        # Mapped for this reading only: mapped pages count as memory of this process.
-        responses = np.load(self.entry.path, mmap_mode="r")
+        # Mapped for this reading only, because mapped pages count as memory of this process. Not with np.load, which
+        # parses a header: threads that parse at the same time make Python 3.11 fail now and then (python/cpython#106905).
+        shape = (len(self.entry.vertices), len(self.entry.trials))
+        responses = np.memmap(self.entry.path, np.dtype("<f4"), "r", self.entry.offset, shape)
         selected: FloatArray = responses[np.searchsorted(self.entry.vertices, vertices)]
         return selected[:, np.searchsorted(self.entry.trials, self.trials)]
 
