@@ -173,10 +173,10 @@ def write_train(nsd_root: str, path: str) -> Writing:
     from allen2022_surface_packaging.files import sha1_of
     from allen2022_surface_packaging.nsd.tree import open_tree
 
-    groups = trees.list_all_neuroids(open_tree(nsd_root))
-    values = trees.random_values("train", trees.count_neuroids(groups))
+    neuroids = trees.list_all_neuroids(open_tree(nsd_root))
+    values = trees.random_values("train", len(neuroids))
     started = time.perf_counter()
-    trees.write_assembly(Path(path), "train", values, groups)
+    trees.write_assembly(Path(path), "train", values, neuroids)
     sha1 = sha1_of(Path(path))
     return Writing(time.perf_counter() - started, Path(path).stat().st_size, sha1)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from allen2022_surface_packaging.arrays import FloatArray, IntArray
 from allen2022_surface_packaging.assemble.assembly import create_assembly
-from allen2022_surface_packaging.assemble.neuroids import RegionNeuroids, list_coordinates, list_neuroids
+from allen2022_surface_packaging.assemble.neuroids import list_neuroids
 from allen2022_surface_packaging.facts import (
     DEFAULT_BETAS,
     HEMISPHERES,
@@ -34,6 +34,7 @@ from allen2022_surface_packaging.nsd.tree import NSDTree, open_tree
 from allen2022_surface_packaging.recipe import PUBLISHED_DATASETS, Recipe
 from allen2022_surface_packaging.release import (
     DIMENSIONS,
+    NEUROID_COORDINATES,
     SPLITS,
     TIME_BIN,
     Manifest,
@@ -110,7 +111,7 @@ def read_published_regions(tree: NSDTree) -> RegionMap:
     return find_regions(recipe, labels, {}, len(labels["streams", "lh"]))
 
 
-def list_all_neuroids(tree: NSDTree) -> list[RegionNeuroids]:
+def list_all_neuroids(tree: NSDTree) -> pd.DataFrame:
     """List the neuroids of eight subjects, with random noise ceilings."""
     region_map = read_published_regions(tree)
     ncsnr = np.random.default_rng(SEED).random(sum(map(len, region_map.vertices.values())))
@@ -129,45 +130,36 @@ def list_images(split: str) -> IntArray:
     return np.arange(start, start + DATASET.n_images[split])
 
 
-def count_neuroids(groups: Sequence[RegionNeuroids]) -> int:
-    """Return the number of neuroids of an assembly."""
-    return sum(map(len, groups))
-
-
-def write_assembly(path: Path, split: str, values: FloatArray, groups: Sequence[RegionNeuroids]) -> None:
+def write_assembly(path: Path, split: str, values: FloatArray, neuroids: pd.DataFrame) -> None:
     """Write an assembly region by region of each subject."""
     presentations = list_presentations(split, list_images(split))
     identifier = f"{DATASET.name}.{split}"
-    neuroids, start = list_coordinates(groups).items(), 0
-    with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=neuroids) as assembly:
-        for group in groups:
-            assembly.write(0, start, values[:, start : start + len(group)])
-            start += len(group)
+    coordinates = neuroids[list(NEUROID_COORDINATES)]
+    with create_assembly(path, identifier=identifier, presentations=presentations, neuroids=coordinates) as write:
+        for group in neuroids.groupby(["region", "subject"], sort=False).indices.values():
+            write(0, group[0], values[:, group])
 
 
-def make_core_assembly(split: str, groups: Sequence[RegionNeuroids]) -> NeuroidAssembly:
+def make_core_assembly(split: str, neuroids: pd.DataFrame) -> NeuroidAssembly:
     """Make an assembly in memory with the values and coordinates that `write_assembly` writes."""
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
     presentations = list_presentations(split, list_images(split))
     coordinates = {name: ("presentation", presentations[name].to_numpy()) for name in presentations}
-    coordinates |= {
-        name: ("neuroid", values.astype(str).astype(object) if values.dtype.kind == "S" else values)
-        for name, values in list_coordinates(groups).items()
-    }
+    coordinates |= {name: ("neuroid", neuroids[name].to_numpy()) for name in NEUROID_COORDINATES}
     coordinates |= {name: ("time_bin", np.array(values)) for name, values in TIME_BIN.items()}
-    values = random_values(split, count_neuroids(groups))[:, :, None]
+    values = random_values(split, len(neuroids))[:, :, None]
     return NeuroidAssembly(values, coords=coordinates, dims=DIMENSIONS)
 
 
-def write_release(path: Path, groups: Sequence[RegionNeuroids]) -> None:
+def write_release(path: Path, neuroids: pd.DataFrame) -> None:
     """Write a release of random values."""
     folder = ReleaseFolder(path)
     path.mkdir()
     for split in SPLITS:
         _write_stimuli(folder, split)
-        values = random_values(split, count_neuroids(groups))
-        write_assembly(folder.assembly_path(DATASET.name, split), split, values, groups)
+        values = random_values(split, len(neuroids))
+        write_assembly(folder.assembly_path(DATASET.name, split), split, values, neuroids)
     manifest = Manifest(
         name=DATASET.name,
         recipe=Recipe(DATASET.name),

@@ -186,7 +186,7 @@ def quiet() -> Iterator[None]:
 
 def write_release(path: Path) -> None:
     """Write a release of the size of NSD, whose responses are weighted sums of features with noise."""
-    from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
+    from allen2022_surface_packaging.assemble.assembly import create_assembly
 
     path.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -203,11 +203,11 @@ def write_release(path: Path) -> None:
             presentations["repetition"] = np.tile(np.arange(n_repetitions), n_images)
         assembly_path, identifier = path / f"{NAME}_{split}.nc", f"{NAME}.{split}"
         with create_assembly(
-            assembly_path, identifier=identifier, presentations=presentations, neuroids=encode_columns(neuroids)
-        ) as assembly:
+            assembly_path, identifier=identifier, presentations=presentations, neuroids=neuroids
+        ) as write:
             for number, nsd_id in enumerate(nsd_ids):
                 noise = rng.standard_normal((n_repetitions, len(neuroids)), dtype=np.float32)
-                assembly.write(number * n_repetitions, 0, features_of(nsd_id)[:N_SIGNALS] @ weights + noise)
+                write(number * n_repetitions, 0, features_of(nsd_id)[:N_SIGNALS] @ weights + noise)
     files = {file.name: {"size": file.stat().st_size} for file in path.iterdir() if file.is_file()}
     (path / "release.json").write_text(json.dumps({"name": NAME, "files": files}))
 

@@ -15,18 +15,16 @@ from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.errors import PackagingError
 
 PRESENTATIONS = pd.DataFrame({"stimulus_id": ["nsd_00003", "nsd_00003"], "nsd_id": [3, 3], "repetition": [0, 1]})
-NEUROIDS = [
-    ("neuroid_id", np.array([b"a_v0", b"a_v1", b"b"])),
-    ("vertex_index", np.array([5, 163_841, 0])),
-    ("nc_testset", np.array([0.1, np.nan, 99.9])),
-]
+NEUROIDS = pd.DataFrame(
+    {"neuroid_id": ["a_v0", "a_v1", "b"], "vertex_index": [5, 163_841, 0], "nc_testset": [0.1, np.nan, 99.9]}
+)
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def write(path, values=VALUES, **options):
     arguments = {"identifier": "a.train", "presentations": PRESENTATIONS, "neuroids": NEUROIDS} | options
-    with create_assembly(path, **arguments) as file:
-        file.write(0, 0, values)
+    with create_assembly(path, **arguments) as write_values:
+        write_values(0, 0, values)
     return path
 
 
@@ -84,10 +82,12 @@ def test_values_are_contiguous_and_coordinates_compressed(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
 def test_parts_are_written_to_their_places(tmp_path, dtype):
-    with create_assembly(tmp_path / "a.nc", identifier="a", presentations=PRESENTATIONS, neuroids=NEUROIDS) as file:
-        file.write(1, 1, np.asfortranarray(VALUES[1:, 1:]).astype(dtype))
-        file.write(0, 2, VALUES[:1, 2:])
-        file.write(0, 0, VALUES[:, :1])
+    with create_assembly(
+        tmp_path / "a.nc", identifier="a", presentations=PRESENTATIONS, neuroids=NEUROIDS
+    ) as write_values:
+        write_values(1, 1, np.asfortranarray(VALUES[1:, 1:]).astype(dtype))
+        write_values(0, 2, VALUES[:1, 2:])
+        write_values(0, 0, VALUES[:, :1])
 
     assert read(tmp_path / "a.nc").values[:, :, 0].tolist() == [[0, 0, 2], [3, 4, 5]]  # the rest is 0
 
@@ -127,7 +127,7 @@ def test_any_coordinates_and_values_are_read_as_written(tmp_path_factory, data):
     texts = data.draw(st.lists(NAMES, min_size=len(names), max_size=len(names)))  # often of the same width
     numbers = data.draw(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=len(names), max_size=len(names)))
     values = np.array(data.draw(st.lists(st.floats(width=32), min_size=2 * len(names), max_size=2 * len(names))))
-    neuroids = [("neuroid_id", np.array(names, "S")), ("region", np.array(texts, "S")), ("n", np.array(numbers))]
+    neuroids = pd.DataFrame({"neuroid_id": names, "region": texts, "n": numbers})
     path = tmp_path_factory.mktemp("assemblies") / "a.nc"
     array = read(write(path, values.astype(np.float32).reshape(2, -1), neuroids=neuroids))
 

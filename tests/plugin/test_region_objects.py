@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from allen2022_surface_packaging.assemble.assembly import create_assembly, encode_columns
+from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.publish.objects import find_regions, write_region
 from allen2022_surface_packaging.release import list_presentations
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set, read_artifacts
@@ -51,7 +51,7 @@ def test_v4_of_nsd_moves_less_than_5_percent_of_the_whole(s3, proxy, published, 
     whole, part = tmp_path / f"assy_{NAME}_test.nc", tmp_path / f"assy_{NAME}_V4_test.nc"
     nsd_ids = load_stimulus_set(NAME, "test", source=published)["nsd_id"].to_numpy()
     presentations = list_presentations("test", np.resize(nsd_ids, 103))
-    neuroids = encode_columns(list_neuroids())
+    neuroids = list_neuroids()
     with create_assembly(whole, identifier=f"{NAME}.test", presentations=presentations, neuroids=neuroids):
         pass
     write_region(whole, find_regions(whole)["V4"], part, f"{NAME}.V4.test")

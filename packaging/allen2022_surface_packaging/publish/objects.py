@@ -19,7 +19,7 @@ import netCDF4
 import numpy as np
 import pandas as pd
 
-from ..assemble.assembly import VARIABLE_NAME, create_assembly, encode_columns
+from ..assemble.assembly import VARIABLE_NAME, create_assembly
 from ..errors import PackagingError
 from ..files import naming, read_file, sha1_of
 from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
@@ -173,11 +173,11 @@ def write_region(assembly_path: Path, neuroids: slice, path: Path, identifier: s
             identifier=identifier,
             stimulus_set_identifier=whole.stimulus_set_identifier,
             presentations=presentations,
-            neuroids=encode_columns(regional),
-        ) as assembly:
+            neuroids=regional,
+        ) as write:
             n_at_a_time = max(1, VALUES_AT_A_TIME // len(regional))
             for start in range(0, len(presentations), n_at_a_time):
-                assembly.write(start, 0, np.asarray(whole[start : start + n_at_a_time, neuroids, 0]))
+                write(start, 0, np.asarray(whole[start : start + n_at_a_time, neuroids, 0]))
 
 
 def _read_coordinates(file: netCDF4.Dataset, dimension: str, neuroids: slice) -> pd.DataFrame:
