@@ -48,7 +48,7 @@ def prepare_sessions(nsd_root: str, subject: str, cache_path: str) -> Reading:
 
     plan = inspect_tree(open_tree(nsd_root), make_recipe([int(subject)], name="bench")).require_sound()
     started, core_started = time.perf_counter(), time.process_time()
-    SessionCache([plan], Path(cache_path)).prepare()
+    SessionCache([plan], Path(cache_path)).prepare(Path(cache_path))
     return Reading(time.perf_counter() - started, time.process_time() - core_started)
 
 
@@ -65,7 +65,7 @@ def assemble(nsd_root: str, subject: str, folder_path: str) -> Reading:
     folder = Path(folder_path)
     folder.mkdir(exist_ok=True)
     cache = SessionCache([plan], folder / "cache")
-    cache.prepare()
+    cache.prepare(cache.path)
     started, core_started = time.perf_counter(), time.process_time()
     write_assemblies(plan, cache, ReleaseFolder(folder))
     return Reading(time.perf_counter() - started, time.process_time() - core_started)

@@ -16,7 +16,7 @@ import pytest
 
 from allen2022_surface_packaging import files
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.files import naming, new_folder, read_file, scratch_folder, sha1_of, write_whole
+from allen2022_surface_packaging.files import naming, new_folder, read_file, sha1_of, write_whole
 from allen2022_surface_packaging.release import refuse_existing
 
 
@@ -130,17 +130,6 @@ def test_release_that_a_killed_run_had_replaced_is_removed(tmp_path):
     refuse_existing(tmp_path / "folder", overwrite=True)
 
     assert tree(tmp_path) == ["folder", "folder/release.json"]
-
-
-def test_scratch_folder_begins_empty_and_is_removed(tmp_path):
-    fill(tmp_path / ".scratch" / "deep", "left")
-
-    with pytest.raises(ValueError, match="stop"), scratch_folder(tmp_path, "scratch") as folder:
-        assert tree(folder) == []
-        fill(folder / "deep", "new")
-        raise ValueError("stop")
-
-    assert tree(tmp_path) == []
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -140,7 +140,7 @@ def is_writing_values(run: Run, folder: Path) -> bool:
         (is_writing_values, 1, signal.SIGTERM),
         (is_starting_workers, 2, signal.SIGINT),
         (is_reading, 2, signal.SIGTERM),
-        (is_reading, 1, signal.SIGKILL),
+        (is_reading, 2, signal.SIGKILL),
         (is_writing_values, 1, signal.SIGKILL),
     ],
 )
@@ -161,6 +161,7 @@ def test_build_that_a_signal_ends_leaves_nothing_and_continues(nsd_tree, release
     assert Run(tmp_path, *arguments).end() == (0, "")
     assert hashes(tmp_path / "release") == hashes(release)
     assert {path.name for path in tmp_path.iterdir()} == {"release", CACHE, "tmp"}
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGINT, "Interrupted"), (signal.SIGHUP, "Stopped by SIGHUP")])

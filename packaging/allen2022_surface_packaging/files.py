@@ -104,18 +104,6 @@ def _only_writer(partial: Path, path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-@contextmanager
-def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield an empty hidden folder in `parent`, and remove it at the end. A folder that a killed process left is reused."""
-    path = parent / f".{name}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        _empty(path)
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():

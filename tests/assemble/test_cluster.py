@@ -42,25 +42,27 @@ def scheduler():
 
 
 @pytest.mark.parametrize("is_elsewhere", [False, True])
-def test_results_are_all_there_and_an_error_is_raised(scheduler, is_elsewhere):
+def test_results_are_all_there_and_an_error_is_raised(scheduler, is_elsewhere, tmp_path):
     where = {"scheduler": scheduler} if is_elsewhere else {}
 
-    assert sorted(run_tasks(double, range(20), **where)) == list(range(0, 40, 2))
+    assert sorted(run_tasks(double, range(20), tmp_path, **where)) == list(range(0, 40, 2))
     with pytest.raises(PackagingError, match="^number 3 is damaged$"):
-        list(run_tasks(fail_at_3, range(6), **where))
-    assert sorted(run_tasks(double, range(3), **where)) == [0, 2, 4]  # the scheduler goes on
+        list(run_tasks(fail_at_3, range(6), tmp_path, **where))
+    assert sorted(run_tasks(double, range(3), tmp_path, **where)) == [0, 2, 4]  # the scheduler goes on
     assert dask.config.get("scheduler", None) is None  # else dask sends all later work of this process to it
 
 
 def test_equal_items_are_each_run(scheduler, tmp_path):
     """Dask runs a pure function once for equal arguments, but a task writes a file."""
-    assert list(run_tasks(append_line, [tmp_path / "log"] * 2, scheduler=scheduler)) == [None, None]
+    assert list(run_tasks(append_line, [tmp_path / "log"] * 2, tmp_path, scheduler=scheduler)) == [None, None]
     assert (tmp_path / "log").read_text() == "done\ndone\n"
 
 
 @pytest.mark.timeout(60)
-def test_processes_are_stopped_at_the_end():
-    pids = set(run_tasks(eval, ["__import__('os').getpid()"] * 8, n_workers=2))  # they cannot import this file
+def test_processes_are_stopped_at_the_end(tmp_path):
+    pids = set(
+        run_tasks(eval, ["__import__('os').getpid()"] * 8, tmp_path, n_workers=2)
+    )  # they cannot import this file
 
     assert os.getpid() not in pids
     assert 1 <= len(pids) <= 2
@@ -96,10 +98,10 @@ def test_other_workers_take_over_when_one_is_killed(nsd_tree, release, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_workers_that_keep_dying_end_the_build_in_one_line():
+def test_workers_that_keep_dying_end_the_build_in_one_line(tmp_path):
     code = ["__import__('os')._exit(1)"] * 2
     with pytest.raises(PackagingError, match=r"^Several workers died .*Give each more memory\.$"):
-        list(run_tasks(eval, code, n_workers=2))
+        list(run_tasks(eval, code, tmp_path, n_workers=2))
 
 
 @pytest.mark.parametrize(
@@ -116,13 +118,13 @@ def test_workers_that_keep_dying_end_the_build_in_one_line():
         ),
     ],
 )
-def test_what_dask_raises_is_one_line(scheduler, monkeypatch, error, message):
+def test_what_dask_raises_is_one_line(scheduler, monkeypatch, error, message, tmp_path):
     def fail(self):
         raise error
 
     monkeypatch.setattr(distributed.Future, "result", fail)
     with pytest.raises(PackagingError, match=message):
-        list(run_tasks(double, [1, 2], scheduler=scheduler))
+        list(run_tasks(double, [1, 2], tmp_path, scheduler=scheduler))
 
 
 @pytest.mark.parametrize(
@@ -141,17 +143,17 @@ def test_scheduler_that_does_not_answer_is_named(nsd_tree, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_workers_that_cannot_be_started_are_named(monkeypatch):
+def test_workers_that_cannot_be_started_are_named(monkeypatch, tmp_path):
     def fail(**options):
         raise OSError("no port")
 
     monkeypatch.setattr(distributed, "Client", fail)
     with pytest.raises(PackagingError, match=r"^3 workers cannot be started \(no port\)\. Start fewer, or none with"):
-        list(run_tasks(double, [1, 2], n_workers=3))
+        list(run_tasks(double, [1, 2], tmp_path, n_workers=3))
 
 
 @pytest.mark.parametrize("name", ["client", "nanny", "scheduler", "worker"])
-def test_errors_that_dask_logs_beside_those_that_it_raises_are_hidden(scheduler, name):
-    list(run_tasks(double, [4], scheduler=scheduler))
+def test_errors_that_dask_logs_beside_those_that_it_raises_are_hidden(scheduler, name, tmp_path):
+    list(run_tasks(double, [4], tmp_path, scheduler=scheduler))
 
     assert not logging.getLogger(f"distributed.{name}").isEnabledFor(logging.ERROR)

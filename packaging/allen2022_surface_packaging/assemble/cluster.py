@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import PackagingError, one_line
@@ -25,7 +25,12 @@ Result = TypeVar("Result")
 
 
 def run_tasks(
-    task: Callable[[Item], Result], items: Sequence[Item], *, n_workers: int = 1, scheduler: str | None = None
+    task: Callable[[Item], Result],
+    items: Sequence[Item],
+    scratch_path: Path,
+    *,
+    n_workers: int = 1,
+    scheduler: str | None = None,
 ) -> Generator[Result, None, None]:
     """Run a task on every item, and yield the results as they are ready. If a worker dies, another one takes over.
 
@@ -33,6 +38,7 @@ def run_tasks(
 
     Parameters
     ----------
+    scratch_path : folder for files of dask, which may stay there if this process is killed
     n_workers : processes to start on this machine, unless a scheduler is named; 1 is this process
     scheduler : address of a running dask.distributed scheduler, optional
 
@@ -48,7 +54,7 @@ def run_tasks(
 
     for name in ("distributed", "distributed.client"):  # errors of workers arrive as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _connect_to(scheduler) if scheduler else _start_workers(n_workers) as client:
+    with _connect_to(scheduler) if scheduler else _start_workers(n_workers, scratch_path) as client:
         futures = client.map(task, items, pure=False)
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
@@ -79,32 +85,35 @@ def _connect_to(scheduler: str) -> distributed.Client:
 
 
 @contextmanager
-def _start_workers(n_workers: int) -> Iterator[distributed.Client]:
+def _start_workers(n_workers: int, scratch_path: Path) -> Iterator[distributed.Client]:
     """Yield a client of processes on this machine, which end with the block."""
     import dask
     import distributed
 
-    with TemporaryDirectory(prefix="allen2022_surface_", ignore_cleanup_errors=True) as folder:
+    options = {
+        "temporary-directory": str(scratch_path),
+        "distributed.worker.use-file-locking": False,  # the disk may have no locks
         # Without the timeout, workers that die as soon as they are started are started for ever.
-        timeout = dask.config.get(NO_WORKERS_TIMEOUT, None) or "60s"
+        NO_WORKERS_TIMEOUT: dask.config.get(NO_WORKERS_TIMEOUT, None) or "60s",
+    }
+    try:
+        with _interrupts_blocked(), dask.config.set(options):
+            client = distributed.Client(
+                n_workers=n_workers,
+                threads_per_worker=1,
+                dashboard_address=ANY_LOCAL_PORT,
+                set_as_default=False,
+                silence_logs=logging.CRITICAL,  # a worker that is stopped would complain
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise PackagingError(
+            f"{n_workers} workers cannot be started ({one_line(error)}). Start fewer, or none with --workers 1."
+        ) from error
+    with client:
         try:
-            with _interrupts_blocked(), dask.config.set({"temporary-directory": folder, NO_WORKERS_TIMEOUT: timeout}):
-                client = distributed.Client(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    dashboard_address=ANY_LOCAL_PORT,
-                    set_as_default=False,
-                    silence_logs=logging.CRITICAL,  # a worker that is stopped would complain
-                )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise PackagingError(
-                f"{n_workers} workers cannot be started ({one_line(error)}). Start fewer, or none with --workers 1."
-            ) from error
-        with client:
-            try:
-                yield client
-            finally:
-                client.shutdown()
+            yield client
+        finally:
+            client.shutdown()
 
 
 @contextmanager

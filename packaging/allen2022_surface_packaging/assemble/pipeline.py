@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 
 from ..errors import PackagingError
 from ..facts import subject_name
-from ..files import naming, new_folder, scratch_folder
+from ..files import naming, new_folder
 from ..nsd.inspection import inspect_tree
 from ..nsd.plan import Plan
 from ..nsd.tree import open_tree
@@ -87,18 +87,17 @@ def build_releases(
         if plan.from_region_assemblies:
             check_prepared(plan)
     stamps = {file: file.stamp() for plan in plans.values() for file in plan.inputs}
-    first_path = next(iter(recipes)).absolute()
+    last_path = list(recipes)[-1]
     manifests, stimuli = {}, {}
     with ExitStack() as exits:
         endings = {path: exits.enter_context(ExitStack()) for path in recipes}
         folders = {path: ReleaseFolder(endings[path].enter_context(new_folder(path))) for path in recipes}
-        if cache_path is None:
-            cache_path = exits.enter_context(scratch_folder(first_path.parent, f"{first_path.name}.cache"))
-        cache = SessionCache(list(plans.values()), cache_path)
-        _require_space(first_path.parent, plans.values(), cache)
+        scratch_path = folders[last_path].path / ".scratch"
+        cache = SessionCache(list(plans.values()), cache_path or scratch_path)
+        _require_space(folders[last_path].path, plans.values(), cache)
         for path, plan in plans.items():  # first, because it takes seconds, and a damaged image ends the build
             stimuli[path] = write_stimuli(plan, folders[path])
-        cache.prepare(n_workers=n_workers, scheduler=scheduler)
+        cache.prepare(scratch_path, n_workers=n_workers, scheduler=scheduler)
         for path, plan in plans.items():
             assemblies = write_assemblies(plan, cache, folders[path])
             manifests[path] = make_manifest(plan, folders[path], stimuli[path], assemblies)
@@ -107,6 +106,8 @@ def build_releases(
             for file in plan.inputs:
                 if file.stamp() != stamps[file]:  # parts of both may be in the release
                     raise PackagingError(f"{file} was changed while the build ran. Start it again.")
+            if path == last_path:
+                shutil.rmtree(scratch_path, ignore_errors=True)
             endings[path].close()  # the release appears, whatever happens to the next
     return manifests
 
@@ -134,12 +135,12 @@ def make_manifest(plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], as
     )
 
 
-def _require_space(parent: Path, plans: Iterable[Plan], cache: SessionCache) -> None:
+def _require_space(folder: Path, plans: Iterable[Plan], cache: SessionCache) -> None:
     """Raise a `PackagingError` if the values of the releases, or the sessions that the cache lacks, need more space."""
-    needed = {parent: BYTES_PER_VALUE * sum(map(count_values, plans)), cache.path: cache.count_missing_bytes()}
-    for folder, n_bytes in needed.items():
-        free = shutil.disk_usage(folder).free
+    needed = {folder: BYTES_PER_VALUE * sum(map(count_values, plans)), cache.path: cache.count_missing_bytes()}
+    for path, n_bytes in needed.items():
+        free = shutil.disk_usage(path).free
         if free < n_bytes:
             raise PackagingError(
-                f"{folder} has {free:,} bytes free, but the build writes {n_bytes:,} there: no space left. Free some space."
+                f"{path.parent} has {free:,} bytes free, but the build writes {n_bytes:,} there: no space left. Free some space."
             )

@@ -121,8 +121,8 @@ class SessionCache:
         """Return the size of the responses that `prepare` will write."""
         return sum(4 * len(task.trials) * len(task.vertices) for task in self.missing)
 
-    def prepare(self, *, n_workers: int = 1, scheduler: str | None = None) -> None:
-        """Compute all missing entries.
+    def prepare(self, scratch_path: Path, *, n_workers: int = 1, scheduler: str | None = None) -> None:
+        """Compute all missing entries, by `run_tasks`.
 
         Raises
         ------
@@ -133,7 +133,8 @@ class SessionCache:
         n_present = len(self.tasks) - len(self.missing)
         if n_present:
             logger.info("%d of %d sessions are in %s already", n_present, len(self.tasks), self.path)
-        with closing(run_tasks(compute_entry, self.missing, n_workers=n_workers, scheduler=scheduler)) as computed:
+        tasks = run_tasks(compute_entry, self.missing, scratch_path, n_workers=n_workers, scheduler=scheduler)
+        with closing(tasks) as computed:
             for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
                 logger.debug("%s is standardised", name)
 
