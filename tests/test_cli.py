@@ -270,7 +270,7 @@ def test_build_is_done_when_progress_cannot_be_shown(small_tree, tmp_path):
         ),
         (ModuleNotFoundError("No module", name="PIL.Image"), "PIL is not installed. Install it: pip install Pillow"),
         (KeyboardInterrupt(), "Interrupted."),
-        (cli.Ended(15), "Stopped by SIGTERM."),
+        (KeyboardInterrupt(15), "Stopped by SIGTERM."),
     ],
 )
 def test_error_of_the_machine_is_one_line(monkeypatch, error, line):

@@ -185,7 +185,7 @@ def test_list_and_doctor_say_what_is_in_the_cache_and_what_is_missing(place, tmp
     assert rows(run("list"))["load_dataset", f"{NAME}.V4.test"] == ("4.0 kB", "no", "s3://b/p/V4.nc")
     output = run("doctor", status=1)
     assert finding(output, "artifacts") == (f"{artifacts_path}: {NAME}.test", "")
-    assert finding(output, "cache") == (f"{cache_path}: 0 of 4 objects, 10.0 kB would be downloaded", "")
+    assert finding(output, "cache") == (f"{cache_path}: 0 of 4 objects; to be downloaded: 10.0 kB", "")
     assert "set AWS_PROFILE" in finding(output, "credentials")[1]
 
     for stored in kinds.values():

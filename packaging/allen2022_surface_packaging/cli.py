@@ -38,6 +38,7 @@ from .recipe import (
     recipe_text,
 )
 
+PROGRAM = "allen2022-surface"
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
 USUAL_ORDER = """\
@@ -59,14 +60,6 @@ Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `a
 COMMANDS: dict[str, tuple[Command, Sequence[str], tuple[Argument, ...]]] = {}
 
 
-class Ended(KeyboardInterrupt):
-    """SIGTERM or SIGHUP asked the program to end, as Ctrl-C does."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
-
-
 def main(command_line: Sequence[str] | None = None) -> None:
     """Run one command, and exit.
 
@@ -79,7 +72,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         with _ending_signals():
             status = _run(sys.argv[1:] if command_line is None else command_line)
     except KeyboardInterrupt as error:
-        number = error.signal if isinstance(error, Ended) else signal.SIGINT
+        number = signal.Signals(error.args[0] if error.args else signal.SIGINT)
         status = _fail("Interrupted." if number == signal.SIGINT else f"Stopped by {number.name}.", 128 + number)
     try:
         print(end="", flush=True)
@@ -119,16 +112,16 @@ def _run(command_line: Sequence[str]) -> int:
 def _fail(message: str, status: int = 1) -> int:
     """Print an error as one line, and return the exit status."""
     with suppress(OSError):  # the status alone tells of the error if stderr is full
-        print(f"allen2022-surface: {printable(' '.join(message.split()))}", file=sys.stderr)
+        print(f"{PROGRAM}: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 
 @contextmanager
 def _ending_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Ended` during the block. One that is ignored already, as by nohup, stays ignored."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does. One that is ignored already, as by nohup, stays ignored."""
 
     def end(number: int, _: object) -> None:
-        raise Ended(number)
+        raise KeyboardInterrupt(number)
 
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, end) for number in numbers}
@@ -147,39 +140,38 @@ def parse(command_line: Sequence[str]) -> Options:
     namespace
         Besides the options: ``command``, the name of the command, ``parser``, its parser, and ``log_level``.
     """
+    verbosity = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    levels = verbosity.add_mutually_exclusive_group()
+    levels.add_argument("-v", "--verbose", **_level(logging.DEBUG), help="say more, with the time of day")
+    levels.add_argument("-q", "--quiet", **_level(logging.WARNING), help="print results and problems only, no progress")
     parser = argparse.ArgumentParser(
-        prog="allen2022-surface",
+        prog=PROGRAM,
         description="Package the Natural Scenes Dataset on the cortical surface for Brain-Score.",
         epilog=USUAL_ORDER,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[verbosity],
     )
     parser.add_argument("--version", action="version", version=__version__)
-    _add_verbosity(parser, default=logging.INFO)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (function, examples, arguments) in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=function.__doc__,
             description=function.__doc__,
-            epilog="\n".join(["examples:", *(f"  allen2022-surface {name} {words}".rstrip() for words in examples)]),
+            epilog="\n".join(["examples:", *(f"  {PROGRAM} {name} {words}".rstrip() for words in examples)]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[verbosity],
         )
         command.set_defaults(parser=command)
-        _add_verbosity(command, default=argparse.SUPPRESS)  # it keeps what stands before the name of the command
         for names, settings in arguments:
             command.add_argument(*names, **settings)
     if any(re.search(r"://[^/]*@|://.*\?", word) for word in command_line):  # before any message can show it
         parser.error("an address holds a password, a signature or a token. Leave it out, and set AWS_PROFILE")
-    return parser.parse_args(command_line)
+    return parser.parse_args(command_line, Options(log_level=logging.INFO))
 
 
-def _add_verbosity(parser: argparse.ArgumentParser, *, default: int | str) -> None:
-    options = parser.add_mutually_exclusive_group()
-    for names, level, help in (
-        (("-v", "--verbose"), logging.DEBUG, "say more, with the time of day"),
-        (("-q", "--quiet"), logging.WARNING, "print results and problems only, no progress"),
-    ):
-        options.add_argument(*names, action="store_const", const=level, dest="log_level", default=default, help=help)
+def _level(level: int) -> dict[str, Any]:
+    return {"action": "store_const", "const": level, "dest": "log_level"}
 
 
 def command(*arguments: Argument, examples: Sequence[str]) -> Callable[[Command], Command]:
@@ -270,12 +262,11 @@ def simulate(options: Options) -> None:
     """Write a synthetic NSD tree."""
     from .nsd.simulation import simulate_tree
 
-    small, planned = (TreeSize.n_sessions, TreeSize.n_trials), (PLANNED_SESSIONS, N_TRIALS_PER_SESSION)
-    n_sessions, n_trials = planned if options.expdesign else small
+    is_small = options.expdesign is None
     size = TreeSize(
         subjects=options.subjects,
-        n_sessions=options.sessions or n_sessions,
-        n_trials=options.trials or n_trials,
+        n_sessions=options.sessions or (TreeSize.n_sessions if is_small else PLANNED_SESSIONS),
+        n_trials=options.trials or (TreeSize.n_trials if is_small else N_TRIALS_PER_SESSION),
         n_vertices=options.vertices,
         image_size=options.image_size,
         layout=options.layout,
@@ -456,14 +447,14 @@ def upload(options: Options) -> None:
         options.parser.error(
             f"upload gives NSD's data to others: read {TERMS_URL}, then add --accept-nsd-terms (or --dry-run)"
         )
-    publish_release(
+    outcome = publish_release(
         options.release,
         options.bucket,
         artifacts_path=options.artifacts,
         overwrite=options.overwrite,
         dry_run=options.dry_run,
-        tell=print,
     )
+    print(outcome)
 
 
 @command(
@@ -489,7 +480,7 @@ def record(options: Options) -> None:
     """Record the version ids of files that the website has stored."""
     from .publish.website import record_versions
 
-    record_versions(options.release, options.ids, artifacts_path=options.artifacts, tell=print)
+    print(record_versions(options.release, options.ids, artifacts_path=options.artifacts))
 
 
 @command(
@@ -531,7 +522,7 @@ def unlink(options: Options) -> None:
 @command(examples=[""])
 def list_(options: Options) -> None:
     """List all identifiers: where the data of each comes from now, its size, and whether it is on this machine."""
-    from .link import describe_inventory
+    from .doctor import describe_inventory
 
     print(describe_inventory())
 
@@ -542,7 +533,7 @@ def list_(options: Options) -> None:
 )
 def doctor(options: Options) -> None:
     """Say what is installed, linked, set, found and cached, with advice about what is wrong."""
-    from .link import describe_findings, examine
+    from .doctor import describe_findings, examine
 
     findings = examine(options.identifier)
     for line in describe_findings(findings):

@@ -82,30 +82,29 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
     """Run every step in `folder`, print what it does and gives, and return the ceilings."""
     nsd_root, release_path, artifacts_path = folder / "nsd", folder / "release", folder / "artifacts.json"
     print(f"Everything once, small, without NSD's files: about a minute. The files are in {folder}.\n")
-    with _step("1  simulate  a small NSD: its file names and types, made-up responses"):
+    with _step("1  simulate  a small NSD: its file names and types, made-up responses") as results:
         simulate_tree(nsd_root, TreeSize())
-    _print_result(f"8 subjects, {_describe_folder(nsd_root)}")
-    with _step("2  build     a release: what Brain-Score needs of it"):
+        results.append(f"8 subjects, {_describe_folder(nsd_root)}")
+    with _step("2  build     a release: what Brain-Score needs of it") as results:
         build_release(nsd_root, release_path, RECIPE)
-    _print_result(_describe_folder(release_path))
+        results.append(_describe_folder(release_path))
     with _step("3  verify    its hashes, shapes, coordinates and images"):
         problems = verify_release(release_path)
     if problems:
         raise PackagingError(problems[0])
     with _linked(), _local_s3(), patch.dict(os.environ, BRAINIO_HOME=str(cache_path)):
-        with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder"):
+        with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder") as results:
             assembly = _load_test_split(release_path)
-        n_images = len(np.unique(assembly["stimulus_id"].values))
-        _print_result(f"{len(assembly)} presentations of {n_images} images, {assembly.sizes['neuroid']} neuroids")
-        with _step("5  upload    the release to an S3 server on this machine"):
+            n_images = len(np.unique(assembly["stimulus_id"].values))
+            results.append(f"{len(assembly)} presentations of {n_images} images, {assembly.sizes['neuroid']} neuroids")
+        with _step("5  upload    the release to an S3 server on this machine") as results:
             publish_release(release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, allow_simulated=True)
-        n_identifiers = len(read_artifacts(artifacts_path))
-        _print_result(f"the objects of {n_identifiers} identifiers, each with its version and SHA-1")
-        with _step("6  load      the same dataset from there, into an empty cache"):
-            from_s3 = _load_test_split(artifacts_path)
-        if not from_s3.identical(assembly):
-            raise PackagingError("The assembly loaded from S3 differs from the release. Please report this.")
-        _print_result("identical to the release")
+            n_identifiers = len(read_artifacts(artifacts_path))
+            results.append(f"the objects of {n_identifiers} identifiers, each with its version and SHA-1")
+        with _step("6  load      the same dataset from there, into an empty cache") as results:
+            if not _load_test_split(artifacts_path).identical(assembly):
+                raise PackagingError("The assembly loaded from S3 differs from the release. Please report this.")
+            results.append("identical to the release")
         with _step("7  ceiling   load_ceiling('internal_consistency'), by Brain-Score"):
             return measure_ceilings(assembly)
 
@@ -136,30 +135,21 @@ def measure_ceilings(assembly: NeuroidAssembly) -> pd.DataFrame:
     rows = []
     for region in PUBLISHED_REGIONS:
         members = (raw["region"].values == region.name) & np.isfinite(raw.values).all(axis=0)
-        rows.append(
-            {
-                "region": region.name,
-                "neuroids": int(members.sum()),
-                "split-half ceiling": float(np.median(raw.values[:, members], axis=1).mean()),
-                "simulated": float(np.median(expected_consistency(raw["nc_testset"].values[members]))),
-            }
-        )
-    return pd.DataFrame(rows)
+        measured = float(np.median(raw.values[:, members], axis=1).mean())
+        simulated = float(np.median(expected_consistency(raw["nc_testset"].values[members])))
+        rows.append((region.name, int(members.sum()), measured, simulated))
+    return pd.DataFrame(rows, columns=["region", "neuroids", "split-half ceiling", "simulated"])
 
 
 @contextmanager
-def _step(title: str) -> Iterator[None]:
-    """Print a title when a step begins, and its seconds when it ends."""
-    start = time.monotonic()
+def _step(title: str) -> Iterator[list[str]]:
+    """Print a title when a step begins; at its end its seconds, and what was appended to the list."""
+    start, results = time.monotonic(), list[str]()
     print(f"{title:76}", end="", flush=True)
     try:
-        yield
+        yield results
     finally:
-        print(f"{time.monotonic() - start:5.1f} s")
-
-
-def _print_result(text: str) -> None:
-    print(f"{'':13}{text}")
+        print(f"{time.monotonic() - start:5.1f} s", *results, sep=f"\n{'':13}")
 
 
 def _describe_folder(folder: Path) -> str:
@@ -188,11 +178,9 @@ def _local_s3() -> Iterator[None]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "demo",
-        "AWS_SECRET_ACCESS_KEY": "demo",
+    settings = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "demo")
+    settings |= {
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     try:

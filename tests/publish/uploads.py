@@ -22,10 +22,8 @@ ONE_VERSION_EACH = dict.fromkeys(OBJECTS, 1)
 
 
 def publish(release, artifacts_path, prefix=PREFIX, **options):
-    """Publish a release, and return the lines for the user."""
-    lines = []
-    publish_release(release, f"brain/{prefix}", artifacts_path=artifacts_path, tell=lines.append, **options)
-    return "\n".join(lines)
+    """Publish a release, and return what is printed for the user."""
+    return publish_release(release, f"brain/{prefix}", artifacts_path=artifacts_path, **options)
 
 
 def list_versions(s3, prefix=PREFIX):

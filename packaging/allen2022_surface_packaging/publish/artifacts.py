@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from ..errors import PackagingError, one_line
 from ..files import read_file, write_whole
 from ..plugin import plugin_path
-from .objects import BrainioObject
+from .objects import BrainioObject, Kind
 
 
 class ObjectRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -34,19 +35,14 @@ class ObjectRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkno
     simulated: bool = False
 
 
-class DatasetRecord(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The objects of a dataset. A region has an assembly only: its stimuli are those of the whole."""
-
-    assembly: ObjectRecord
-    stimulus_csv: ObjectRecord | None = None
-    stimulus_zip: ObjectRecord | None = None
+Artifacts: TypeAlias = dict[str, dict[Kind, ObjectRecord]]  # the objects of each identifier
 
 
-def read_artifacts(path: Path) -> dict[str, DatasetRecord]:
-    """Read an artifacts file: datasets by their identifier, such as "Allen2022_fmri_surface.train".
+def read_artifacts(path: Path) -> Artifacts:
+    """Read an artifacts file: the objects by identifier and kind. A file that does not exist yet holds none.
 
-    A region of a dataset, such as "Allen2022_fmri_surface.V4.train", has an entry of its own. A file that does not exist yet
-    holds no dataset.
+    A region of a dataset, such as "Allen2022_fmri_surface.V4.train", has an entry of its own, with an assembly only: its
+    stimuli are those of the whole.
 
     Raises
     ------
@@ -54,7 +50,7 @@ def read_artifacts(path: Path) -> dict[str, DatasetRecord]:
         If the file is damaged.
     """
     try:
-        return msgspec.json.decode(read_file(path), type=dict[str, DatasetRecord])
+        return msgspec.json.decode(read_file(path), type=Artifacts)
     except FileNotFoundError:
         return {}
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -87,15 +83,14 @@ def record_release(path: Path, name: str, records: Iterable[tuple[BrainioObject,
     -------
     one sentence for the user, which says what was done
     """
-    by_identifier: dict[str, dict[str, ObjectRecord]] = {}
-    for item, record in records:
-        by_identifier.setdefault(item.identifier, {})[item.kind] = record
-    datasets = {identifier: DatasetRecord(**of_kind) for identifier, of_kind in by_identifier.items()}
+    recorded: Artifacts = {}
+    for item, record in sorted(records, key=lambda pair: pair[0].kind):
+        recorded.setdefault(item.identifier, {})[item.kind] = record
     kept = {
-        identifier: dataset
-        for identifier, dataset in read_artifacts(path).items()
-        if identifier in datasets or not identifier.startswith(f"{name}.")
+        identifier: objects
+        for identifier, objects in read_artifacts(path).items()
+        if identifier in recorded or not identifier.startswith(f"{name}.")
     }
-    text = json.dumps(msgspec.to_builtins(kept | datasets), indent=2)
+    text = json.dumps(msgspec.to_builtins(kept | recorded), indent=2)
     write_whole(path, [f"{text}\n".encode()])
-    return f"{path} now lists {', '.join(datasets)}"
+    return f"{path} now lists {', '.join(recorded)}"

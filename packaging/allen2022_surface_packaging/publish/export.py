@@ -58,18 +58,17 @@ def export_plugin(
     identifiers = registrations(source_path)
     target_path = find_target(checkout, identifiers, overwrite=overwrite)
     artifacts_path = artifacts_path or source_path / "artifacts.json"
-    objects = list_published(artifacts_path, identifiers)
+    objects = list_published(
+        artifacts_path, [identifier for registry, identifier in identifiers if registry == "data_registry"]
+    )
     ceilings = "\n\n".join(describe_ceilings(path, objects) for path in release_paths)
     with new_folder(target_path) as folder:
         shutil.copytree(source_path, folder, ignore=LEFT_OUT, dirs_exist_ok=True)
         shutil.copyfile(artifacts_path, folder / "artifacts.json")
-    rows = [
-        f"| `{identifier}` | {kind} | {_format_shape(stored)} | `{stored.sha1}` | `s3://{stored.bucket}/{stored.key}` |"
-        for (identifier, kind), stored in objects.items()
-    ]
-    checks = (
-        f"* no other plugin registers any of the {len(identifiers)} identifiers\n* {run_tests(checkout, target_path)}"
-    )
+    rows = []
+    for (identifier, kind), stored in objects.items():
+        shape, address = " x ".join(map(str, stored.shape or ())), f"s3://{stored.bucket}/{stored.key}"
+        rows.append(f"| `{identifier}` | {kind} | {shape} | `{stored.sha1}` | `{address}` |")
     text = (TEMPLATES / "pull_request.md").read_text(encoding="utf-8")
     return text.rstrip().format(
         checkout=shlex.quote(str(checkout)),
@@ -83,7 +82,8 @@ def export_plugin(
         n_regions=sum(identifier.count(".") > 1 for identifier, _ in objects),
         objects="\n".join(rows),
         ceilings=ceilings or NO_CEILINGS,
-        checks=checks,
+        n_identifiers=len(identifiers),
+        tests=run_tests(checkout, target_path),
     )
 
 
@@ -123,7 +123,7 @@ def find_target(checkout: Path, identifiers: Sequence[tuple[str, str]], *, overw
     return target_path
 
 
-def list_published(path: Path, identifiers: Sequence[tuple[str, str]]) -> dict[tuple[str, str], ObjectRecord]:
+def list_published(path: Path, identifiers: Sequence[str]) -> dict[tuple[str, str], ObjectRecord]:
     """List the objects of an artifacts file, by identifier and kind: of each dataset, then of its regions.
 
     Raises
@@ -133,23 +133,20 @@ def list_published(path: Path, identifiers: Sequence[tuple[str, str]]) -> dict[t
     """
     if not path.is_file():
         raise PackagingError(f"{path} is missing, expected an artifacts file that `upload` or `record` wrote.")
-    datasets = read_artifacts(path)
-    objects: dict[tuple[str, str], ObjectRecord] = {}
-    for identifier in [identifier for registry, identifier in identifiers if registry == "data_registry"]:
-        for kind in NAME_PARTS:
-            stored: ObjectRecord | None = getattr(datasets.get(identifier), kind, None)
-            if stored is not None:
-                objects[identifier, kind] = stored
-            elif identifier.count(".") == 1:
-                raise PackagingError(f"{path} lists no objects for {identifier}. Upload that release first.")
-    for (identifier, name), stored in objects.items():
-        if stored.simulated:
-            raise PackagingError(
-                f"{path} lists simulated data ({identifier}), which is not published. Upload a release of measurements, or "
-                "name another file with --artifacts."
-            )
-        if name == "assembly" and stored.shape is None:
-            raise PackagingError(f"{path} lists no shape for {identifier}. Upload that release again.")
+    artifacts, objects = read_artifacts(path), {}
+    for identifier in identifiers:
+        found = artifacts.get(identifier, {})
+        if identifier.count(".") == 1 and len(found) < len(NAME_PARTS):
+            raise PackagingError(f"{path} lists no objects for {identifier}. Upload that release first.")
+        for kind, stored in found.items():
+            objects[identifier, str(kind)] = stored
+            if stored.simulated:
+                raise PackagingError(
+                    f"{path} lists simulated data ({identifier}), which is not published. Upload a release of measurements, "
+                    "or name another file with --artifacts."
+                )
+            if kind == "assembly" and stored.shape is None:
+                raise PackagingError(f"{path} lists no shape for {identifier}. Upload that release again.")
     return objects
 
 
@@ -213,7 +210,3 @@ def run_tests(checkout: Path, folder: Path) -> str:
             f"See: cd {checkout} && python {shlex.join(command[1:])}"
         )
     return f"{shown}: {outcome}"
-
-
-def _format_shape(stored: ObjectRecord) -> str:
-    return " x ".join(str(n) for n in stored.shape or ())

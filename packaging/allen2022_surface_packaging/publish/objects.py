@@ -97,7 +97,7 @@ def list_objects(release: ReleaseFolder, manifest: Manifest) -> list[BrainioObje
     stimuli, assemblies, regions = [], [], []
     for split in SPLITS:
         identifier, shape = f"{manifest.name}.{split}", manifest.shapes[split]
-        stimuli += [BrainioObject(identifier, kind, split) for kind in NAME_PARTS if kind != "assembly"]
+        stimuli += [BrainioObject(identifier, "stimulus_csv", split), BrainioObject(identifier, "stimulus_zip", split)]
         assemblies.append(BrainioObject(identifier, "assembly", split, shape))
         for name, neuroids in find_regions(release.assembly_path(manifest.name, split)).items():
             region_shape = (shape[0], neuroids.stop - neuroids.start, shape[2])

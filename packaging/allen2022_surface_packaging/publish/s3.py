@@ -29,8 +29,19 @@ WRITTEN_MEANWHILE = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 @dataclass(frozen=True)
+class ExistingObject:
+    """The newest version of an object in S3, and whether it has the content that is to be there."""
+
+    etag: str
+    version_id: str
+    is_same: bool
+
+
+@dataclass(frozen=True)
 class UploadTarget:
     """Where objects are put: a bucket and a prefix, which has no slashes at its ends and may be empty.
+
+    All methods raise a `PackagingError` if S3 does not answer or refuses.
 
     Attributes
     ----------
@@ -50,14 +61,77 @@ class UploadTarget:
         """Return the address of the object that a file becomes, for messages."""
         return f"s3://{self.bucket}/{self.key(file)}"
 
+    def look_up(self, file: ObjectFile) -> ExistingObject | None:
+        """Return the object under the key of a file, or None. It is read only if S3's checksum does not tell its content."""
+        address: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(file)}
+        permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
+        with explained(self.url(file), "to look at the object", permissions, again=SENT_AGAIN):
+            try:
+                head = self.client.head_object(**address, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if error_code(error) in ("404", "NoSuchKey"):
+                    return None
+                raise
+            version_id = head.get("VersionId", "null")  # of an object from before the bucket kept versions
+            is_same = version_id != "null" and head["ContentLength"] == file.size
+            if is_same and head.get("ChecksumSHA1") != _checksum_of(file):
+                body = self.client.get_object(**address, VersionId=version_id)["Body"]
+                is_same = hashlib.file_digest(body, "sha1").hexdigest() == file.sha1  # type: ignore[arg-type]
+            return ExistingObject(head["ETag"], version_id, is_same)
 
-@dataclass(frozen=True)
-class ExistingObject:
-    """The newest version of an object in S3, and whether it has the content that is to be there."""
+    def put(self, file: ObjectFile, replaced: ExistingObject | None) -> str:
+        """Send a file in one request, whose content S3 compares with its SHA-1, and return the version of the object.
 
-    etag: str
-    version_id: str
-    is_same: bool
+        Parameters
+        ----------
+        replaced : the object that the file may replace; if None, there must be no object
+        """
+        condition: dict[str, Any] = {"IfMatch": replaced.etag} if replaced else {"IfNoneMatch": "*"}
+        with (
+            file.path.open("rb") as body,
+            explained(self.url(file), "to put the object", "s3:PutObject", again=SENT_AGAIN),
+        ):
+            try:
+                answer = self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.key(file),
+                    Body=body,
+                    ContentLength=file.size,
+                    ChecksumAlgorithm="SHA1",
+                    ChecksumSHA1=_checksum_of(file),
+                    **condition,
+                )
+                return answer["VersionId"]
+            except ClientError as error:
+                if error_code(error) not in WRITTEN_MEANWHILE:
+                    raise
+        # By someone else, or by this very request: its answer was lost, and botocore repeated it.
+        existing = self.look_up(file)
+        if existing is None or not existing.is_same:
+            raise PackagingError(
+                f"{self.url(file)} was changed by someone else after the upload was planned. Look at it; then run the same "
+                "command again."
+            )
+        return existing.version_id
+
+    def require_private(self, file: ObjectFile, sent: str) -> None:
+        """Ask for the first byte of an object without credentials, and raise a `PackagingError` if S3 gives it.
+
+        Parameters
+        ----------
+        sent : a sentence about what was sent so far
+        """
+        with explained(self.url(file), "to ask for the object without credentials", "no permission", again=SENT_AGAIN):
+            try:
+                self.anonymous.get_object(Bucket=self.bucket, Key=self.key(file), Range="bytes=0-0")["Body"].close()
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
+                    return
+                raise
+        raise PackagingError(
+            f"{self.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove it, switch "
+            f"on Block Public Access for s3://{self.bucket}, and start again."
+        )
 
 
 def open_target(destination: str) -> UploadTarget:
@@ -84,91 +158,6 @@ def open_target(destination: str) -> UploadTarget:
             "object. Switch versioning on, or choose another bucket."
         )
     return UploadTarget(client, anonymous, bucket, prefix)
-
-
-def look_up(target: UploadTarget, file: ObjectFile) -> ExistingObject | None:
-    """Return the object under the key of a file, or None if there is none. It is read only if S3's checksum does not tell.
-
-    Raises
-    ------
-    PackagingError
-        If S3 does not answer, or refuses.
-    """
-    bucket, key, permissions = target.bucket, target.key(file), "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
-    with explained(target.url(file), "to look at the object", permissions, again=SENT_AGAIN):
-        try:
-            head = target.client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
-        except ClientError as error:
-            if error_code(error) in ("404", "NoSuchKey"):
-                return None
-            raise
-        version_id = head.get("VersionId", "null")  # of an object from before the bucket kept versions
-        is_same = version_id != "null" and head["ContentLength"] == file.size
-        if is_same and head.get("ChecksumSHA1") != _checksum_of(file):
-            body = target.client.get_object(Bucket=bucket, Key=key, VersionId=version_id)["Body"]
-            is_same = hashlib.file_digest(body, "sha1").hexdigest() == file.sha1  # type: ignore[arg-type]
-        return ExistingObject(head["ETag"], version_id, is_same)
-
-
-def put(target: UploadTarget, file: ObjectFile, *, replaces: ExistingObject | None) -> str:
-    """Send a file in one request, whose content S3 compares with its SHA-1, and return the version of the object.
-
-    Parameters
-    ----------
-    replaces : the object that the file may replace; if None, there must be no object
-
-    Raises
-    ------
-    PackagingError
-        If S3 or the network fails, or someone else wrote the object meanwhile.
-    """
-    condition: dict[str, Any] = {"IfMatch": replaces.etag} if replaces else {"IfNoneMatch": "*"}
-    with (
-        file.path.open("rb") as body,
-        explained(target.url(file), "to put the object", "s3:PutObject", again=SENT_AGAIN),
-    ):
-        try:
-            answer = target.client.put_object(
-                Bucket=target.bucket,
-                Key=target.key(file),
-                Body=body,
-                ContentLength=file.size,
-                ChecksumAlgorithm="SHA1",
-                ChecksumSHA1=_checksum_of(file),
-                **condition,
-            )
-            return answer["VersionId"]
-        except ClientError as error:
-            if error_code(error) not in WRITTEN_MEANWHILE:
-                raise
-    # By someone else, or by this very request: its answer was lost, and botocore repeated it.
-    existing = look_up(target, file)
-    if existing is None or not existing.is_same:
-        raise PackagingError(
-            f"{target.url(file)} was changed by someone else after the upload was planned. Look at it; then run the same "
-            "command again."
-        )
-    return existing.version_id
-
-
-def require_private(target: UploadTarget, file: ObjectFile, sent: str) -> None:
-    """Ask for the first byte of an object without credentials, and raise a `PackagingError` if S3 gives it.
-
-    Parameters
-    ----------
-    sent : a sentence about what was sent so far
-    """
-    with explained(target.url(file), "to ask for the object without credentials", "no permission", again=SENT_AGAIN):
-        try:
-            target.anonymous.get_object(Bucket=target.bucket, Key=target.key(file), Range="bytes=0-0")["Body"].close()
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
-                return
-            raise
-    raise PackagingError(
-        f"{target.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove it, switch on "
-        f"Block Public Access for s3://{target.bucket}, and start again."
-    )
 
 
 def _checksum_of(file: ObjectFile) -> str:

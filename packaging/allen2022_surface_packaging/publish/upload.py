@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
 from ..release import Manifest
 from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import ObjectFile, open_release, write_objects
-from .s3 import LARGEST_OBJECT_BYTES, ExistingObject, UploadTarget, look_up, open_target, put, require_private
+from .s3 import LARGEST_OBJECT_BYTES, ExistingObject, UploadTarget, open_target
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,8 @@ def publish_release(
     overwrite: bool = False,
     dry_run: bool = False,
     allow_simulated: bool = False,
-    tell: Callable[[str], object] = logger.info,
-) -> None:
-    """Verify, plan, upload and record a release.
+) -> str:
+    """Verify, plan, upload and record a release. The plan is logged.
 
     NSD's terms forbid giving the data to others. Use a bucket that only people who accepted the terms can read; an object
     that anybody can read stops the upload.
@@ -45,7 +44,10 @@ def publish_release(
     overwrite : replace objects with other content
     dry_run : verify and plan only; this works with a simulated release as well
     allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
-    tell : called with each line for the user, and with the plan
+
+    Returns
+    -------
+    what was done, or in a dry run the plan, for the user
 
     Raises
     ------
@@ -65,13 +67,14 @@ def publish_release(
                 "Nothing was sent. Build releases of fewer subjects or regions."
             )
         target = open_target(destination)
-        plan = [(file, look_up(target, file)) for file in files]
-        tell(_describe_plan(target, plan))
-        tell(f"The objects will be recorded in {artifacts_path} (--artifacts FILE chooses another)")
+        plan = [(file, target.look_up(file)) for file in files]
+        description = _describe_plan(target, plan)
+        description += f"\nThe objects will be recorded in {artifacts_path} (--artifacts FILE chooses another)"
         if dry_run and manifest.simulated:
-            tell(f"{release} was built from a simulated tree: without --dry-run, it is refused.")
+            description += f"\n{release} was built from a simulated tree: without --dry-run, it is refused."
         if dry_run:
-            return
+            return description
+        logger.info(description)
         different = [target.url(file) for file, existing in plan if existing and not existing.is_same]
         if different and not overwrite:
             raise PackagingError(
@@ -79,22 +82,12 @@ def publish_release(
                 "Choose another prefix, or add --overwrite; loaders that ask for the older version still get it."
             )
         versions = _send(target, plan)
-    records = [
-        (
-            file.item,
-            ObjectRecord(
-                bucket=target.bucket,
-                key=target.key(file),
-                version_id=version_id,
-                sha1=file.sha1,
-                size=file.size,
-                shape=file.item.shape,
-                simulated=manifest.simulated and file.item.kind == "assembly",
-            ),
-        )
-        for file, version_id in zip(files, versions, strict=True)
-    ]
-    tell(record_release(artifacts_path, manifest.name, records))
+    records = []
+    for file, version_id in zip(files, versions, strict=True):
+        simulated = manifest.simulated and file.item.kind == "assembly"
+        address = (target.bucket, target.key(file), version_id)
+        records.append((file.item, ObjectRecord(*address, file.sha1, file.size, file.item.shape, simulated)))
+    return record_release(artifacts_path, manifest.name, records)
 
 
 def _warn_of_other_shape(manifest: Manifest) -> None:
@@ -102,14 +95,13 @@ def _warn_of_other_shape(manifest: Manifest) -> None:
     dataset = published_dataset(manifest.name)
     if dataset is None or manifest.simulated:
         return
+    n_neuroids = len(dataset.subjects) * sum(N_NEUROIDS_OF_PUBLISHED_REGIONS.values())
     for split, n_images in dataset.n_images.items():
-        n_presentations = n_images * (N_REPETITIONS if split == "test" else 1)
-        expected = (n_presentations, len(dataset.subjects) * sum(N_NEUROIDS_OF_PUBLISHED_REGIONS.values()), 1)
-        found = manifest.shapes[split]
-        if found != expected:
+        expected = (n_images * (N_REPETITIONS if split == "test" else 1), n_neuroids, 1)
+        if manifest.shapes[split] != expected:
             logger.warning(
-                f"{manifest.name}.{split} has the shape {found}, but the published dataset of this name has {expected}. "
-                "Was it built from all of NSD?"
+                f"{manifest.name}.{split} has the shape {manifest.shapes[split]}, but the published dataset of this name has "
+                f"{expected}. Was it built from all of NSD?"
             )
 
 
@@ -133,18 +125,18 @@ def _send(target: UploadTarget, plan: Plan) -> list[str]:
     """
     for file, existing in plan:
         if existing is not None:
-            require_private(target, file, "Nothing was sent.")
+            target.require_private(file, "Nothing was sent.")
     versions, sent = [], []
     with follow_bytes(_n_bytes_to_send(plan), title="upload") as progress:
         for file, existing in plan:
             if existing is not None and existing.is_same:
                 versions.append(existing.version_id)
                 continue
-            versions.append(put(target, file, replaces=existing))
+            versions.append(target.put(file, existing))
             sent.append(target.url(file))
             progress(file.size)
             logger.info("%s: sent, version %s", sent[-1], versions[-1])
-            require_private(target, file, f"Sent so far: {', '.join(sent)}.")
+            target.require_private(file, f"Sent so far: {', '.join(sent)}.")
     return versions
 
 

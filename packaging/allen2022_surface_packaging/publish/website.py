@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import shutil
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
 from ..files import naming, new_folder, read_file
+from ..progress import format_bytes
 from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import list_objects, open_release, write_objects
-
-logger = logging.getLogger(__name__)
 
 TEMPLATE = files(__package__) / "templates" / "upload_form.md"
 PAGE_NAME, TABLE_NAME = "README.md", "version_ids.csv"
@@ -49,21 +46,15 @@ def pack_release(release_path: Path, folder: Path) -> None:
             name=manifest.name,
             terms_url=TERMS_URL,
             files="\n".join(f"| `{file.item.name}` | {file.size:,} | `{file.sha1}` |" for file in packed),
-            gigabytes=f"{n_bytes / 1e9:.2f}",
-            quota=f"{QUOTA_BYTES / 1e9:.0f}",
+            size=format_bytes(n_bytes),
+            quota=format_bytes(QUOTA_BYTES),
             fits="That fits." if n_bytes <= QUOTA_BYTES else "That does not fit: ask for more in the same request.",
             table=TABLE_NAME,
         )
         (partial / PAGE_NAME).write_text(page, encoding="utf-8")
 
 
-def record_versions(
-    release_path: Path,
-    table_path: Path,
-    *,
-    artifacts_path: Path | None = None,
-    tell: Callable[[str], object] = logger.info,
-) -> None:
+def record_versions(release_path: Path, table_path: Path, *, artifacts_path: Path | None = None) -> str:
     """Record files that were uploaded through the website in an artifacts file.
 
     Parameters
@@ -71,7 +62,10 @@ def record_versions(
     table_path : the table that `pack_release` wrote, with buckets and version ids filled in
     artifacts_path : path, optional
         By default the plugin's `artifacts.json`.
-    tell : called with each line for the user
+
+    Returns
+    -------
+    one sentence for the user, which says what was done
 
     Raises
     ------
@@ -90,18 +84,17 @@ def record_versions(
             raise PackagingError(
                 f"{table_path}: {item.name} has no bucket or no version id. Fill in what the website shows."
             )
-        if item.shape == manifest.shapes[item.split]:  # a file of the release
-            sha1 = manifest.files[release.assembly_path(manifest.name, item.split).name].sha1
-            if row["sha1"] != sha1:
-                raise PackagingError(
-                    f"{table_path}: {item.name} has SHA-1 {row['sha1']}, but that of the release has {sha1}. Pack the release "
-                    "again, and upload that."
-                )
+        sha1 = manifest.files[release.assembly_path(manifest.name, item.split).name].sha1
+        if item.shape == manifest.shapes[item.split] and row["sha1"] != sha1:  # a file of the release
+            raise PackagingError(
+                f"{table_path}: {item.name} has SHA-1 {row['sha1']}, but that of the release has {sha1}. Pack the release "
+                "again, and upload that."
+            )
         bucket, _, prefix = row["bucket"].partition("/")
         key = f"{prefix}/{item.name}" if prefix else item.name
         record = ObjectRecord(bucket, key, row["version_id"], row["sha1"], int(row["size"]), item.shape)
         records.append((item, record))
-    tell(record_release(artifacts_path, manifest.name, records))
+    return record_release(artifacts_path, manifest.name, records)
 
 
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
