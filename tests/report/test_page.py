@@ -178,7 +178,7 @@ def test_incomplete_or_damaged_release_is_refused_in_one_line(release_copy, name
     path = release_copy / name
     size = path.stat().st_size
     damages = {
-        "cannot be read": lambda: path.write_bytes(bytes(size)),
+        "is not a sound release": lambda: path.write_bytes(bytes(size)),
         f"{name} has {size - 1:,} bytes, but release.json lists it with": lambda: path.write_bytes(bytes(size - 1)),
         f"{name} is missing, but release.json lists it with": path.unlink,
     }

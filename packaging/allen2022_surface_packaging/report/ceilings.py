@@ -19,7 +19,6 @@ from .statistics import (
     N_NEUROIDS_READ_AT_ONCE,
     REPETITION_PAIRS,
     Neuroids,
-    label_responses,
     open_assembly,
     region_names,
     subject_names,
@@ -45,7 +44,7 @@ def estimate_medians(folder: ReleaseFolder, manifest: Manifest, neuroids: Neuroi
     ceiling_intervals = import_plugin("analysis.noise_ceilings").ceiling_intervals
     groups = [neuroids.rows(region, name) for region in region_names(manifest) for name in subject_names(manifest)]
     n_bootstraps = max(FEWEST_BOOTSTRAPS, min(N_BOOTSTRAPS, BOOTSTRAPS_OF_ALL_REGIONS // len(groups)))
-    with open_assembly(folder, manifest, "test") as assembly:
+    with open_assembly(folder, manifest) as assembly:
         samples = _read_samples(assembly, neuroids, groups, most=SAMPLE_OF_REGION)
         tables = [ceiling_intervals(responses, n_bootstraps=n_bootstraps) for responses in samples]
     estimates: pd.DataFrame = pd.concat(tables).set_index(["region", "subject"])
@@ -65,7 +64,7 @@ def measure_shared_noise(folder: ReleaseFolder, manifest: Manifest, neuroids: Ne
     groups = [neuroids.rows(ALL_REGIONS, name) for name in subject_names(manifest)]
     confidence = 1 - ERROR_RATE / len(groups)
     tables = []
-    with open_assembly(folder, manifest, "test") as assembly:
+    with open_assembly(folder, manifest) as assembly:
         for responses in _read_samples(assembly, neuroids, groups, most=SAMPLE_OF_SUBJECT):
             pooled = responses.assign_coords(region=("neuroid", np.full(responses.sizes["neuroid"], ALL_REGIONS)))
             pairs = repetition_correlations(pooled, confidence=confidence)
@@ -155,8 +154,9 @@ def _read_samples(
         rows = np.sort(np.concatenate(samples[start : start + n_groups]))
         if len(rows):
             names = ("subject", "region", "nc_testset")
-            coordinates = {name: np.asarray(neuroids.values(name, rows)) for name in names}
-            yield label_responses(_read_neuroids_at(assembly, rows), assembly, coordinates)
+            coordinates = {name: ("neuroid", np.asarray(neuroids.values(name, rows))) for name in names}
+            sample = assembly.isel(neuroid=rows).copy(data=_read_neuroids_at(assembly, rows))
+            yield sample.assign_coords(coordinates)
 
 
 def _read_neuroids_at(assembly: xr.DataArray, rows: IntArray) -> FloatArray:
@@ -165,6 +165,6 @@ def _read_neuroids_at(assembly: xr.DataArray, rows: IntArray) -> FloatArray:
     for start in range(int(rows[0]), int(rows[-1]) + 1, N_NEUROIDS_READ_AT_ONCE):
         first, last = np.searchsorted(rows, (start, start + N_NEUROIDS_READ_AT_ONCE))
         if first < last:
-            block = assembly.variable[:, start : int(rows[last - 1]) + 1, 0].values
+            block = assembly.variable[:, start : int(rows[last - 1]) + 1].values
             values[:, first:last] = block[:, rows[first:last] - start]
     return values

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageColor
 
 from ..arrays import DoubleArray, IntArray
 from ..images import load_image
@@ -22,6 +22,7 @@ VIRIDIS = (
     *("#1f988b", "#22a884", "#35b779", "#54c568", "#7ad151", "#a5db36", "#d2e21b", "#fde725"),
 )
 N_SCALE_COLOURS = 64
+FIRST_LIGHT_STEP = 28  # black text is easier to read than white text from here on (WCAG 2.2, contrast ratio)
 # Colour-blind people can distinguish these: Okabe and Ito (2008), "Color Universal Design".
 OKABE_ITO_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 SHARED_COLOUR = "#f0e442"  # the seventh of them
@@ -39,19 +40,10 @@ N_POSITIONS = 730  # of the images of NSD: 100 images each
 
 def scale_colours() -> list[str]:
     """Return the colours of the scale, from the lowest to the highest value, as CSS writes them."""
-    anchors = np.array([_channels(colour) for colour in VIRIDIS])
+    anchors = np.array([ImageColor.getrgb(colour) for colour in VIRIDIS])
     positions = np.linspace(0, len(VIRIDIS) - 1, N_SCALE_COLOURS)
     channels = [np.interp(positions, np.arange(len(VIRIDIS)), anchors[:, channel]) for channel in range(3)]
     return [_hexadecimal(*colour) for colour in np.stack(channels, axis=1)]
-
-
-def ink_on(colour: str) -> str:
-    """Return black or white, whichever is easier to read on a colour (WCAG 2.2, contrast ratio)."""
-    red, green, blue = (  # without the gamma of sRGB
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (n / 255 for n in _channels(colour))
-    )
-    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    return "#000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#fff"
 
 
 def scale_step(value: float | None, highest: float) -> int:
@@ -68,10 +60,6 @@ def region_colours(n_regions: int) -> list[str]:
         for number in range(n_regions)
     )
     return [_hexadecimal(*(255 * channel for channel in colour)) for colour in colours]
-
-
-def _channels(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _hexadecimal(red: float, green: float, blue: float) -> str:
@@ -112,7 +100,7 @@ def comparison_picture(noise_ceilings: DoubleArray, split_half: DoubleArray, *, 
     """
     limits = ((0, highest), (LOWEST_SPLIT_HALF, 1))
     counts = np.histogram2d(noise_ceilings, np.clip(split_half, LOWEST_SPLIT_HALF, 1), GRID, limits)[0].T[::-1]
-    palette = [(0, 0, 0), *map(_channels, scale_colours()[FIRST_VISIBLE_STEP:])]
+    palette = [(0, 0, 0), *map(ImageColor.getrgb, scale_colours()[FIRST_VISIBLE_STEP:])]
     shares = np.log1p(counts) / np.log1p(max(1, counts.max()))
     pixels = np.where(counts > 0, 1 + np.round(shares * (len(palette) - 2)), 0).astype(np.uint8)
     image = Image.fromarray(pixels, "P")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -17,15 +17,8 @@ FEWEST_SUBJECTS = 3  # to call one of them low
 MOST_NAMED = 4  # in a finding; the table it leads to shows the others
 
 
-class Finding(NamedTuple):
-    """Something that needs attention, and the section that shows it."""
-
-    text: str
-    section: str
-
-
-def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.DataFrame) -> list[Finding]:
-    """List what needs attention, in the order of the page.
+def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.DataFrame) -> list[tuple[str, str]]:
+    """List what needs attention in the order of the page: a text, and the section that shows it.
 
     Parameters
     ----------
@@ -41,7 +34,7 @@ def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.Da
         "shared-noise": _shared_noise(shared_noise),
         "invalid": _invalid(regions, total),
     }
-    return [Finding(text, section) for section, found in texts.items() for text in found]
+    return [(text, section) for section, found in texts.items() for text in found]
 
 
 def _low_subjects(regions: pd.DataFrame) -> Iterator[str]:

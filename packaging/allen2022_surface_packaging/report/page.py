@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..errors import PackagingError, one_line, raise_if_of_machine
+from ..errors import PackagingError, reading
 from ..files import read_file, write_whole
 from ..progress import format_bytes
 from ..recipe import published_dataset
@@ -41,8 +41,6 @@ from .verdict import read_verdict
 
 logger = logging.getLogger(__name__)
 
-# What netCDF4 and xarray raise if a file is damaged or is no assembly
-UNREADABLE = (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 TEMPLATES = files(__package__) / "templates"
 MOST_THUMBNAILS = 450  # per split: enough for all images of the published releases, and few enough for a small page
 
@@ -60,14 +58,8 @@ def write_report(release_path: Path) -> Path:
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
     _require_files(folder, manifest)
-    try:
+    with reading(folder, "a sound release", f"`allen2022-surface verify {folder}` says what is wrong with it."):
         content = render_page(folder, manifest).encode()
-    except UNREADABLE as error:
-        raise_if_of_machine(error, folder)
-        raise PackagingError(
-            f"The release {folder} cannot be read ({type(error).__name__}: {one_line(error)}), so it has no report. "
-            f"`allen2022-surface verify {folder}` says what is wrong with it."
-        ) from error
     write_whole(folder.report_path, [content])
     logger.info("%s: %.1f MB", folder.report_path, len(content) / 1e6)
     return folder.report_path
@@ -147,12 +139,12 @@ def _environment() -> Environment:
         "size": format_bytes,
         "words": tables.join_words,
         "step": charts.scale_step,
-        "ink": charts.ink_on,
         "digest": lambda text: base64.b64encode(sha256(text.encode()).digest()).decode("ascii"),
     }
     environment.globals |= {
         "asset": lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
         "scale": charts.scale_colours(),
+        "first_light_step": charts.FIRST_LIGHT_STEP,
         "plot": charts.PLOT,
         "expected_curve": charts.expected_curve,
         "betas_meanings": tables.BETAS_MEANINGS,

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -15,10 +15,10 @@ import pandas as pd
 import xarray as xr
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
-from ..facts import N_REPETITIONS, subject_name
+from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..plugin import import_plugin
 from ..progress import follow
-from ..release import DIMENSIONS, NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
+from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
 
 ALL_REGIONS = "All regions"  # no region has a name with a space
 ALL_SUBJECTS = "all"
@@ -63,8 +63,6 @@ class Neuroids:
         The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test
         repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; and
         `repetition_r`, the mean of the correlations of pairs of repetitions.
-    ids : array of shape (n_neuroids,)
-        The `neuroid_id` as bytes.
     split_half_ceilings : array of shape (n_splits, n_neuroids)
         Unitless; NaN for neuroids whose responses are constant.
     repetition_correlations : array of shape (n_pairs, n_neuroids)
@@ -74,7 +72,6 @@ class Neuroids:
     """
 
     table: pd.DataFrame
-    ids: AnyArray
     split_half_ceilings: FloatArray
     repetition_correlations: FloatArray
     groups: Mapping[tuple[str, str], IntArray]
@@ -98,10 +95,15 @@ def subject_names(manifest: Manifest) -> list[str]:
     return [subject_name(subject) for subject in manifest.recipe.subjects]
 
 
-def open_assembly(folder: ReleaseFolder, manifest: Manifest, split: str) -> xr.DataArray:
-    """Open the assembly of a split. Its values are read lazily."""
-    assembly: xr.DataArray = xr.open_dataarray(folder.assembly_path(manifest.name, split), engine="netcdf4")
-    return assembly
+def open_assembly(folder: ReleaseFolder, manifest: Manifest) -> xr.DataArray:
+    """Open the test assembly: its values, of shape (n_presentations, n_neuroids), are read lazily.
+
+    Neuroids have their number as `neuroid_id`. Their other coordinates would take longer than the measurements.
+    """
+    path = folder.assembly_path(manifest.name, "test")
+    assembly = xr.open_dataarray(path, engine="netcdf4", drop_variables=NEUROID_COORDINATES)[:, :, 0]
+    numbered: xr.DataArray = assembly.assign_coords(neuroid_id=("neuroid", np.arange(assembly.sizes["neuroid"])))
+    return numbered
 
 
 def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
@@ -109,15 +111,15 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
 
     The responses of `N_NEUROIDS_READ_AT_ONCE` neuroids are in memory at a time.
     """
-    table, ids = _read_coordinates(folder.assembly_path(manifest.name, "test"))
+    table = _read_coordinates(folder.assembly_path(manifest.name, "test"))
     split_half = np.empty((N_SPLITS, len(table)), dtype=np.float32)
     correlations = np.empty((len(REPETITION_PAIRS), len(table)), dtype=np.float32)
     noise_ceilings = np.empty(len(table))
-    with open_assembly(folder, manifest, "test") as assembly:
+    with open_assembly(folder, manifest) as assembly:
         starts = range(0, len(table), N_NEUROIDS_READ_AT_ONCE)
         for start in follow(starts, n_items=len(starts), title="ceilings", unit="block"):
             block = slice(start, min(start + N_NEUROIDS_READ_AT_ONCE, len(table)))
-            responses = label_responses(assembly.variable[:, block, 0].values, assembly)
+            responses = assembly[:, block].load()
             score = import_plugin("analysis.ceiling").internal_consistency(responses)
             split_half[:, block] = score.attrs["raw"].transpose("split", "neuroid").values
             noise_ceilings[block] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
@@ -125,43 +127,19 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     table["nc_repetitions"] = noise_ceilings
     table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
-    return Neuroids(table, ids, split_half, correlations, _group_rows(table))
+    return Neuroids(table, split_half, correlations, _group_rows(table))
 
 
-def _read_coordinates(path: Path) -> tuple[pd.DataFrame, AnyArray]:
-    """Read the neuroid coordinates of an assembly, the ids apart. Texts stay bytes as long as they can: there are millions."""
+def _read_coordinates(path: Path) -> pd.DataFrame:
+    """Read the neuroid coordinates of an assembly but `neuroid_id`. Texts become categories: there are millions of neuroids."""
     with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as file:
-        columns = {name: file[name].values for name in NEUROID_COORDINATES}
+        columns = {name: file[name].values for name in NEUROID_COORDINATES if name != "neuroid_id"}
     for name, values in columns.items():
-        if values.ndim == 2:  # a matrix of characters
-            columns[name] = np.ascontiguousarray(values).view(f"S{values.shape[1]}")[:, 0]
-    ids = columns.pop("neuroid_id")
-    categories = {name: _as_categories(columns[name]) for name in ("subject", "hemisphere", "region")}
-    return pd.DataFrame(columns | categories), ids
-
-
-def _as_categories(texts: AnyArray) -> pd.Series[str]:
-    """Number different texts. Equal ones lie next to each other, so only the first of each row of equals is decoded."""
-    starts = np.flatnonzero(np.concatenate([[True], texts[1:] != texts[:-1]]))
-    firsts = pd.Series(texts[starts].astype(str).astype(object), dtype="category")
-    return firsts.repeat(np.diff([*starts, len(texts)]).tolist()).reset_index(drop=True)
-
-
-def label_responses(
-    values: AnyArray, assembly: xr.DataArray, neuroids: Mapping[str, AnyArray] | None = None
-) -> xr.DataArray:
-    """Return values of shape (n_presentations, n_neuroids) with the presentation coordinates of an assembly.
-
-    Neuroids have the given coordinates, and their number as `neuroid_id`. More would take longer than the measurements.
-    """
-    coordinates = {
-        str(name): ("presentation", coordinate.values)
-        for name, coordinate in assembly.coords.items()
-        if coordinate.dims == DIMENSIONS[:1]
-    }
-    of_neuroids = {"neuroid_id": np.arange(values.shape[1]), **(neuroids or {})}
-    coordinates |= {name: ("neuroid", column) for name, column in of_neuroids.items()}
-    return xr.DataArray(values, dims=DIMENSIONS[:2], coords=coordinates)
+        if values.ndim == 2:  # a matrix of characters, in which equal texts lie next to each other
+            starts = np.flatnonzero(np.append(True, (values[1:] != values[:-1]).any(axis=1)))
+            firsts = pd.Series([row.tobytes().rstrip(b"\0").decode() for row in values[starts]], dtype="category")
+            columns[name] = firsts.repeat(np.diff([*starts, len(values)]).tolist()).array
+    return pd.DataFrame(columns)
 
 
 def _correlate_repetitions(responses: xr.DataArray) -> DoubleArray:
@@ -180,14 +158,9 @@ def _group_rows(table: pd.DataFrame) -> dict[tuple[str, str], IntArray]:
     by_region = table.groupby(["region", "subject"], sort=False, observed=True)
     parts: dict[tuple[str, str], list[IntArray]] = {}
     for (region, subject), rows in cast(dict[tuple[str, str], IntArray], by_region.indices).items():
-        for group in _with_totals(region, subject):
+        for group in product((region, ALL_REGIONS), (subject, ALL_SUBJECTS)):
             parts.setdefault(group, []).append(rows)
     return {group: np.sort(np.concatenate(rows)) for group, rows in parts.items()}
-
-
-def _with_totals(region: str, subject: str) -> list[tuple[str, str]]:
-    """Return a region of a subject, and the totals to which it adds."""
-    return [(region, subject), (region, ALL_SUBJECTS), (ALL_REGIONS, subject), (ALL_REGIONS, ALL_SUBJECTS)]
 
 
 def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
@@ -198,60 +171,43 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
     table with the index `region` and `subject`, in the order of the release, `ALL_SUBJECTS` and `ALL_REGIONS` last
         `n_neuroids`, `n_left`, `n_right`; `n_invalid`, the neuroids with a NaN before NaN values were filled;
         `n_filled_train` and `n_filled_test` of `n_values_train` and `n_values_test`, and `percent_filled` of both;
-        `n_dropped`, the neuroids that are missing from the numbering; `n_without_ceiling`, those whose noise ceiling is
+        `n_dropped`, the vertices of the regions without a neuroid; `n_without_ceiling`, those whose noise ceiling is
         NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent) and `repetition_r`; and `split_half`,
         the median over neuroids averaged over splits, like the score of `internal_consistency` (unitless). NaN where a
         group has no valid value. `shared_vertices` says how many vertices are in which other regions, such as ``12 in IT``.
     """
-    counts = pd.DataFrame(
-        {"region": group[0], "subject": group[1], **counted}
-        for region in region_names(manifest)
-        for subject, counted in _count(neuroids, manifest, region).items()
-        for group in _with_totals(region, subject)
+    index = pd.MultiIndex.from_product(
+        [[*region_names(manifest), ALL_REGIONS], [*subject_names(manifest), ALL_SUBJECTS]], names=["region", "subject"]
     )
-    groups = counts.groupby(["region", "subject"], sort=False).sum()
-    groups["n_right"] = groups["n_neuroids"] - groups["n_left"]
-    for split in SPLITS:
-        groups[f"n_values_{split}"] = manifest.shapes[split][0] * groups["n_neuroids"]
-    n_filled, n_values = (sum(groups[f"n_{what}_{split}"] for split in SPLITS) for what in ("filled", "values"))
-    groups["percent_filled"] = 100 * n_filled / n_values
-    medians = pd.DataFrame([_medians(neuroids, neuroids.rows(*group)) for group in groups.index])
-    groups = groups.join(medians.set_index(groups.index))
+    groups = pd.DataFrame([_summarise(neuroids, manifest, *group) for group in index], index=index)
     shared_vertices = _describe_shared_vertices(neuroids, manifest)
-    groups["shared_vertices"] = [shared_vertices.get(group, "0") for group in groups.index]
-    order = [
-        (region, subject)
-        for region in [*region_names(manifest), ALL_REGIONS]
-        for subject in [*subject_names(manifest), ALL_SUBJECTS]
-    ]
-    return groups.loc[order]
+    groups["shared_vertices"] = [shared_vertices.get(group, "0") for group in index]
+    return groups
 
 
-def _count(neuroids: Neuroids, manifest: Manifest, region: str) -> dict[str, dict[str, int]]:
-    """Count the neuroids of a region, and what of them was filled, dropped or missing, by subject."""
-    rows = {subject: neuroids.rows(region, subject) for subject in subject_names(manifest)}
-    # Numbers ascend, and those of dropped neuroids are missing.
-    last_ids = [neuroids.ids[numbered[-1]].decode("ascii") for numbered in rows.values() if len(numbered)]
-    n_numbered = max((1 + int(neuroid_id.rpartition("_v")[2]) for neuroid_id in last_ids), default=0)
-    filled = {subject: manifest.nan_counts[subject][region] for subject in rows}
-    return {
-        subject: {
-            "n_neuroids": len(selected),
-            "n_left": int((neuroids.values("hemisphere", selected) == "lh").sum()),
-            "n_invalid": filled[subject].neuroids,
-            "n_filled_train": filled[subject].train,
-            "n_filled_test": filled[subject].test,
-            "n_dropped": n_numbered - len(selected),
-            "n_without_ceiling": int(np.isnan(neuroids.values("nc_testset", selected)).sum()),
-        }
-        for subject, selected in rows.items()
-    }
-
-
-def _medians(neuroids: Neuroids, rows: IntArray) -> dict[str, float]:
+def _summarise(neuroids: Neuroids, manifest: Manifest, region: str, subject: str) -> dict[str, float]:
+    """Return the numbers of a region of a subject, or of a total."""
+    rows = neuroids.rows(region, subject)
+    regions = [one for one in manifest.regions if region in (one.name, ALL_REGIONS)]
+    subjects = [name for name in subject_names(manifest) if subject in (name, ALL_SUBJECTS)]
+    counts = [manifest.nan_counts[name][one.name] for name, one in product(subjects, regions)]
+    n_left = int((neuroids.values("hemisphere", rows) == HEMISPHERES[0]).sum())
+    n_filled = {split: sum(getattr(count, split) for count in counts) for split in SPLITS}
+    n_values = {split: manifest.shapes[split][0] * len(rows) for split in SPLITS}
     of_splits = valid_median(neuroids.split_half_ceilings[:, rows], axis=1)
-    medians = {name: float(valid_median(neuroids.values(name, rows))) for name in MEDIANS}
-    return medians | {"split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan}
+    return {
+        "n_neuroids": len(rows),
+        "n_left": n_left,
+        "n_right": len(rows) - n_left,
+        "n_invalid": sum(count.neuroids for count in counts),
+        **{f"n_filled_{split}": n for split, n in n_filled.items()},
+        **{f"n_values_{split}": n for split, n in n_values.items()},
+        "percent_filled": 100 * sum(n_filled.values()) / sum(n_values.values()) if len(rows) else np.nan,
+        "n_dropped": len(subjects) * sum(one.n_vertices for one in regions) - len(rows),
+        "n_without_ceiling": int(np.isnan(neuroids.values("nc_testset", rows)).sum()),
+        **{name: float(valid_median(neuroids.values(name, rows))) for name in MEDIANS},
+        "split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan,
+    }
 
 
 def correlate_pairs(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
@@ -289,15 +245,9 @@ def rank_correlation(first: DoubleArray, second: DoubleArray) -> float:
 
 def valid_median(values: AnyArray, axis: int = 0) -> DoubleArray:
     """Return the medians over an axis of the values that are not NaN; NaN where there are none."""
-    if values.shape[axis] == 0:
-        return np.full(np.delete(values.shape, axis), np.nan)
-    medians: DoubleArray = np.asarray(np.median(values, axis=axis), dtype=np.float64)
-    is_nan = np.isnan(medians)
-    if is_nan.any():  # only these need the slower function
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns where all values are NaN
-            medians[is_nan] = np.nanmedian(np.moveaxis(values, axis, 0)[:, is_nan], axis=0)
-    return medians
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy warns where there are none
+        return np.asarray(np.nanmedian(values, axis=axis), dtype=np.float64)
 
 
 def highest_on_scale(values: AnyArray, *, quantile: float = 1.0) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,10 +52,10 @@ def region_table(groups: pd.DataFrame) -> pd.DataFrame:
         "Right": ("n_right", format_count),
         "Also in another region": ("shared_vertices", str),
         "Invalid vertices": ("n_invalid", format_count),
-        "Median noise ceiling (%)": ("nc_testset", with_digits(1)),
-        "From test repetitions (%)": ("nc_repetitions", with_digits(1)),
-        "Median r of repetitions": ("repetition_r", with_digits(3)),
-        "Split-half ceiling (r)": ("split_half", with_digits(3)),
+        "Median noise ceiling (%)": ("nc_testset", partial(format_number, n_digits=1)),
+        "From test repetitions (%)": ("nc_repetitions", partial(format_number, n_digits=1)),
+        "Median r of repetitions": ("repetition_r", partial(format_number, n_digits=3)),
+        "Split-half ceiling (r)": ("split_half", partial(format_number, n_digits=3)),
     }
     return _write(groups.drop(ALL_REGIONS, level="region").reset_index(), columns)
 
@@ -69,7 +70,10 @@ def repetition_table(pairs: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
         "Subject": ("subject", str),
         "Sessions": ("n_sessions", format_count),
         "Trials per session": ("n_trials", format_count),
-        **{f"r of repetitions {pair[0]} and {pair[1]}": (str(pair), with_digits(3)) for pair in REPETITION_PAIRS},
+        **{
+            f"r of repetitions {pair[0]} and {pair[1]}": (str(pair), partial(format_number, n_digits=3))
+            for pair in REPETITION_PAIRS
+        },
     }
     return _write(table, columns)
 
@@ -193,11 +197,6 @@ def format_number(value: float | None, n_digits: int) -> str:
         return MISSING
     rounded = round(float(value), n_digits) + 0.0  # adding 0.0 removes the sign of zero
     return f"{rounded:.{n_digits}f}".replace("-", "−")
-
-
-def with_digits(n_digits: int) -> Callable[[float], str]:
-    """Return `format_number` for a number of digits."""
-    return lambda value: format_number(value, n_digits)
 
 
 def format_range(lower: float, upper: float, n_digits: int) -> str:

@@ -12,20 +12,15 @@ from ..files import read_file, sha1_of
 from ..release import ReleaseFolder
 
 
-class Check(NamedTuple):
-    """One check of `verify`: its name, its result in a sentence, and its problems."""
-
-    name: str
-    result: str
-    problems: list[str]
-
-
 class Verdict(NamedTuple):
-    """The result of all checks: ``sound``, ``wrong`` or ``unknown``, and the same in a few words."""
+    """The result of all checks: ``sound``, ``wrong`` or ``unknown``, and the same in a few words.
+
+    Each check has a name, its result in a sentence, and its problems.
+    """
 
     state: str
     title: str
-    checks: list[Check]
+    checks: list[tuple[str, str, list[str]]]
 
 
 def read_verdict(folder: ReleaseFolder) -> Verdict:
@@ -39,26 +34,26 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
             return Verdict("unknown", "Not verified since it was built again", [])
         checks = list(_read_checks(content))
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
-        return Verdict("unknown", "No verdict", [Check(path.name, f"It cannot be read: {one_line(error)}.", [])])
-    n_problems = sum(len(check.problems) for check in checks)
+        return Verdict("unknown", "No verdict", [(path.name, f"It cannot be read: {one_line(error)}.", [])])
+    n_problems = sum(len(problems) for *_, problems in checks)
     if n_problems:
         return Verdict("wrong", f"{n_problems:,} {'problem' if n_problems == 1 else 'problems'} found", checks)
     return Verdict("sound", "Verified against the raw files" if "nsd_root" in content else "Verified", checks)
 
 
-def _read_checks(content: dict[str, Any]) -> Iterator[Check]:
+def _read_checks(content: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
     problems = list(content["release"]["problems"])
-    yield Check("Files", "The release is not sound." if problems else "No file is missing or damaged.", problems)
+    yield ("Files", "The release is not sound." if problems else "No file is missing or damaged.", problems)
     if "nsd_root" in content:
         findings = content["nsd_root"]
-        yield Check("Raw files", _describe_recomputation(findings), list(findings["problems"]))
+        yield ("Raw files", _describe_recomputation(findings), list(findings["problems"]))
     for other, compared in content.get("against", {}).items():
         problems = [
             f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
             for row in compared["differences"]
             if row["beyond"]
         ]
-        yield Check("Comparison", f"{compared['verdict']}, compared with {Path(other).name}.", problems)
+        yield ("Comparison", f"{compared['verdict']}, compared with {Path(other).name}.", problems)
 
 
 def _describe_recomputation(findings: dict[str, Any]) -> str:
