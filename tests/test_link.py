@@ -97,19 +97,18 @@ def export_plugin(place):
     shutil.rmtree(place / "analysis")
 
 
-@pytest.mark.parametrize(
-    ("make", "of_link", "of_unlink"),
-    [
-        (Path.touch, "exists already and is not this plugin. Move it", "is not this plugin, so it stays."),
-        (make_other_plugin, "exists already and is not this plugin. Move it", "is not this plugin, so it stays."),
-        (export_plugin, *2 * ["was written by export and not by link, so it stays. Remove it yourself."]),
-    ],
-)
-def test_something_else_stays(place, make, of_link, of_unlink):
-    make(place)
+EXPORTED = "was written by export and not by link, so it stays. Remove it yourself."
 
-    assert f"{place} {of_link}" in run("link", status=1)
-    assert f"{place} {of_unlink}" in run("unlink", status=1)
+
+@pytest.mark.parametrize("make", [Path.touch, make_other_plugin, export_plugin])
+def test_something_else_stays(place, make):
+    make(place)
+    reasons = (
+        2 * [EXPORTED] if make is export_plugin else ["exists already and is not", "is not this plugin, so it stays."]
+    )
+
+    for command, reason in zip(("link", "unlink"), reasons, strict=True):
+        assert f"{place} {reason}" in run(command, status=1)
     assert place.exists()
     assert make is export_plugin or "is another plugin" in finding(run("doctor", status=1), "link")[0]
 
@@ -290,18 +289,13 @@ def test_doctor_advises_about_two_releases_of_a_name(linked, release, tmp_path, 
     assert re.search("\n! release .*\n      -> .*/a has the same name", run("doctor", status=1))
 
 
-def test_doctor_names_close_identifiers(linked):
-    state, advice = finding(run("doctor", f"{NAME}_V4.test", status=1), f"{NAME}_V4.test")
-
-    assert "Brain-Score says: No registrations found" in state
-    assert advice.startswith(f"Did you mean {NAME}.V4.test")
-
-
 def test_doctor_says_why_an_identifier_does_not_load(linked, release, monkeypatch):
     monkeypatch.setenv(RELEASE_VARIABLE, str(release))
 
+    state, advice = finding(run("doctor", f"{NAME}_V4.test", status=1), f"{NAME}_V4.test")
+    assert "Brain-Score says: No registrations found" in state
+    assert advice.startswith(f"Did you mean {NAME}.V4.test")
     state, advice = finding(run("doctor", f"{NAME}_4subj.V4.test", status=1), "load_dataset")
-
     assert state == "not found"
     assert f"expected {NAME}_4subj" in advice
 

@@ -17,7 +17,7 @@ from allen2022_surface_packaging.recipe import make_recipe
 from brainscore_allen2022_surface.analysis.ceiling import internal_consistency
 from brainscore_allen2022_surface.loaders import load_assembly
 from libraries import copy_library
-from support import run_cli
+from support import hashes, run_cli
 
 NAME = "Allen2022_fmri_surface"
 FOLDER = Path("brainscore_vision/data/allen2022_surface")
@@ -134,15 +134,10 @@ def test_printed_git_commands_commit_and_push_what_was_written(exported, tmp_pat
 
     subprocess.run(["bash", "-c", script], check=True, capture_output=True, env=os.environ | identity)
 
-    git = ["git", "-C", str(tmp_path / "origin")]
-    changed = subprocess.run([*git, "show", "--name-only", "--format=", "allen2022_surface"], **CAPTURED).stdout
-    assert changed.decode().splitlines() == [str(FOLDER / name) for name in FILES]
-    for name in FILES:
-        committed = subprocess.run([*git, "show", f"allen2022_surface:{FOLDER / name}"], **CAPTURED).stdout
-        assert committed == (checkout / FOLDER / name).read_bytes()
-
-
-CAPTURED = {"check": True, "capture_output": True}
+    command = ["git", "clone", "-q", "--branch", "allen2022_surface", tmp_path / "origin", tmp_path / "clone"]
+    subprocess.run(command, check=True)
+    assert list_files(tmp_path / "clone" / FOLDER.parts[0]) == [str(Path(*FOLDER.parts[1:], name)) for name in FILES]
+    assert hashes(tmp_path / "clone" / FOLDER) == hashes(checkout / FOLDER)
 
 
 def test_second_export_needs_overwrite(exported):
@@ -191,13 +186,10 @@ def test_export_is_refused_and_the_checkout_stays(small_checkout, tmp_path, spoi
     assert list_files(small_checkout) == before
 
 
-def test_artifacts_file_that_is_missing_is_named(small_checkout):
+def test_missing_artifacts_file_and_failing_test_in_the_checkout_are_reported(small_checkout):
     line = export(small_checkout, "--artifacts", "nowhere.json", status=1)
 
     assert "nowhere.json is missing, expected an artifacts file that `upload` or `record` wrote" in line
-
-
-def test_failing_test_in_the_checkout_is_reported(small_checkout):
     assert re.search("is written, but its tests fail there .*See: cd", export(small_checkout, status=1))
 
 
@@ -218,8 +210,7 @@ def test_pull_request_lists_objects_and_checks(exported):
     assert rows[0] == (f"{NAME}.train", "assembly", "412 x 221168 x 1")
     assert "`67241ed5a84d8e7ae77f8c8d72e7219508fb9d7e`" in text
     assert (
-        "Of the 12 objects below, 12 are those that the existing plugins load, by version and SHA-1, and 0 are of"
-        in text
+        "Of the 12 objects below, 12 are those that the existing plugins load, by version and SHA-1, and 0 are" in text
     )
     assert "* no other plugin registers any of the 24 identifiers" in text
     assert re.search(r"^\* `python -m pytest .*`: \d+ passed, \d+ deselected", text, re.MULTILINE)
@@ -257,8 +248,7 @@ def test_pull_request_follows_the_objects_and_states_ceilings_of_the_release(mea
     assert (f"{NAME}.test", "assembly", "78 x 920 x 1") in list_rows(text)
     assert (f"{NAME}.V4.test", "assembly", "78 x 7 x 1") in list_rows(text)
     assert (
-        "Of the 16 objects below, 0 are those that the existing plugins load, by version and SHA-1, and 4 are of"
-        in text
+        "Of the 16 objects below, 0 are those that the existing plugins load, by version and SHA-1, and 4 are" in text
     )
     table = text.partition("## Ceilings")[2].partition("## Privacy")[0]
     assert f"`{NAME}.test`, computed from the object above:" in table

@@ -12,16 +12,7 @@ import xarray as xr
 from allen2022_surface_packaging.plugin import plugin_path
 from allen2022_surface_packaging.publish import upload as publishing
 from allen2022_surface_packaging.publish.upload import publish_release
-from publish.uploads import (
-    NAME,
-    OBJECTS,
-    PREFIX,
-    REGIONS,
-    list_recorded,
-    list_versions,
-    mark_simulated,
-    publish,
-)
+from publish.uploads import NAME, OBJECTS, PREFIX, REGIONS, list_recorded, list_versions, mark_simulated, publish
 
 
 @pytest.mark.parametrize("simulated", [False, True])
@@ -147,13 +138,11 @@ def test_other_content_is_replaced_only_with_overwrite(upload, s3, proxy):
     assert s3.get_object(Bucket="brain", Key=key, VersionId=theirs)["Body"].read() == b"another file"
 
 
-def test_content_is_compared_when_another_tool_put_the_object(release, s3, artifacts_path):
+def test_content_is_compared_when_another_tool_put_the_object(release_copy, release, s3, artifacts_path):
     """S3 has no SHA-1 of it, and files of the same size may differ in a single byte."""
-    same, other = (release / f"{NAME}_{split}.nc" for split in ("train", "test"))
-    changed = bytearray(other.read_bytes())
-    changed[-1] ^= 1
-    s3.put_object(Bucket="brain", Key=f"{PREFIX}/assy_{NAME}_train.nc", Body=same.read_bytes())
-    s3.put_object(Bucket="brain", Key=f"{PREFIX}/assy_{NAME}_test.nc", Body=bytes(changed))
+    flip_last_byte(release_copy / f"{NAME}_test.nc")
+    for split in ("train", "test"):
+        s3.upload_file(str(release_copy / f"{NAME}_{split}.nc"), "brain", f"{PREFIX}/assy_{NAME}_{split}.nc")
 
     lines = publish(release, artifacts_path, dry_run=True).splitlines()
 
