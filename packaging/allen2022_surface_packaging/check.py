@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+
+import pandas as pd
 
 from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
-from .facts import N_REPETITIONS, TERMS_URL, subject_name
-from .nsd.fetching import BUCKET_URL, FILE_BYTES, list_fetch_commands
-from .nsd.inputs import InputFile
+from .facts import N_IMAGES, N_REPETITIONS, N_TRIALS_PER_SESSION, N_VERTICES_OF_FSAVERAGE, TERMS_URL, subject_name
+from .nsd.files import MGH_DATA_OFFSET
+from .nsd.inputs import BETAS, IMAGES, NCSNR, InputFile
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.storage import Folder
 from .nsd.tree import NSDTree, find_tree
@@ -18,6 +22,13 @@ from .progress import format_bytes
 from .recipe import Recipe
 
 N_LISTED_FILES = 10  # more missing files are grouped
+N_COPIED_FILES = 4  # of one folder; more are fetched by one command
+BUCKET_URL = "s3://natural-scenes-dataset"
+FILE_BYTES = {  # of a file in the bucket, NSD Data Manual; the others are small
+    BETAS: MGH_DATA_OFFSET + 4 * N_VERTICES_OF_FSAVERAGE * N_TRIALS_PER_SESSION,
+    NCSNR: MGH_DATA_OFFSET + 4 * N_VERTICES_OF_FSAVERAGE,
+    IMAGES: N_IMAGES * 425 * 425 * 3,
+}
 
 
 def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
@@ -57,15 +68,28 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
 
 
 def _describe_inspection(recipe: Recipe, inspection: Inspection) -> Iterator[str]:
-    if inspection.subjects is None:
+    repetitions = inspection.repetitions.clip(upper=N_REPETITIONS)
+    if repetitions.empty:
         return
     images = ", ".join(f"{len(nsd_ids)} {split}" for split, nsd_ids in inspection.splits.items())
     yield (
         f"{recipe.name}, {inspection.n_vertices:,} vertices per hemisphere\n"
-        f"complete images (seen {N_REPETITIONS} times by every subject): {inspection.n_complete_images}\n"
+        f"complete images (seen {N_REPETITIONS} times by every subject): {(repetitions == N_REPETITIONS).all(axis=1).sum()}\n"
         f"images of the release: {images or 'none can be chosen'}"
     )
-    yield inspection.subjects.to_string(index=False, max_colwidth=shutil.get_terminal_size().columns)
+    faulty, rows = {*inspection.missing, *inspection.damaged}, []
+    for subject in recipe.subjects:
+        betas = [one for one in inspection.inputs if one.kind == BETAS and one.subject == subject]
+        counts = repetitions[subject].value_counts().reindex(range(N_REPETITIONS + 1), fill_value=0)
+        rows.append(
+            {
+                "subject": subject_name(subject),
+                "sessions": len({one.session for one in betas}),
+                "betas files": f"{sum(one not in faulty for one in betas)}/{len(betas)}",
+                "shared images seen 0/1/2/3 times": "/".join(map(str, counts)),
+            }
+        )
+    yield pd.DataFrame(rows).to_string(index=False, max_colwidth=shutil.get_terminal_size().columns)
 
 
 def _describe_missing(inspections: Sequence[Inspection], missing: Sequence[InputFile]) -> str:
@@ -89,7 +113,7 @@ def _describe_missing(inspections: Sequence[Inspection], missing: Sequence[Input
 
 def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
     """Say how to get some files."""
-    if tree.simulation_mark.exists():
+    if tree.is_simulated:
         return "The tree is simulated. NSD's files do not fit it: write it again with `allen2022-surface simulate`."
     if not isinstance(tree.storage, Folder):
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
@@ -105,3 +129,29 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
     if any(not one.is_optional for one in inputs):
         lines += ["", f"Or build without a download: allen2022-surface build {BUCKET_URL} RELEASE"]
     return "\n".join(lines)
+
+
+def list_fetch_commands(root: Path, inputs: Iterable[InputFile]) -> list[str]:
+    """List the shell commands that fetch files into the tree at `root`, in its layout.
+
+    A few files of a folder are copied one by one. Of more files, one command fetches every session that is not there yet.
+
+    References
+    ----------
+    AWS CLI Command Reference, "Use of Exclude and Include Filters": a later filter goes before an earlier one.
+    """
+    folders: dict[tuple[str, Path], list[str]] = {}
+    for one in inputs:
+        source, target = PurePosixPath(one.file.official_path), root / one.file.path
+        folders.setdefault((f"{BUCKET_URL}/{source.parent}", target.parent), []).append(source.name)
+    commands = []
+    for (url, path), names in folders.items():
+        if len(names) <= N_COPIED_FILES:
+            commands += [f"aws s3 cp --no-sign-request {url}/{name} {shlex.quote(str(path / name))}" for name in names]
+        else:
+            patterns = dict.fromkeys(re.sub(r"_session\d\d", "_session*", name) for name in names)
+            filters = " ".join(f"--include '{pattern}'" for pattern in patterns)
+            commands.append(
+                f"aws s3 sync --no-sign-request --size-only {url} {shlex.quote(str(path))} \\\n    --exclude '*' {filters}"
+            )
+    return commands

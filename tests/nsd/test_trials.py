@@ -29,8 +29,8 @@ def own_recipe(subject):
 
 
 def choose(recipe, design, trials):
-    fewest = count_repetitions(design, trials).min(axis=1)
-    return {split: images.tolist() for split, images in choose_images(recipe, design, trials, fewest).items()}
+    splits = choose_images(recipe, design, trials, count_repetitions(design, trials))
+    return {split: images.tolist() for split, images in splits.items()}
 
 
 def split_plainly(images, fraction, seed):
@@ -41,14 +41,14 @@ def split_plainly(images, fraction, seed):
 
 def test_own_pool_is_refused_without_own_images():
     only_shared = replace(DESIGN, masterordering=np.array([1, 2, 1, 2, 1, 2]))
-    trials = {2: list_trials(only_shared, 2, n_sessions=3, n_trials_per_session=2)}
+    trials = list_trials(only_shared, {2: 3}, 2)
 
     with pytest.raises(PackagingError, match="shows subj02 no image of its own"):
         choose(own_recipe(2), only_shared, trials)
 
 
 def test_split_without_a_train_image_is_refused():
-    trials = {1: list_trials(DESIGN, 1, n_sessions=4, n_trials_per_session=2)}
+    trials = list_trials(DESIGN, {1: 4}, 2)
     recipe = replace(make_recipe((1,), name="one"), train_fraction=0.4)
 
     with pytest.raises(PackagingError, match=r"split.fraction is 0.4, which leaves 0 train images of 2"):
@@ -70,11 +70,12 @@ def designs(draw):
 def test_trials_and_images_of_any_design_agree_with_plain_counting(data):
     design = data.draw(designs())
     n_per_session = data.draw(st.integers(1, 4))
-    trials, shown = {}, {}
-    for subject, images in enumerate(design.subjectim.tolist(), start=1):
-        n = data.draw(st.integers(1, design.n_trials // n_per_session))
-        trials[subject] = list_trials(design, subject, n_sessions=n, n_trials_per_session=n_per_session)
-        shown[subject] = [images[i - 1] - 1 for i in design.masterordering[: n * n_per_session].tolist()]
+    subjects = range(1, len(design.subjectim) + 1)
+    n_sessions = {s: data.draw(st.integers(1, design.n_trials // n_per_session)) for s in subjects}
+    trials, shown = list_trials(design, n_sessions, n_per_session), {}
+    for subject, images in zip(subjects, design.subjectim.tolist(), strict=True):
+        n_trials = n_sessions[subject] * n_per_session
+        shown[subject] = [images[i - 1] - 1 for i in design.masterordering[:n_trials].tolist()]
         assert list(trials[subject].itertuples(index=False, name=None)) == [
             (t // n_per_session + 1, t % n_per_session, image, shown[subject][:t].count(image))
             for t, image in enumerate(shown[subject])
@@ -108,9 +109,7 @@ def nsd_design() -> Design:
 
 @pytest.mark.parametrize("dataset", PUBLISHED_DATASETS, ids=lambda dataset: dataset.name)
 def test_design_of_nsd_gives_the_published_images(nsd_design, dataset):
-    trials = {
-        s: list_trials(nsd_design, s, n_sessions=N_SESSIONS[s], n_trials_per_session=750) for s in dataset.subjects
-    }
+    trials = list_trials(nsd_design, {s: N_SESSIONS[s] for s in dataset.subjects}, 750)
     fewest = count_repetitions(nsd_design, trials).min(axis=1)
     splits = choose(make_recipe(dataset.subjects), nsd_design, trials)
 
@@ -121,7 +120,7 @@ def test_design_of_nsd_gives_the_published_images(nsd_design, dataset):
 
 
 def test_own_images_of_nsd_are_nine_thousand(nsd_design):
-    trials = {1: list_trials(nsd_design, 1, n_sessions=40, n_trials_per_session=750)}
+    trials = list_trials(nsd_design, {1: 40}, 750)
 
     splits = choose(own_recipe(1), nsd_design, trials)
 

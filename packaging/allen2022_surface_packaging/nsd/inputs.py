@@ -12,7 +12,8 @@ from .tree import NSDTree
 
 # The kinds of files, as people read them
 DESIGN, ORIGINS, LABELS, LABEL_NAMES = "experiment design", "COCO ids", "labels", "names of labels"
-IMAGES, NCSNR, BETAS, PREPARED = "images", "noise ceilings", "betas", "prepared assemblies"
+IMAGES, EXTRACTED, NCSNR, BETAS = "images", "extracted images", "noise ceilings", "betas"
+PREPARED = "prepared assemblies"
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class InputFile:
     Attributes
     ----------
     kind : one of the kinds above
-    atlas : of labels and their names
+    name : of the atlas of labels and their names; of the region of a prepared assembly
     subject, session : of betas and noise ceilings; a session is 1-based
     is_optional : whether a release can be built without it
     """
 
     file: RawFile
     kind: str
-    atlas: str = ""
+    name: str = ""
     subject: int = 0
     session: int = 0
     hemisphere: str = ""
@@ -50,6 +51,7 @@ def list_inputs(
         InputFile(tree.design, DESIGN),
         InputFile(tree.stimulus_info, ORIGINS, is_optional=True),
         InputFile(tree.images, IMAGES),
+        *(InputFile(file, EXTRACTED, is_optional=True) for file in tree.extracted_images().values()),
     ]
     for atlas in recipe.atlases:
         inputs += [InputFile(tree.labels(atlas, h), LABELS, atlas, hemisphere=h) for h in HEMISPHERES]
@@ -68,5 +70,5 @@ def list_inputs(
             betas = tree.betas(subject, hemisphere, session, recipe.betas)
             inputs.append(InputFile(betas, BETAS, subject=subject, session=session, hemisphere=hemisphere))
     if from_region_assemblies:
-        inputs += [InputFile(tree.prepared_assembly(region.name), PREPARED) for region in recipe.regions]
+        inputs += [InputFile(tree.prepared_assembly(r.name), PREPARED, r.name) for r in recipe.regions]
     return inputs

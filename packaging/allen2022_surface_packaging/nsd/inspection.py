@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from ..arrays import AnyArray, IntArray
+from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_REPETITIONS, N_TRIALS_PER_SESSION, stimulus_name, subject_name
+from ..facts import HEMISPHERES, N_TRIALS_PER_SESSION, stimulus_name
 from ..recipe import Recipe
 from .files import (
     BetasShape,
@@ -28,14 +27,27 @@ from .files import (
     read_origins,
     read_vertices,
 )
-from .inputs import BETAS, DESIGN, IMAGES, LABEL_NAMES, LABELS, NCSNR, ORIGINS, PREPARED, InputFile, list_inputs
+from .inputs import (
+    BETAS,
+    DESIGN,
+    EXTRACTED,
+    IMAGES,
+    LABEL_NAMES,
+    LABELS,
+    NCSNR,
+    ORIGINS,
+    PREPARED,
+    InputFile,
+    list_inputs,
+)
 from .plan import Plan, Session
-from .regions import find_regions
+from .regions import RegionMap, find_regions
 from .storage import RawFile
 from .tree import IMAGE_FORMATS, NSDTree
 from .trials import choose_images, count_repetitions, list_trials
 
 Content = TypeVar("Content")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass
@@ -49,9 +61,8 @@ class Inspection:
     damaged : those whose content is wrong, with a line each
     contradictions : what is wrong with several files together, a line each
     n_vertices : of one hemisphere; 0 if no file tells
-    n_complete_images : how many shared images were seen three times by every subject
+    repetitions : of each shared image and subject, from `count_repetitions`; empty if the tree is too broken
     splits : `nsd_id` of the train and of the test images, ascending; empty if the images cannot be chosen
-    subjects : a table for people with a row per subject; None if the tree is too broken for one
     plan : the plan of the release; None if there is any problem
     """
 
@@ -60,9 +71,8 @@ class Inspection:
     damaged: dict[InputFile, str] = field(default_factory=dict)
     contradictions: list[str] = field(default_factory=list)
     n_vertices: int = 0
-    n_complete_images: int = 0
+    repetitions: pd.DataFrame = field(default_factory=pd.DataFrame)
     splits: dict[str, IntArray] = field(default_factory=dict)
-    subjects: pd.DataFrame | None = None
     plan: Plan | None = None
 
     @property
@@ -117,13 +127,15 @@ class Inspection:
         ]
         return expected
 
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note a `PackagingError` as a contradiction, and go on after the block."""
+    def attempt(
+        self, find: Callable[Arguments, Content], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Content | None:
+        """Return what a function finds; note a `PackagingError` as a contradiction, and return None."""
         try:
-            yield
+            return find(*args, **kwargs)
         except PackagingError as error:
             self.contradictions.append(str(error))
+            return None
 
 
 def inspect_tree(
@@ -140,117 +152,104 @@ def inspect_tree(
     """
     found = Inspection([InputFile(tree.design, DESIGN)])
     design = next(iter(found.read(DESIGN, read_design).values()), None)
-    is_reduced = tree.simulation_mark.exists() if design is None else not design.is_full_size
+    is_reduced = tree.is_simulated if design is None else not design.is_full_size
     found.inputs = list_inputs(tree, recipe, is_reduced=is_reduced, from_region_assemblies=from_region_assemblies)
     n_sessions = {s: max(one.session for one in found.inputs if one.subject == s) for s in recipe.subjects}
 
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
     ncsnr, shapes = found.read(NCSNR, read_vertices), found.read(BETAS, read_betas_shape)
+    found.read(PREPARED, RawFile.exists)
 
     # What the files say together
-    found.n_vertices = found.compare(
-        "vertices",
-        {one: len(values) for one, values in (*labels.items(), *ncsnr.items())}
-        | {one: shape.n_vertices for one, shape in shapes.items()},
-    )
-    n_trials = found.compare(
-        "trials",
-        {one: shape.n_trials for one, shape in shapes.items()},
-        N_TRIALS_PER_SESSION if design is not None and design.is_full_size else 0,
-    )
-    region_map, images = None, np.array([], dtype=np.int64)
-    lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
-    if found.n_vertices and not lacking & {LABELS, LABEL_NAMES}:
-        with found.noting():
-            region_map = find_regions(
-                recipe,
-                {(one.atlas, one.hemisphere): values for one, values in labels.items()},
-                {one.atlas: label_names for one, label_names in names.items()},
-                found.n_vertices,
-            )
-    if design is not None and n_trials:
-        with found.noting():
-            trials = {
-                subject: list_trials(design, subject, n_sessions=n, n_trials_per_session=n_trials)
-                for subject, n in n_sessions.items()
-            }
-            repetitions = count_repetitions(design, trials)
-            found.subjects = _describe_subjects(found, shapes, repetitions)
-            fewest_repetitions = repetitions.min(axis=1)
-            found.n_complete_images = int((fewest_repetitions >= N_REPETITIONS).sum())
-            found.splits = choose_images(recipe, design, trials, fewest_repetitions)
-            images = np.sort(np.concatenate(list(found.splits.values())))
-
-    # The pictures of the images, and where they come from
-    extracted = _find_extracted(tree, images, (image_format,) if image_format else IMAGE_FORMATS)
-    if extracted:
-        found.inputs = [one for one in found.inputs if one.kind != IMAGES]
-    image_bytes = sum(file.size() for file in extracted.values())
-    for one, (n_images, *image_shape) in found.read(IMAGES, read_brick_shape).items():
-        image_bytes = len(images) * int(np.prod(image_shape))
-        if len(images) and images[-1] >= n_images:
-            found.contradictions.append(
-                f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {images[-1]} (0-based). Do "
-                "design and images belong together?"
-            )
-    found.read(PREPARED, RawFile.exists)
+    n_vertices = {one: len(values) for one, values in (*labels.items(), *ncsnr.items())}
+    found.n_vertices = found.compare("vertices", n_vertices | {one: shape.n_vertices for one, shape in shapes.items()})
+    n_trials = {one: shape.n_trials for one, shape in shapes.items()}
+    shape = BetasShape(found.n_vertices, found.compare("trials", n_trials, 0 if is_reduced else N_TRIALS_PER_SESSION))
+    region_map = _find_regions(found, recipe, labels, names)
+    trials = found.attempt(list_trials, design, n_sessions, shape.n_trials) if design and shapes else None
+    if design and trials:
+        found.repetitions = count_repetitions(design, trials)
+        found.splits = found.attempt(choose_images, recipe, design, trials, found.repetitions) or {}
+    images = np.sort(np.concatenate(list(found.splits.values()))) if found.splits else np.array([], dtype=np.int64)
+    extracted, image_bytes = _find_pictures(found, images, (image_format,) if image_format else IMAGE_FORMATS)
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
 
-    if design is not None and region_map is not None and not found.problems:
-        needed_images = found.splits["test"] if from_region_assemblies else images
-        shape = BetasShape(found.n_vertices, n_trials)
-        sessions = tuple(_list_sessions(tree, recipe, design, trials, shape, needed_images))
-        used_betas = {file for session in sessions for file in session.betas.values()}
-        files = [
-            one.file
-            for one in found.inputs
-            if one not in found.missing and (one.kind != BETAS or one.file in used_betas)
-        ]
-        ncsnr_of_regions: dict[int, list[AnyArray]] = {}
-        for one, values in ncsnr.items():
-            ncsnr_of_regions.setdefault(one.subject, []).append(values[region_map.vertices[one.hemisphere]])
-        copied_format = Path(extracted[int(images[0])].path).suffix[1:] if extracted else None
+    if design and trials and region_map and not found.problems:
+        needed = found.splits["test"] if from_region_assemblies else images
+        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, needed))
         found.plan = Plan(
             recipe=recipe,
             region_map=region_map,
             sessions=sessions,
             n_sessions=n_sessions,
-            n_trials_per_session=n_trials,
-            fewest_repetitions=fewest_repetitions,
+            n_trials_per_session=shape.n_trials,
+            fewest_repetitions=found.repetitions.min(axis=1),
             splits=found.splits,
-            ncsnr={subject: np.concatenate(parts, dtype=np.float64) for subject, parts in ncsnr_of_regions.items()},
+            ncsnr=_select_ncsnr(ncsnr, region_map),
             origins=next(iter(origins.values()), {}),
             image_brick=tree.images,
             extracted_images=extracted,
             image_bytes=image_bytes,
-            image_format=copied_format or image_format or IMAGE_FORMATS[0],
-            prepared_assemblies={
-                region.name: tree.prepared_assembly(region.name)
-                for region in region_map.regions
-                if from_region_assemblies
-            },
-            inputs=tuple(sorted([*files, *extracted.values()], key=lambda file: file.official_path)),
-            is_simulated=tree.simulation_mark.exists(),
+            image_format=Path(extracted[images[0]].path).suffix[1:] if extracted else image_format or IMAGE_FORMATS[0],
+            prepared_assemblies={one.name: one.file for one in found.inputs if one.kind == PREPARED},
+            inputs=tuple(_list_used(found, sessions, extracted)),
+            is_simulated=tree.is_simulated,
         )
     return found
 
 
-def _find_extracted(tree: NSDTree, nsd_ids: IntArray, formats: Sequence[str]) -> dict[int, RawFile]:
-    """Return the extracted image of each `nsd_id`, in the first format that is there; nothing unless all are there."""
-    present, files = tree.extracted_images(), {}
+def _find_regions(
+    found: Inspection,
+    recipe: Recipe,
+    labels: Mapping[InputFile, AnyArray],
+    names: Mapping[InputFile, Mapping[int, str]],
+) -> RegionMap | None:
+    """Find the regions, if the labels of all atlases are sound."""
+    lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
+    if not found.n_vertices or lacking & {LABELS, LABEL_NAMES}:
+        return None
+    return found.attempt(
+        find_regions,
+        recipe,
+        {(one.name, one.hemisphere): values for one, values in labels.items()},
+        {one.name: table for one, table in names.items()},
+        found.n_vertices,
+    )
+
+
+def _find_pictures(found: Inspection, nsd_ids: IntArray, formats: Sequence[str]) -> tuple[dict[int, RawFile], int]:
+    """Find the extracted image of each `nsd_id`, in the first format that is there, or else look at NSD's own images.
+
+    Returns
+    -------
+    the extracted images; none unless all are there
+    the bytes of the extracted images, or of the pixels of NSD's own
+    """
+    present = {Path(one.file.path).name: one.file for one in found.inputs if one.kind == EXTRACTED}
+    extracted = {}
     for nsd_id in nsd_ids.tolist():
         # The published packaging calls its files stimulus_nsd_03049.jpg.
         names = [f"{prefix}{stimulus_name(nsd_id)}.{suffix}" for suffix in formats for prefix in ("", "stimulus_")]
-        names = [name for name in names if name in present]
-        if not names:
-            return {}
-        files[nsd_id] = present[names[0]]
-    return files
+        name = next((name for name in names if name in present), None)
+        if name:
+            extracted[nsd_id] = present[name]
+    if len(nsd_ids) and len(extracted) == len(nsd_ids):
+        found.inputs = [one for one in found.inputs if one.kind != IMAGES]
+        return extracted, sum(file.size() for file in extracted.values())
+    n_bytes = 0
+    for one, (n_images, *image_shape) in found.read(IMAGES, read_brick_shape).items():
+        n_bytes = len(nsd_ids) * int(np.prod(image_shape))
+        if len(nsd_ids) and nsd_ids[-1] >= n_images:
+            found.contradictions.append(
+                f"{one.file}: imgBrick holds {n_images:,} images, but the design asks for image {nsd_ids[-1]} (0-based). Do "
+                "design and images belong together?"
+            )
+    return {}, n_bytes
 
 
 def _list_sessions(
-    tree: NSDTree,
+    inputs: Sequence[InputFile],
     recipe: Recipe,
     design: Design,
     trials: Mapping[int, pd.DataFrame],
@@ -261,6 +260,7 @@ def _list_sessions(
 
     Trials of shared images that are incomplete stay, so that releases of other subjects share the session cache.
     """
+    betas = {(one.subject, one.session, one.hemisphere): one.file for one in inputs if one.kind == BETAS}
     for subject, subject_trials in trials.items():
         if recipe.pool == "shared":
             subject_trials = subject_trials[subject_trials["nsd_id"].isin(design.shared_images)]
@@ -270,7 +270,7 @@ def _list_sessions(
             yield Session(
                 subject=subject,
                 number=number,
-                betas={hemisphere: tree.betas(subject, hemisphere, number, recipe.betas) for hemisphere in HEMISPHERES},
+                betas={hemisphere: betas[subject, number, hemisphere] for hemisphere in HEMISPHERES},
                 shape=shape,
                 trials=session_trials["trial"].to_numpy(np.int64),
                 nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
@@ -278,21 +278,20 @@ def _list_sessions(
             )
 
 
-def _describe_subjects(
-    found: Inspection, shapes: Mapping[InputFile, BetasShape], repetitions: pd.DataFrame
-) -> pd.DataFrame:
-    rows = []
-    for subject, seen in repetitions.clip(upper=N_REPETITIONS).items():
-        files = [one for one in found.inputs if one.kind == BETAS and one.subject == subject]
-        sound_shapes = {f"{shapes[one].n_vertices} x {shapes[one].n_trials}" for one in files if one in shapes}
-        rows.append(
-            {
-                "subject": subject_name(files[0].subject),
-                "sessions expected": len({one.session for one in files}),
-                "sessions found": len({one.session for one in files if one not in found.missing}),
-                "betas files": f"{sum(one in shapes for one in files)}/{len(files)}",
-                "vertices x trials": ", ".join(sorted(sound_shapes)) or "-",
-                "shared images seen 0/1/2/3 times": "/".join(str(int((seen == n).sum())) for n in range(4)),
-            }
-        )
-    return pd.DataFrame(rows)
+def _select_ncsnr(ncsnr: Mapping[InputFile, AnyArray], region_map: RegionMap) -> dict[int, DoubleArray]:
+    """Return the values of each subject at the vertices of regions, those of lh before those of rh."""
+    selected: dict[int, list[AnyArray]] = {}
+    for one, values in ncsnr.items():
+        selected.setdefault(one.subject, []).append(values[region_map.vertices[one.hemisphere]])
+    return {subject: np.concatenate(parts, dtype=np.float64) for subject, parts in selected.items()}
+
+
+def _list_used(found: Inspection, sessions: Iterable[Session], extracted: Mapping[int, RawFile]) -> list[RawFile]:
+    """List the files that a release is made from, ordered by their paths in NSD's bucket."""
+    chosen = {*extracted.values(), *(file for session in sessions for file in session.betas.values())}
+    files = [
+        one.file
+        for one in found.inputs
+        if one not in found.missing and (one.kind not in (BETAS, EXTRACTED) or one.file in chosen)
+    ]
+    return sorted(files, key=lambda file: file.official_path)

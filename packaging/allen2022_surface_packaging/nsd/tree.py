@@ -90,6 +90,11 @@ class NSDTree:
         """The text file that says that the tree is simulated. A tree of measurements lacks it."""
         return self._file(lambda _: "SIMULATED.txt")
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the tree is simulated."""
+        return self.simulation_mark.exists()
+
     def betas(self, subject: int, hemisphere: str, session: int, version: str = DEFAULT_BETAS) -> RawFile:
         """Return the single-trial responses of one session (1-based) and hemisphere."""
         name = f"{hemisphere}.betas_session{session:02d}.mgh"

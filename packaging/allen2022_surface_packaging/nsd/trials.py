@@ -14,12 +14,16 @@ from ..recipe import Recipe
 from .files import Design
 
 
-def list_trials(design: Design, subject: int, *, n_sessions: int, n_trials_per_session: int) -> pd.DataFrame:
-    """List a subject's trials in the order in which they were run.
+def list_trials(design: Design, n_sessions: Mapping[int, int], n_trials_per_session: int) -> dict[int, pd.DataFrame]:
+    """List the trials of subjects in the order in which they were run.
+
+    Parameters
+    ----------
+    n_sessions : by subject
 
     Returns
     -------
-    table with the columns
+    by subject a table with the columns
         ``session`` (1-based), ``trial`` (0-based within the session), ``nsd_id`` (0-based) and ``repetition``
         (0, 1, 2 ... over the sessions acquired).
 
@@ -28,23 +32,23 @@ def list_trials(design: Design, subject: int, *, n_sessions: int, n_trials_per_s
     PackagingError
         If the design has fewer subjects or trials.
     """
-    n_trials = n_sessions * n_trials_per_session
-    if subject > len(design.subjectim):
+    last, most = max(n_sessions), max(n_sessions.values())
+    if last > len(design.subjectim):
         raise PackagingError(
-            f"{design.source} has {len(design.subjectim)} subjects, expected at least {subject}. Choose other subjects."
+            f"{design.source} has {len(design.subjectim)} subjects, expected at least {last}. Choose other subjects."
         )
-    if n_trials > design.n_trials:
+    if most * n_trials_per_session > design.n_trials:
         raise PackagingError(
-            f"{design.source} orders {design.n_trials:,} trials, but {n_sessions} sessions of {n_trials_per_session} trials are "
-            "there. Do design and betas belong together?"
+            f"{design.source} orders {design.n_trials:,} trials, but {most} sessions of {n_trials_per_session} trials are there. "
+            "Do design and betas belong together?"
         )
-    trial = np.arange(n_trials)
-    nsd_ids = design.subjectim[subject - 1, design.masterordering[trial] - 1] - 1
-    trials = pd.DataFrame(
-        {"session": trial // n_trials_per_session + 1, "trial": trial % n_trials_per_session, "nsd_id": nsd_ids}
-    )
-    trials["repetition"] = trials.groupby("nsd_id").cumcount()
-    return trials
+    tables = {}
+    for subject, n in n_sessions.items():
+        session, trial = np.divmod(np.arange(n * n_trials_per_session), n_trials_per_session)
+        nsd_ids = design.subjectim[subject - 1, design.masterordering[: len(trial)] - 1] - 1
+        table = pd.DataFrame({"session": session + 1, "trial": trial, "nsd_id": nsd_ids})
+        tables[subject] = table.assign(repetition=table.groupby("nsd_id").cumcount())
+    return tables
 
 
 def count_repetitions(design: Design, trials: Mapping[int, pd.DataFrame]) -> pd.DataFrame:
@@ -57,14 +61,14 @@ def count_repetitions(design: Design, trials: Mapping[int, pd.DataFrame]) -> pd.
 
 
 def choose_images(
-    recipe: Recipe, design: Design, trials: Mapping[int, pd.DataFrame], fewest_repetitions: pd.Series[int]
+    recipe: Recipe, design: Design, trials: Mapping[int, pd.DataFrame], repetitions: pd.DataFrame
 ) -> dict[str, IntArray]:
     """Choose the images of a release by the pool and the split of its recipe.
 
     Parameters
     ----------
     trials : the trials of each subject of the recipe, from `list_trials`
-    fewest_repetitions : for every shared image the fewest repetitions over the subjects, indexed by `nsd_id`, ascending
+    repetitions : of every shared image, from `count_repetitions`
 
     Returns
     -------
@@ -79,7 +83,7 @@ def choose_images(
     ----------
     Seed, fraction and procedure: Brain-Score's published packaging of NSD (brainscore_vision, data/allen2022_fmri).
     """
-    complete: IntArray = fewest_repetitions.index.to_numpy()[fewest_repetitions.to_numpy() >= N_REPETITIONS]
+    complete: IntArray = repetitions.index.to_numpy()[(repetitions >= N_REPETITIONS).all(axis=1)]
     if len(complete) < 2:
         raise PackagingError(
             f"{design.source}: {len(complete) or 'no'} image was seen {N_REPETITIONS} times by every subject chosen, but a "

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..arrays import PixelArray
 from ..files import read_file
-from ..nsd.inputs import BETAS, IMAGES, list_inputs
+from ..nsd.inputs import BETAS, EXTRACTED, IMAGES, list_inputs
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
@@ -86,7 +86,7 @@ def recompute_release(
 def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
     tree = expected.tree
     pairs: list[tuple[str, object, object]] = [
-        ("simulated", manifest.simulated, tree.simulation_mark.exists()),
+        ("simulated", manifest.simulated, tree.is_simulated),
         ("n_vertices", manifest.n_vertices, expected.n_vertices),
         ("n_trials_per_session", manifest.n_trials_per_session, expected.n_trials_per_session),
         ("the number of sessions", manifest.sessions, expected.sessions),
@@ -105,10 +105,10 @@ def _list_inputs(expected: Reference, manifest: Manifest) -> list[RawFile]:
     tree, recipe = expected.tree, expected.recipe
     images = expected.splits["test"] if manifest.from_region_assemblies else expected.images
     sessions = {subject: expected.needed_sessions(subject, images) for subject in recipe.subjects}
-    copied = [file for file in tree.extracted_images().values() if file.official_path in manifest.inputs]
     listed = list_inputs(tree, recipe, is_reduced=True, from_region_assemblies=manifest.from_region_assemblies)
+    copied = [one.file for one in listed if one.kind == EXTRACTED and one.file.official_path in manifest.inputs]
     needed = [one for one in listed if one.kind != BETAS or one.session in sessions[one.subject]]
-    return copied + [one.file for one in needed if one.kind != IMAGES or not copied]
+    return copied + [one.file for one in needed if one.kind != EXTRACTED and (one.kind != IMAGES or not copied)]
 
 
 def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterator[Difference]:

@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 
+from allen2022_surface_packaging.check import list_fetch_commands
 from allen2022_surface_packaging.facts import BETAS_VERSIONS, N_SESSIONS, SUBJECTS
-from allen2022_surface_packaging.nsd.fetching import list_fetch_commands
 from allen2022_surface_packaging.nsd.inputs import list_inputs
 from allen2022_surface_packaging.nsd.storage import Folder
 from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree
