@@ -8,7 +8,6 @@ from dataclasses import astuple
 import h5py
 import numpy as np
 import pytest
-import scipy.io
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.files import (
@@ -16,7 +15,6 @@ from allen2022_surface_packaging.nsd.files import (
     read_betas,
     read_betas_shape,
     read_brick_shape,
-    read_design,
     read_images,
     read_label_names,
     read_origins,
@@ -39,19 +37,6 @@ def make_mgh(values):
     """Return an MGH file without a footer, of an array of four dimensions."""
     header = struct.pack(">7i", 1, *values.shape, KINDS[values.dtype.type], 0).ljust(284, b"\0")
     return header + values.astype(values.dtype.newbyteorder(">")).tobytes(order="F")
-
-
-def test_design_is_read_in_its_own_numbers():
-    target = io.BytesIO()
-    variables = {"masterordering": np.array([[1, 3, 2]], np.uint16), "sharedix": np.array([[5, 73_000]], np.int32)}
-    scipy.io.savemat(target, variables | {"subjectim": np.array([[5, 9, 11], [5, 9, 12]], np.int32)})
-    design = read_design(file_of(target.getvalue()))
-
-    assert design.masterordering.tolist() == [1, 3, 2]
-    assert design.subjectim.tolist() == [[5, 9, 11], [5, 9, 12]]
-    assert design.shared_images.tolist() == [4, 72_999]
-    assert {array.dtype for array in (design.masterordering, design.subjectim, design.sharedix)} == {np.dtype(np.int64)}
-    assert not design.is_full_size
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8, np.int16])

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.regions import find_regions
@@ -84,25 +82,3 @@ def test_region_may_be_empty_in_one_hemisphere():
 def test_region_that_an_atlas_cannot_give_is_refused(regions, options, message):
     with pytest.raises(PackagingError, match=message):
         find(*regions, **options)
-
-
-@given(st.data())
-def test_regions_of_any_atlas_agree_with_plain_selection(data):
-    values = st.lists(st.integers(-1, 4), min_size=5, max_size=5)
-    labels = {"lh": data.draw(values), "rh": data.draw(values)}
-    chosen = data.draw(st.lists(st.lists(st.integers(1, 4), unique=True, max_size=3), min_size=1, max_size=4))
-    recipe = replace(
-        make_recipe((1,), name="x"), regions=tuple(Region(f"r{i}", "a", tuple(c)) for i, c in enumerate(chosen))
-    )
-    atlas = {("a", h): np.array(v, np.int32) for h, v in labels.items()}
-    present = {label for hemisphere in labels.values() for label in hemisphere if label > 0}
-    if not present or any(not set(c) <= present for c in chosen):
-        with pytest.raises(PackagingError, match=r"recipe \(x\): region \d, labels is"):
-            find_regions(recipe, atlas, {}, 5)
-        return
-    region_map = find_regions(recipe, atlas, {}, 5)
-
-    expected = [{h: [v for v in range(5) if labels[h][v] in (c or present)] for h in ("lh", "rh")} for c in chosen]
-    assert [{h: r.vertices[h].tolist() for h in ("lh", "rh")} for r in region_map.regions] == expected
-    read = [(h, v) for h in ("lh", "rh") for v in sorted({v for region in expected for v in region[h]})]
-    assert [(h, v) for h in ("lh", "rh") for v in region_map.vertices[h].tolist()] == read

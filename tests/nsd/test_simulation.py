@@ -12,7 +12,6 @@ from scipy.spatial import KDTree
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.nsd.atlases import make_labels, vertex_directions
 from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
-from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from support import run_cli
 
@@ -79,17 +78,6 @@ def test_signal_to_noise_varies_smoothly_and_is_highest_in_early_visual_cortex(h
     early, ventral, elsewhere = np.median(rows, axis=0)
     assert early > 1.3 * ventral > 2 * elsewhere
     assert np.std([early for early, *_ in rows]) > 0.02  # subjects differ
-
-
-def test_sessions_differ_in_offset_and_gain(nsd_tree):
-    means, deviations = [], []
-    for session in (1, 2, 3, 4):
-        betas = np.asarray(nibabel.load(nsd_tree / BETAS / f"lh.betas_session{session:02d}.mgh").dataobj)
-        means.append(np.nanmedian(betas.mean(axis=-1)))
-        deviations.append(np.nanmedian(betas.std(axis=-1)))
-
-    assert np.std(means) > 0.005
-    assert max(deviations) / min(deviations) > 1.05
 
 
 def test_latents_can_be_computed_from_the_images(release):
@@ -165,13 +153,3 @@ def test_simulation_is_refused_when_the_folder_holds_files(tmp_path):
 
     assert "exists already and is not empty" in run_cli("simulate", tmp_path).stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
-@pytest.mark.parametrize("layout", ["official", "flat"])
-def test_simulated_tree_says_at_its_root_that_it_holds_no_measurements(tmp_path, layout):
-    size = TreeSize(subjects=(1,), n_sessions=1, n_trials=9, n_vertices=60, image_size=8, layout=layout)
-    simulate_tree(tmp_path / "nsd", size)
-
-    text = (tmp_path / "nsd" / "SIMULATED.txt").read_text(encoding="utf-8")
-    assert "no measurements" in text
-    assert open_tree(tmp_path / "nsd").simulation_mark.exists()

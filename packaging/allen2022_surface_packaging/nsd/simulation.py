@@ -92,8 +92,8 @@ def simulate_tree(root: Path, size: TreeSize, *, expdesign_path: Path | None = N
         tree = NSDTree(Folder(folder), LAYOUTS[size.layout])
         with _target(tree.simulation_mark) as path:
             path.write_text(SIMULATION_MARK, encoding="utf-8")
-        _write_design(tree, design, expdesign_path)
-        _write_stimulus_info(tree, design, n_images, rng)
+        _write_design(tree.design, design)
+        _write_stimulus_info(tree.stimulus_info, design, n_images, rng)
         _write_images(tree, size, design, latents)
         for hemisphere, atlases in labels.items():
             for atlas, values in atlases.items():
@@ -151,17 +151,15 @@ def _follow_design(size: TreeSize, path: Path) -> tuple[Design, dict[int, int]]:
 
 
 class _Vertices(NamedTuple):
-    """The truth about the vertices of one hemisphere of one subject, and those that are broken in each of four ways.
+    """The truth about the vertices of one hemisphere of one subject.
 
-    The mixture, of shape (n_latents, n_vertices), makes the signal of a vertex from the latents of an image.
+    The mixture, of shape (n_latents, n_vertices), makes the signal of a vertex from the latents of an image. The broken
+    vertices are NaN always, often or once, or constant: a row each.
     """
 
     ncsnr: FloatArray
     mixture: FloatArray
-    always_nan: IntArray
-    often_nan: IntArray
-    once_nan: IntArray
-    constant: IntArray
+    broken: IntArray
 
 
 def _make_vertices(size: TreeSize, atlases: dict[str, AnyArray], subject: int, hemisphere: str) -> _Vertices:
@@ -178,7 +176,7 @@ def _make_vertices(size: TreeSize, atlases: dict[str, AnyArray], subject: int, h
     is_of_region = np.any([np.isin(atlases[region.atlas], region.labels) for region in PUBLISHED_REGIONS], axis=0)
     n_broken = max(1, size.n_vertices // 20_000)  # of each of four kinds
     broken = rng.choice(np.flatnonzero(is_of_region), 4 * n_broken, replace=False).reshape(4, n_broken)
-    return _Vertices(ncsnr, mixture, *broken)
+    return _Vertices(ncsnr, mixture, broken)
 
 
 def _write_responses(
@@ -203,7 +201,7 @@ def _write_responses(
             vertices = _make_vertices(size, labels[hemisphere], subject, hemisphere)
         if session == 1:
             written = vertices.ncsnr / np.float32(noise)
-            written[vertices.constant] = written[vertices.always_nan] = 0  # no signal
+            written[vertices.broken[[0, 3]]] = 0  # no signal
             _write_vertices(tree.ncsnr(subject, hemisphere, version), written)
         trials = slice((session - 1) * size.n_trials, session * size.n_trials)
         images = design.subjectim[subject - 1, design.masterordering[trials] - 1] - 1
@@ -218,6 +216,7 @@ def _simulate_session(
 ) -> Iterator[FloatArray]:
     """Yield the responses of some trials at a time; the module says how they are made."""
     n_trials, n_vertices = len(latents), len(vertices.ncsnr)
+    always_nan, often_nan, once_nan, constant = vertices.broken
     gain = np.float32(rng.uniform(0.7, 1.3))
     offset = rng.normal(0, 0.5, n_vertices).astype(np.float32)
     trial_with_nan = int(rng.integers(n_trials))
@@ -228,12 +227,12 @@ def _simulate_session(
         block += (latents[start : start + n_block] @ vertices.mixture) * vertices.ncsnr
         block *= gain
         block += offset
-        block[:, vertices.constant] = offset[vertices.constant]
-        block[:, vertices.always_nan] = np.nan
+        block[:, constant] = offset[constant]
+        block[:, always_nan] = np.nan
         if session % 2 == 0:
-            block[:, vertices.often_nan] = np.nan
+            block[:, often_nan] = np.nan
         if session == 1 and start <= trial_with_nan < start + len(block):
-            block[trial_with_nan - start, vertices.once_nan] = np.nan
+            block[trial_with_nan - start, once_nan] = np.nan
         yield block
 
 
@@ -261,20 +260,17 @@ def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatA
             images[nsd_id] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def _write_design(tree: NSDTree, design: Design, expdesign_path: Path | None) -> None:
-    with _target(tree.design) as path:
-        if expdesign_path is not None and design.is_full_size:
-            shutil.copyfile(expdesign_path, path)
-            return
-        variables = {
-            "masterordering": design.masterordering.astype(np.uint16).reshape(1, -1),
-            "subjectim": design.subjectim.astype(np.int32),
-            "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
-        }
+def _write_design(file: RawFile, design: Design) -> None:
+    variables = {
+        "masterordering": design.masterordering.astype(np.uint16).reshape(1, -1),
+        "subjectim": design.subjectim.astype(np.int32),
+        "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
+    }
+    with _target(file) as path:
         scipy.io.savemat(path, variables)
 
 
-def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.random.Generator) -> None:
+def _write_stimulus_info(file: RawFile, design: Design, n_images: int, rng: np.random.Generator) -> None:
     nsd_ids = np.arange(n_images)
     margins = rng.uniform(0, 0.4, n_images)  # most COCO images are wider than high: NSD cuts off left and right
     table = pd.DataFrame(
@@ -287,7 +283,7 @@ def _write_stimulus_info(tree: NSDTree, design: Design, n_images: int, rng: np.r
             "shared1000": np.isin(nsd_ids, design.shared_images),
         }
     )
-    with _target(tree.stimulus_info) as path:
+    with _target(file) as path:
         table.to_csv(path)
 
 
