@@ -16,7 +16,7 @@ import pytest
 
 from allen2022_surface_packaging import files
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.files import naming, new_folder, read_file, sha1_of, write_whole
+from allen2022_surface_packaging.files import naming, new_folder, sha1_of, write_whole
 from allen2022_surface_packaging.release import refuse_existing
 
 
@@ -199,14 +199,6 @@ def test_sha1_of_any_file_is_that_of_its_content(tmp_path, rng, n_bytes):
     (tmp_path / "file").write_bytes(content)
 
     assert sha1_of(tmp_path / "file") == hashlib.sha1(content).hexdigest()
-
-
-def test_file_that_is_far_too_large_is_not_read_as_a_whole(tmp_path):
-    with (tmp_path / "file").open("wb") as file:
-        file.truncate(files.LARGEST_FILE_BYTES + 1)
-
-    with pytest.raises(PackagingError, match=r"file has 1,073,741,825 bytes, expected at most 1,073,741,824"):
-        read_file(tmp_path / "file")
 
 
 def test_error_of_a_read_names_its_file(tmp_path):

@@ -1,15 +1,11 @@
 """The manifest of a release, and the paths of its files."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
@@ -17,8 +13,6 @@ from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import (
     Manifest,
     ReleaseFolder,
-    list_presentations,
-    refuse_existing,
 )
 
 
@@ -119,46 +113,3 @@ def test_manifest_holds_no_description_and_no_path_of_the_recipe(written):
     text = (written / "release.json").read_text()
     assert "for people" not in text
     assert "/home/me" not in text
-
-
-def test_only_a_release_is_overwritten_and_only_when_asked(tmp_path):
-    for overwrite in (False, True):
-        refuse_existing(tmp_path / "missing", overwrite=overwrite)
-    with pytest.raises(
-        PackagingError, match=rf"{tmp_path} exists already\. Remove it, choose another folder, or add --over"
-    ):
-        refuse_existing(tmp_path, overwrite=False)
-    with pytest.raises(
-        PackagingError, match="is not a release: --overwrite replaces only a folder that holds a release.js"
-    ):
-        refuse_existing(tmp_path, overwrite=True)
-    (tmp_path / "release.json").touch()
-    refuse_existing(tmp_path, overwrite=True)
-    with pytest.raises(PackagingError, match="exists already"):
-        refuse_existing(tmp_path, overwrite=False)
-
-
-@given(st.lists(st.integers(0, 72_999), min_size=1, max_size=6, unique=True).map(sorted))
-def test_presentations_of_any_images_agree_with_plain_lists(nsd_ids):
-    train, test = (list_presentations(split, np.array(nsd_ids)) for split in ("train", "test"))
-
-    assert train.to_dict("list") == {"stimulus_id": [f"nsd_{i:05d}" for i in nsd_ids], "nsd_id": nsd_ids}
-    rows = [(f"nsd_{i:05d}", i, repetition) for i in nsd_ids for repetition in (0, 1, 2)]
-    assert list(test) == ["stimulus_id", "nsd_id", "repetition"]
-    assert list(test.itertuples(index=False, name=None)) == rows
-
-
-def test_manifest_describes_what_the_builder_wrote(release):
-    manifest = Manifest.read(ReleaseFolder(release))
-
-    assert manifest.recipe == make_recipe()
-    assert manifest.name == manifest.recipe.name
-    assert manifest.shapes == {"train": (102, 920, 1), "test": (78, 920, 1)}
-    assert manifest.sessions == {f"subj{s:02d}": 4 if s in (1, 2, 5, 7) else 3 for s in range(1, 9)}
-    assert (manifest.n_vertices, manifest.n_trials_per_session) == (642, 300)
-    contents = {path.relative_to(release): path.read_bytes() for path in release.rglob("*.*") if path.is_file()}
-    assert {Path(name): (record.size, record.sha1) for name, record in manifest.files.items()} == {
-        path: (len(content), hashlib.sha1(content).hexdigest())
-        for path, content in contents.items()
-        if path.name != "release.json"
-    }

@@ -29,7 +29,6 @@ class Run:
     def __init__(self, folder: Path, *arguments: object) -> None:
         self.temporary = folder / "tmp"
         self.temporary.mkdir(exist_ok=True)
-        self.shared_memory: set[Path] = set()
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             env=os.environ | {"TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"},
@@ -46,8 +45,6 @@ class Run:
             assert self.process.poll() is None, f"the command ended too early: {self.process.communicate()}"
             assert time.monotonic() < deadline, "the moment did not come"
             time.sleep(0.001)
-        for pid in _session(self.process.pid):
-            self.shared_memory |= {Path(line[line.index("/dev/shm") :]) for line in _maps(pid) if "/dev/shm" in line}
 
     def end(self) -> tuple[int, str]:
         """Wait for the end, check that no process or temporary file is left, and return the status and the last line."""
@@ -61,7 +58,6 @@ class Run:
             time.sleep(0.01)
         assert not [_command_line(pid) for pid in self.children()]
         assert not [path for path in self.temporary.rglob("*") if not path.is_dir()]
-        assert not [path for path in self.shared_memory if path.exists()]
         return self.process.returncode, lines[0] if lines else ""
 
     def children(self, text: str = "") -> list[int]:
@@ -82,13 +78,6 @@ def _session(leader: int) -> list[int]:
         if int(fields[2]) == leader and state != "Z":
             pids.append(int(path.parent.name))
     return pids
-
-
-def _maps(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/maps").read_text().splitlines()
-    except OSError:
-        return []
 
 
 def _command_line(pid: int) -> str:

@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 ADVICE = {
     errno.ENOSPC: "Free some space and start again.",
@@ -42,8 +42,8 @@ def raise_if_of_machine(error: BaseException, path: object) -> None:
 
 
 @contextmanager
-def reading(file: object, content: str, advice: str = "Download it again.") -> Iterator[None]:
-    """Turn whatever libraries raise about the content of a file, which is of many kinds, into a line that names the file.
+def explaining(file: object, fault: str, advice: str) -> Iterator[None]:
+    """Turn whatever libraries raise, which is of many kinds, into a line: the file, its fault, their reason, and what to do.
 
     Raises
     ------
@@ -58,7 +58,19 @@ def reading(file: object, content: str, advice: str = "Download it again.") -> I
         raise
     except Exception as error:
         raise_if_of_machine(error, file)
-        raise PackagingError(f"{file} is not {content} ({one_line(error)[:LONGEST_REASON]}). {advice}") from error
+        raise PackagingError(f"{file} {fault} ({one_line(error)[:LONGEST_REASON]}). {advice}") from error
+
+
+def reading(file: object, content: str, advice: str = "Download it again.") -> AbstractContextManager[None]:
+    """Explain what libraries raise about the content of a file."""
+    return explaining(file, f"is not {content}", advice)
+
+
+def writing_hdf5(path: object) -> AbstractContextManager[None]:
+    """Explain what the HDF5 library raises while it writes a file."""
+    return explaining(
+        path, "could not be written", "Is the disk sound, and is space left? Free some space and start again."
+    )
 
 
 def one_line(error: BaseException) -> str:

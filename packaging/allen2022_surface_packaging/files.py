@@ -15,10 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from .errors import ADVICE, PackagingError, one_line
+from .errors import PackagingError
 
 HASH_BLOCK_BYTES = 2**20
-LARGEST_FILE_BYTES = 2**30  # of those that are read as a whole; in NSD and its releases, they have some megabytes
 ABANDONED_SECONDS = 60 * 60  # since the last change of a half-written file; a single file is written in seconds
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -149,43 +148,9 @@ def naming(path: Path) -> Iterator[None]:
         raise told from None
 
 
-@contextmanager
-def writing_hdf5(path: Path) -> Iterator[None]:
-    """Say in one line that the HDF5 library cannot write `path`.
-
-    Raises
-    ------
-    PackagingError
-        If the library fails for a reason that the system does not name.
-    OSError
-        If it names one, such as a full disk.
-    """
-    try:
-        with naming(path):
-            yield
-    except (KeyError, OSError, RuntimeError) as error:  # of h5py and netCDF4
-        if isinstance(error, OSError) and error.errno in ADVICE:
-            raise
-        raise PackagingError(
-            f"{path} could not be written ({one_line(error)}). Is the disk sound, and is space left? Free some space and "
-            "start again."
-        ) from error
-
-
 def read_file(path: Path) -> bytes:
-    """Return the content of a file. An `OSError` names the file.
-
-    Raises
-    ------
-    PackagingError
-        If the file is far too large to be what is read as a whole: a table, an image, a text.
-    """
+    """Return the content of a file. An `OSError` names the file."""
     with naming(path):
-        n_bytes = path.stat().st_size
-        if n_bytes > LARGEST_FILE_BYTES:
-            raise PackagingError(
-                f"{path} has {n_bytes:,} bytes, expected at most {LARGEST_FILE_BYTES:,}. Is it the right file?"
-            )
         return path.read_bytes()
 
 

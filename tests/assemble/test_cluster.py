@@ -3,9 +3,6 @@
 import logging
 import os
 import signal
-import threading
-import time
-from types import SimpleNamespace
 
 import dask
 import distributed
@@ -13,10 +10,8 @@ import pytest
 
 from allen2022_surface_packaging.assemble import cluster
 from allen2022_surface_packaging.assemble.cluster import run_tasks
-from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
-from allen2022_surface_packaging.recipe import make_recipe
-from support import hashes, run_cli
+from support import run_cli
 
 
 def double(number):
@@ -73,58 +68,11 @@ def test_processes_are_stopped_at_the_end(tmp_path):
 
 
 @pytest.mark.slow
-def test_other_workers_take_over_when_one_is_killed(nsd_tree, release, tmp_path):
-    cache, outcome = tmp_path / "cache", []
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local_cluster,
-        distributed.Client(local_cluster) as client,
-    ):
-        pids = client.run(os.getpid)
-        options = {"cache_path": cache, "scheduler": local_cluster.scheduler_address}
-        build = threading.Thread(
-            target=lambda: outcome.append(build_release(nsd_tree, tmp_path / "release", make_recipe(), **options))
-        )
-        build.start()
-        while len(list(cache.glob("subj*"))) < 2 and build.is_alive():
-            time.sleep(0.0005)
-        os.kill(next(iter(pids.values())), signal.SIGKILL)
-        n_done = len(list(cache.glob("subj*")))
-        build.join()
-
-    assert outcome[0].name == "Allen2022_fmri_surface"
-    assert 2 <= n_done < len(list(cache.glob("subj*")))
-    assert hashes(tmp_path / "release") == hashes(release)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_workers_that_keep_dying_end_the_build_in_one_line(tmp_path):
     code = ["__import__('os')._exit(1)"] * 2
     with pytest.raises(PackagingError, match=r"^Several workers died .*Give each more memory\.$"):
         list(run_tasks(eval, code, tmp_path, n_workers=2))
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (
-            distributed.scheduler.KilledWorker("entry-1", SimpleNamespace(address="tcp://w:1"), 3),
-            "Several workers died",
-        ),
-        (distributed.scheduler.NoWorkerError("entry-1", 3.0), "Several workers died"),
-        (
-            distributed.client.FutureCancelledError("entry-1", "scheduler-connection-lost"),
-            r"was lost \(scheduler-connection-lost\)\. Run the same command again .*; the build continues\.",
-        ),
-    ],
-)
-def test_what_dask_raises_is_one_line(scheduler, monkeypatch, error, message, tmp_path):
-    def fail(self):
-        raise error
-
-    monkeypatch.setattr(distributed.Future, "result", fail)
-    with pytest.raises(PackagingError, match=message):
-        list(run_tasks(double, [1, 2], tmp_path, scheduler=scheduler))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, FloatArray
-from ..errors import ADVICE
-from ..files import naming, writing_hdf5
+from ..errors import ADVICE, writing_hdf5
+from ..files import naming
 from ..release import DIMENSIONS, TIME_BIN
 
 VARIABLE_NAME = "data"  # as in brainio's files

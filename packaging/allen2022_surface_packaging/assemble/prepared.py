@@ -26,7 +26,7 @@ def check_prepared(plan: Plan) -> None:
     Raises
     ------
     PackagingError
-        If one is missing or damaged, its subjects, vertices or images disagree with the tree, or the recipe asks for
+        If one is damaged, its subjects, vertices or images disagree with the tree, or the recipe asks for
         other betas or images than those that were prepared.
     """
     if plan.recipe.betas != DEFAULT_BETAS or plan.recipe.pool != "shared":
@@ -36,10 +36,6 @@ def check_prepared(plan: Plan) -> None:
         )
     for region in plan.region_map.regions:
         file = plan.prepared_assemblies[region.name]
-        if not file.exists():
-            raise PackagingError(
-                f"{file} is missing. Build without --from-region-assemblies, or add the assemblies of all regions."
-            )
         if isinstance(file.storage, Bucket):
             raise PackagingError(f"{file} is in a bucket, but prepared assemblies are read from a folder. Copy it.")
         with _opened(file) as assembly:
@@ -48,8 +44,17 @@ def check_prepared(plan: Plan) -> None:
                     f"{file} holds {assembly.dtype} of dimensions {assembly.dims}, expected float32 (presentation, neuroid)."
                 )
             for name, expected in _list_coordinates(plan, region).items():
-                if name in assembly.coords or name != "stimulus_id":
-                    _compare(file, assembly, name, expected)
+                if name not in assembly.coords:
+                    if name == "stimulus_id":
+                        continue
+                    raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
+                values, source = assembly[name].values, "as in the design, the labels and the recipe"
+                if values.shape != expected.shape:
+                    raise PackagingError(
+                        f"{file} holds {values.size:,} values of {name}, expected {expected.size:,}, {source}."
+                    )
+                for i in np.flatnonzero(values != expected)[:1]:
+                    raise PackagingError(f"{file}: {name} number {i} is {values[i]}, expected {expected[i]}, {source}.")
 
 
 def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
@@ -85,19 +90,6 @@ def _list_coordinates(plan: Plan, region: LabelledRegion) -> dict[str, AnyArray]
         "hemisphere": np.tile(np.repeat(HEMISPHERES, n_vertices), len(subjects)),
         "subject": np.repeat([subject_name(subject) for subject in subjects], region.n_vertices),
     }
-
-
-def _compare(file: RawFile, assembly: xarray.DataArray, name: str, expected: AnyArray) -> None:
-    source = "as in the design, the labels and the recipe"
-    if name not in assembly.coords:
-        raise PackagingError(f"{file} lacks the coordinate {name}. Is it a prepared region assembly?")
-    actual = assembly[name].values
-    if actual.shape != expected.shape:
-        raise PackagingError(f"{file} holds {actual.size:,} values of {name}, expected {expected.size:,}, {source}.")
-    differing = np.flatnonzero(actual != expected)
-    if len(differing):
-        i = differing[0]
-        raise PackagingError(f"{file}: {name} number {i} is {actual[i]}, expected {expected[i]}, {source}.")
 
 
 @contextmanager

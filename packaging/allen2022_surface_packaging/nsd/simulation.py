@@ -30,7 +30,7 @@ import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
-from ..errors import PackagingError
+from ..errors import PackagingError, writing_hdf5
 from ..facts import (
     BETAS_VERSIONS,
     DEFAULT_BETAS,
@@ -40,7 +40,7 @@ from ..facts import (
     N_TRIALS_PER_SESSION,
     SUBJECTS,
 )
-from ..files import naming, new_folder, writing_hdf5
+from ..files import naming, new_folder
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
 from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, vertex_directions
