@@ -15,7 +15,7 @@ from PIL import Image
 
 from allen2022_surface_packaging.arrays import FloatArray, IntArray
 from allen2022_surface_packaging.assemble.assembly import create_assembly
-from allen2022_surface_packaging.assemble.neuroids import list_neuroids
+from allen2022_surface_packaging.assemble.subjects import list_neuroids
 from allen2022_surface_packaging.facts import (
     DEFAULT_BETAS,
     HEMISPHERES,

@@ -193,10 +193,10 @@ def test_row_per_subject_says_what_is_there(nsd_tree):
 def test_time_grows_with_the_betas_and_falls_with_the_speed(nsd_tree, monkeypatch):
     plan = inspect_tree(open_tree(nsd_tree), TWO).require_sound()
     monkeypatch.setattr(estimates, "SMALL_TREE_BYTES", 0)
-    assert re.search(r"reading at [\d.]+ [MG]B/s, as measured just now on a few files", str(estimate_build([plan])))
+    assert re.search(r"reading at [\d.]+ [MG]B/s, as measured just now on one session", str(estimate_build([plan])))
     seconds = {}
     for megabytes_per_second in (1, 2, 1e9):
-        monkeypatch.setattr(estimates, "measure_reading", lambda files, speed=1e6 * megabytes_per_second: speed)
+        monkeypatch.setattr(estimates, "measure_reading", lambda session, speed=1e6 * megabytes_per_second: speed)
         seconds[megabytes_per_second] = estimate_build([plan]).seconds
     read_megabytes = estimate_build([plan]).read_bytes / 1e6
 

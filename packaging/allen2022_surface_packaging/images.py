@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image
@@ -9,8 +10,8 @@ from PIL import Image
 from .errors import one_line, raise_if_of_machine
 
 
-def load_image(path: Path) -> Image.Image:
-    """Read an image and all of its pixels.
+def load_image(path: Path | io.BytesIO) -> Image.Image:
+    """Read an image and all of its pixels, from a file or from its content.
 
     Raises
     ------

@@ -23,7 +23,7 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
     """Yield the items, and show how many are done and how much time is left.
 
     Only a log that shows INFO shows progress. Where there is no terminal, it is a line for every tenth, but not more often
-    than every ten seconds.
+    than every ten seconds, and none for a single item.
     """
     bar = tqdm(
         items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hidden()
@@ -33,7 +33,7 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
     for n_done, item in enumerate(bar, start=1):
         yield item
         now = time.monotonic()
-        if n_done == n_items:
+        if n_done == n_items > 1:
             logger.log(level, "%s: %d in %s", title, n_items, format_seconds(now - start))
         elif (10 * n_done) // n_items > (10 * (n_done - 1)) // n_items and now - last_line >= LINE_SECONDS:
             left = (now - start) / n_done * (n_items - n_done)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..facts import HEMISPHERES, N_REPETITIONS
-from ..nsd.plan import Plan
+from ..nsd.files import read_betas
+from ..nsd.plan import Plan, Session
 from ..nsd.storage import FolderFile, RawFile
 from ..progress import format_bytes, format_seconds
 from ..release import SPLITS
@@ -25,10 +26,8 @@ SECONDS_PER_IMAGE_BYTE = 0.03 / (425 * 425 * 3)  # written as PNG
 COORDINATE_BYTES = 54  # of a neuroid in an assembly
 BYTES_PER_VALUE = 4
 
-N_PIECES = 8  # of betas files that are read to measure the speed
-PIECE_BYTES = 8 * 2**20
 MEASURED_SECONDS = 3.0  # at most
-SMALL_TREE_BYTES = 20 * N_PIECES * PIECE_BYTES  # below, opening files would be measured rather than reading
+SMALL_TREE_BYTES = 10**9  # below, opening files would be measured rather than reading
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Estimate:
     def __str__(self) -> str:
         how = "computed from the sizes; the tree is too small to measure how fast it is read"
         if self.bytes_per_second is not None:
-            how = f"reading at {format_bytes(self.bytes_per_second)}/s, as measured just now on a few files"
+            how = f"reading at {format_bytes(self.bytes_per_second)}/s, as measured just now on one session"
         return (
             f"a build\n    reads  {format_bytes(self.read_bytes)}, {self.n_files:,} betas files\n"
             f"    takes  about {format_seconds(self.seconds)} with one worker ({how})\n"
@@ -64,18 +63,19 @@ class Estimate:
 def estimate_build(plans: Sequence[Plan]) -> Estimate:
     """Estimate a build of one or several releases.
 
-    The betas are read as fast as a few pieces of them are read now, or as fast as they can be computed. The numbers for
-    all other work were measured on one machine.
+    The betas are read as fast as a session of them is read now, or as fast as they can be computed. The numbers for all
+    other work were measured on one machine.
 
     Raises
     ------
     PackagingError
         If a file cannot be read.
     """
-    files = list({file for plan in plans for session in plan.sessions for file in session.betas.values()})
+    sessions = [session for plan in plans for session in plan.sessions]
+    files = {file for session in sessions for file in session.betas.values()}
     read_bytes, image_bytes = sum(file.size() for file in files), sum(plan.image_bytes for plan in plans)
     n_values, n_neuroids = sum(map(count_values, plans)), sum(map(_count_neuroids, plans))
-    speed = measure_reading(files) if read_bytes >= SMALL_TREE_BYTES else None
+    speed = measure_reading(sessions[len(sessions) // 2]) if read_bytes >= SMALL_TREE_BYTES else None
     seconds = START_SECONDS + read_bytes / min(COMPUTED_BYTES_PER_SECOND, speed or np.inf)
     return Estimate(
         read_bytes=read_bytes,
@@ -87,29 +87,23 @@ def estimate_build(plans: Sequence[Plan]) -> Estimate:
     )
 
 
-def measure_reading(files: Sequence[RawFile]) -> float:
-    """Read a few pieces of files as a build does, at most for some seconds, and return the bytes per second.
-
-    What the memory of this machine holds of the pieces is dropped first: a build reads more than a memory holds.
-    """
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, N_PIECES).astype(int))]
-    with chosen[0].open() as file:
-        n_threads = len(HEMISPHERES) * max(1, file.n_readers)  # a worker reads two files at a time
+def measure_reading(session: Session) -> float:
+    """Read the betas of a session as a build does, at most for some seconds, and return the bytes per second."""
     start = time.monotonic()
 
-    def read_piece(file: RawFile) -> int:
-        """Read a piece from the middle of a file, and return how many bytes were read in time."""
+    def read(file: RawFile) -> int:
         with file.open() as opened:
-            first, n_read = max(0, (file.size() - PIECE_BYTES) // 2), 0
-            if isinstance(opened, FolderFile):
-                os.posix_fadvise(opened.fileno(), first, PIECE_BYTES, os.POSIX_FADV_DONTNEED)
-            buffer = memoryview(bytearray(opened.block_bytes))
-            while n_read < min(PIECE_BYTES, file.size()) and time.monotonic() < start + MEASURED_SECONDS:
-                n_read += opened.read_at(first + n_read, buffer)
+            if isinstance(opened, FolderFile):  # a build reads more than the memory of this machine holds
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        n_read = 0
+        for block in read_betas(file, session.shape):
+            n_read += block.nbytes
+            if time.monotonic() > start + MEASURED_SECONDS:
+                break
         return n_read
 
-    with ThreadPoolExecutor(n_threads) as threads:
-        n_read = sum(threads.map(read_piece, chosen))
+    with ThreadPoolExecutor(len(HEMISPHERES)) as threads:
+        n_read = sum(threads.map(read, session.betas.values()))
     return n_read / max(time.monotonic() - start, 1e-6)
 
 

@@ -139,15 +139,13 @@ class SessionCache:
                 logger.debug("%s is standardised", name)
 
     def sessions_of(self, plan: Plan, subject: int) -> list[CachedSession]:
-        """Return access to the responses of a subject that a plan needs. An entry that was lost is computed again."""
+        """Return access to the responses of a subject that a plan needs."""
         sessions = []
         for session in plan.sessions:
             if session.subject == subject:
                 task = self.tasks[session.betas["lh"]]
                 if (entry := Entry.open(task.path)) is None:
-                    compute_entry(task)
-                    entry = Entry.open(task.path)
-                    assert entry is not None
+                    raise PackagingError(f"{task.path} was removed or damaged while the build ran. Start it again.")
                 is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
                 rows = np.searchsorted(plan.single_trial_images, session.nsd_ids[is_needed])
                 sessions.append(CachedSession(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,18 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     PackagingError
         If an image is outside `imgBrick`, `imgBrick` is missing or damaged, or an extracted image is damaged.
     """
-    tables, written = {}, []
+    tables: dict[Path, pd.DataFrame] = {}
+    written = []
     for split, nsd_ids in plan.splits.items():
         folder_path = folder.stimuli_path(split)
         folder_path.mkdir()
-        names = (_copy_images if plan.extracted_images else _extract_images)(plan, nsd_ids, folder_path)
-        written += [folder_path / name for name in names]
+        names = []
+        for nsd_id, (suffix, content) in zip(nsd_ids, _read_images(plan, nsd_ids), strict=True):
+            path = folder_path / f"{stimulus_name(nsd_id)}{suffix}"
+            with naming(path):
+                path.write_bytes(content)
+            names.append(path.name)
+            written.append(path)
         table = pd.DataFrame(
             {"stimulus_id": [stimulus_name(i) for i in nsd_ids], "nsd_id": nsd_ids, "image_file_name": names}
         )
@@ -69,38 +75,32 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     return [*written, *tables]
 
 
-def _extract_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
-    names = [f"{stimulus_name(nsd_id)}.{plan.image_format}" for nsd_id in nsd_ids]
-    for name, pixels in zip(names, read_images(plan.image_brick, nsd_ids.tolist()), strict=True):
-        image = io.BytesIO()  # Pillow does not check whether a disk takes all bytes at once
-        Image.fromarray(pixels).save(image, FORMAT_NAMES[plan.image_format], **SAVE_OPTIONS[plan.image_format])
-        with naming(folder_path / name):
-            (folder_path / name).write_bytes(image.getbuffer())
-    return names
+def _read_images(plan: Plan, nsd_ids: IntArray) -> Iterator[tuple[str, bytes]]:
+    """Yield suffix and content of the file of each image."""
+    if plan.extracted_images:
+        for nsd_id in nsd_ids.tolist():
+            file = plan.extracted_images[nsd_id]
+            suffix, content = Path(file.path).suffix, file.read()
+            _require_image(file, suffix, content)
+            yield suffix, content
+    else:
+        for pixels in read_images(plan.image_brick, nsd_ids.tolist()):
+            image = io.BytesIO()  # Pillow does not check whether a disk takes all bytes at once
+            Image.fromarray(pixels).save(image, FORMAT_NAMES[plan.image_format], **SAVE_OPTIONS[plan.image_format])
+            yield f".{plan.image_format}", image.getvalue()
 
 
-def _copy_images(plan: Plan, nsd_ids: IntArray, folder_path: Path) -> list[str]:
-    names = []
-    for nsd_id in nsd_ids.tolist():
-        file = plan.extracted_images[nsd_id]
-        names.append(f"{stimulus_name(nsd_id)}{Path(file.path).suffix}")
-        path = folder_path / names[-1]
-        with naming(path), file.open() as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        _require_image(file, path)
-    return names
-
-
-def _require_image(file: RawFile, copy: Path) -> None:
-    """Raise a `PackagingError` unless the copy of an extracted image is what loaders and models expect."""
+def _require_image(file: RawFile, suffix: str, content: bytes) -> None:
+    """Raise a `PackagingError` unless an extracted image is what loaders and models expect."""
+    expected = FORMAT_NAMES[suffix[1:]]
     try:
-        image = load_image(copy)
+        image = load_image(io.BytesIO(content))
         description = f"is a file of {image.format} with {image.mode} pixels"
-        is_sound = (image.format, image.mode) == (FORMAT_NAMES[copy.suffix[1:]], "RGB")
+        is_sound = (image.format, image.mode) == (expected, "RGB")
     except ValueError as error:
         description, is_sound = f"cannot be read ({one_line(error.__cause__ or error)})", False
     if not is_sound:
         raise PackagingError(
-            f"{file} {description}, expected an image of {FORMAT_NAMES[copy.suffix[1:]]} with RGB pixels. Extract it again, or remove all "
+            f"{file} {description}, expected an image of {expected} with RGB pixels. Extract it again, or remove all "
             "extracted images to build from NSD's own."
         )

@@ -14,16 +14,16 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from ..arrays import BoolArray, FloatArray, IntArray
+from ..arrays import BoolArray, DoubleArray, FloatArray, IntArray
 from ..errors import PackagingError
-from ..facts import N_REPETITIONS, subject_name
+from ..facts import HEMISPHERES, N_REPETITIONS, noise_ceiling, subject_name
 from ..nsd.plan import Plan
+from ..nsd.regions import RegionMap
 from ..release import NEUROID_COORDINATES, SPLITS, FilledCounts, ReleaseFolder, list_presentations
 from .assembly import create_assembly
-from .neuroids import list_neuroids
 from .prepared import read_prepared
 from .responses import average_repetitions, standardise_images
-from .sessions import CachedSession, SessionCache
+from .sessions import CachedSession, SessionCache, both_hemispheres
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,42 @@ class _Subject:
         averages = self.read_averages(block)
         is_invalid: BoolArray = np.isnan(np.concatenate(used if averages is None else [*used, averages])).any(axis=0)
         return ~is_invalid
+
+
+def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> pd.DataFrame:
+    """List the neuroids of all subjects in the order of the assembly: by region, subject, hemisphere and vertex.
+
+    Parameters
+    ----------
+    ncsnr : arrays of shape (n_read_vertices of lh + rh,)
+        Noise-ceiling signal-to-noise ratio by subject, unitless.
+
+    Returns
+    -------
+    table with the neuroid coordinates of an assembly as columns, and two more
+        ``vertex`` numbers the vertices through both hemispheres, and ``number`` those of the region through lh, then rh.
+    """
+    parts = []
+    read_vertices = both_hemispheres(region_map.vertices, region_map.n_vertices)
+    for region in region_map.regions:
+        vertices = both_hemispheres(region.vertices, region_map.n_vertices)
+        columns = np.searchsorted(read_vertices, vertices)
+        hemispheres = np.repeat(HEMISPHERES, [len(region.vertices[h]) for h in HEMISPHERES]).tolist()
+        for subject, values in ncsnr.items():
+            start = subject_name(subject)
+            ids = [f"{start}_{hemisphere}_{region.name}_v{n:05d}" for n, hemisphere in enumerate(hemispheres)]
+            part = {
+                "neuroid_id": ids,
+                "subject": start,
+                "hemisphere": hemispheres,
+                "vertex_index": vertices % region_map.n_vertices,
+                "region": region.name,
+                "nc_testset": noise_ceiling(values[columns]),
+                "vertex": vertices,
+                "number": np.arange(len(vertices)),
+            }
+            parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
 
 
 def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> AssemblyRecord:
