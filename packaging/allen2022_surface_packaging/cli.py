@@ -397,21 +397,21 @@ def recipes(options: Options) -> None:
 )
 def verify(options: Options) -> None:
     """Check a release: its files, shapes, coordinates, images and values."""
-    from .verify.verdicts import verify
+    from .verify.verdicts import describe_answers, require_no_problems, verify, write_answers
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")
-    verification = verify(
+    answers = verify(
         options.release,
         nsd_root=options.nsd_root,
         every_vertex=options.all,
         seed=options.seed or 0,
         against=options.against,
     )
-    for line in verification.lines():
+    for line in describe_answers(options.release, answers):
         print(line)
-    verification.write()
-    verification.require_no_problems()
+    write_answers(options.release, answers)
+    require_no_problems(options.release, answers)
 
 
 @command(RELEASE, examples=["/data/releases/Allen2022_fmri_surface"])

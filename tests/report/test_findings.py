@@ -124,7 +124,7 @@ def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_
     assert re.search(r"✓ Verified\s+Files: No file is missing or damaged\.", plain)
     assert "Verified against the raw files" in recomputed
     rows = json.loads((release_copy / "verify.json").read_text())["nsd_root"]["differences"]
-    n_values, largest = sum(row["values"] for row in rows), max(row["largest difference"] for row in rows)
+    n_values, largest = sum(row["of"] for row in rows), max(row["largest"] for row in rows)
     assert (
         f"{n_values:,} values were recomputed (a random sample). The largest difference is {largest:.1e}." in recomputed
     )

@@ -7,7 +7,6 @@ import boto3
 import netCDF4
 import nibabel
 import numpy as np
-import pandas as pd
 import pytest
 
 from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
@@ -15,7 +14,7 @@ from allen2022_surface_packaging.nsd.simulation import simulate_tree
 from allen2022_surface_packaging.nsd.size import TreeSize
 from allen2022_surface_packaging.recipe import list_recipes, make_recipe, read_recipe
 from allen2022_surface_packaging.verify import reference
-from allen2022_surface_packaging.verify.recomputation import recompute_release
+from allen2022_surface_packaging.verify.recomputation import Recomputation, recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
 from reference import prepare_regions
 from support import run_cli
@@ -42,17 +41,20 @@ def releases(trees, tmp_path_factory):
     return folder
 
 
+def find_largest(result: Recomputation) -> float:
+    return max(difference.largest for difference in result.values.values())
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_release_of_every_recipe_is_sound_and_equals_its_recomputation(trees, releases, name):
     assert verify_release(releases / name) == []
     result = recompute_release(releases / name, trees / "official", every_vertex=True)
 
     assert result.problems == []
-    assert 0 < result.differences["largest difference"].max() < 1e-5
-    with netCDF4.Dataset(releases / name / f"{name}_train.nc") as train:
-        n_neuroids = train["data"].shape[1]
-    n_vertices = result.differences.groupby("split")["vertices"].sum()
-    assert n_vertices.to_dict() == {"train": n_neuroids, "test": n_neuroids}
+    assert 0 < find_largest(result) < 1e-5
+    for split in ("train", "test"):
+        with netCDF4.Dataset(releases / name / f"{name}_{split}.nc") as file:
+            assert sum(d.of for d in result.values.values() if d.split == split) == file["data"].size
 
 
 @pytest.mark.parametrize("name", ["Allen2022_fmri_surface_4subj", "kastner", "fithrf"])
@@ -70,7 +72,7 @@ def test_other_methods_equal_their_recomputation(tiny_tree, tmp_path, standardiz
         result = recompute_release(tmp_path / "r", tiny_tree, every_vertex=every_vertex)
 
         assert result.problems == []
-        assert 0 < result.differences["largest difference"].max() < 1e-5
+        assert 0 < find_largest(result) < 1e-5
 
 
 def test_tree_in_a_bucket_gives_the_same(empty_s3, tiny_release, tiny_tree):
@@ -82,7 +84,7 @@ def test_tree_in_a_bucket_gives_the_same(empty_s3, tiny_release, tiny_tree):
     result = recompute_release(tiny_release, "s3://raw/some/where")
 
     assert result.problems == []
-    pd.testing.assert_frame_equal(result.differences, recompute_release(tiny_release, tiny_tree).differences)
+    assert result == recompute_release(tiny_release, tiny_tree)
 
 
 def test_sample_has_every_group_and_every_filled_neuroid_and_follows_the_seed(tiny_release, tiny_tree):
@@ -91,15 +93,16 @@ def test_sample_has_every_group_and_every_filled_neuroid_and_follows_the_seed(ti
         netCDF4.Dataset(tiny_release / f"{NAME}_test.nc") as test,
     ):
         has_zero = (train["data"][:] == 0).any(axis=(0, 2)) | (test["data"][:] == 0).any(axis=(0, 2))
-        n_neuroids = len(has_zero)
+        n_images, n_neuroids, _ = train["data"].shape
 
-    first, second = (recompute_release(tiny_release, tiny_tree, seed=seed).differences for seed in (0, 1))
+    first, second = (recompute_release(tiny_release, tiny_tree, seed=seed).values for seed in (0, 1))
 
     assert len(first) == 2 * 2 * 4
-    assert (first["vertices"] >= 10).all()
-    assert has_zero.sum() < first["vertices"][first["split"] == "train"].sum() < n_neuroids
-    assert first["largest difference"].tolist() != second["largest difference"].tolist()
-    pd.testing.assert_frame_equal(first, recompute_release(tiny_release, tiny_tree, seed=0).differences)
+    n_sampled = [d.of / n_images for d in first.values() if d.split == "train"]
+    assert min(n_sampled) >= 10
+    assert has_zero.sum() < sum(n_sampled) < n_neuroids
+    assert [d.largest for d in first.values()] != [d.largest for d in second.values()]
+    assert first == recompute_release(tiny_release, tiny_tree, seed=0).values
 
 
 def test_small_blocks_give_the_same(tiny_release, tiny_tree, monkeypatch):
@@ -108,8 +111,8 @@ def test_small_blocks_give_the_same(tiny_release, tiny_tree, monkeypatch):
 
     parts = recompute_release(tiny_release, tiny_tree, every_vertex=True)
 
-    assert parts.problems == whole.problems == []
-    pd.testing.assert_frame_equal(parts.differences, whole.differences)
+    assert parts == whole
+    assert whole.problems == []
 
 
 def change_betas(path, change) -> None:

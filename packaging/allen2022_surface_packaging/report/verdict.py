@@ -60,7 +60,7 @@ def _describe_recomputation(findings: dict[str, Any]) -> str:
     rows = findings["differences"]
     if not rows:
         return "No value was recomputed."
-    n_values, largest = sum(row["values"] for row in rows), max(float(row["largest difference"]) for row in rows)
+    n_values, largest = sum(row["of"] for row in rows), max(float(row["largest"]) for row in rows)
     extent = "every value" if findings["every_vertex"] else "a random sample"
     return (
         f"{n_values:,} values were recomputed ({extent}). The largest difference is {largest:.1e}. "

@@ -18,11 +18,10 @@ import xarray
 from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
 from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
-from .assemblies import NEUROIDS_AT_A_TIME, opened_assembly, read_neuroids
+from .contents import list_blocks, opened_assembly, read_neuroids, read_tables
 from .differences import Difference, align, compare_images, compare_tables, group_values, measure_values
-from .soundness import read_stimulus_table
 
-FILE_NAMES = ("image_file_name", "filename")  # two releases may name the files of equal images differently
+FILE_NAMES = ["image_file_name", "filename"]  # two releases may name the files of equal images differently
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,24 +30,14 @@ class Side:
 
     Attributes
     ----------
-    merged_columns : the stimulus columns that the plugin added to the presentations
+    coordinates : a table for each dimension
+    stimuli : without the names of the files
     """
 
     assembly: xarray.DataArray
+    coordinates: dict[str, pd.DataFrame]
     stimuli: pd.DataFrame
     image_paths: dict[str, Path]
-    merged_columns: frozenset[str] = frozenset()
-
-    def coordinates(self, dimension: str) -> pd.DataFrame:
-        """Return the coordinates of a dimension as columns."""
-        from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords  # here: it takes a second
-
-        columns = {
-            name: values
-            for name, dimensions, values in walk_coords(self.assembly)
-            if dimensions == (dimension,) and name not in self.merged_columns
-        }
-        return pd.DataFrame(columns, index=range(self.assembly.sizes[dimension]))
 
 
 def compare_release(release_path: Path, other: str) -> list[Difference]:
@@ -69,12 +58,13 @@ def compare_release(release_path: Path, other: str) -> list[Difference]:
         if Path(other).is_dir():
             there = open_release(Path(other), files)
         else:
-            region, split, side = _load_object(other)
-            there = {split: side}
+            region, split, there_side = _load_object(other)
+            there = {split: there_side}
             if region is not None:
                 assembly = here[split].assembly
                 columns = np.flatnonzero(np.asarray(assembly.coords.get("region", [])) == region)
-                here[split] = replace(here[split], assembly=assembly.isel(neuroid=columns))
+                assembly = assembly.isel(neuroid=columns)
+                here[split] = replace(here[split], assembly=assembly, coordinates=_list_coordinates(assembly))
         for split, side in there.items():
             differences += _compare_sides(split, here[split], side)
     return differences
@@ -89,13 +79,14 @@ def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
         If it is missing or cannot be read.
     """
     folder = ReleaseFolder(path)
-    name = Manifest.read(folder).name
+    name, tables = Manifest.read(folder).name, read_tables(folder)
     sides = {}
     for split in SPLITS:
-        stimuli = read_stimulus_table(folder, split)
+        stimuli = tables[folder.stimulus_table_path(split).name]
         paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
+        images = dict(zip(stimuli["stimulus_id"], paths, strict=True))
         assembly = files.enter_context(opened_assembly(folder.assembly_path(name, split)))
-        sides[split] = Side(assembly, stimuli, dict(zip(stimuli["stimulus_id"], paths, strict=True)))
+        sides[split] = Side(assembly, _list_coordinates(assembly), stimuli.drop(columns="image_file_name"), images)
     return sides
 
 
@@ -115,9 +106,22 @@ def _load_object(identifier: str) -> tuple[str | None, str, Side]:
     except (OSError, ValueError, KeyError) as error:
         raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
     stimuli = assembly.attrs["stimulus_set"]
-    table = pd.DataFrame(stimuli)
-    merged = frozenset(map(str, table)) - {"stimulus_id", "nsd_id"}
-    return region, split, Side(assembly, table, stimuli.stimulus_paths, merged)
+    table = pd.DataFrame(stimuli).drop(columns=FILE_NAMES, errors="ignore")
+    coordinates = _list_coordinates(assembly)
+    merged = set(stimuli) - {"stimulus_id", "nsd_id"}  # columns that the plugin added
+    coordinates["presentation"] = coordinates["presentation"].drop(columns=list(merged), errors="ignore")
+    return region, split, Side(assembly, coordinates, table, stimuli.stimulus_paths)
+
+
+def _list_coordinates(assembly: xarray.DataArray) -> dict[str, pd.DataFrame]:
+    """Return the coordinates of each dimension as a table."""
+    from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords  # here: it takes a second
+
+    tables = {dimension: pd.DataFrame(index=range(assembly.sizes[dimension])) for dimension in DIMENSIONS}
+    for name, dimensions, values in walk_coords(assembly):
+        if len(dimensions) == 1:
+            tables[dimensions[0]][name] = values
+    return tables
 
 
 def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
@@ -130,28 +134,27 @@ def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
         yield Difference(split, "kind of assembly", 1, 1, 1, f"{kinds[0]} here, {kinds[1]} there")
         return
     for dimension in DIMENSIONS:
-        yield from compare_tables(split, f"{dimension}s", here.coordinates(dimension), there.coordinates(dimension))
+        yield from compare_tables(split, f"{dimension}s", here.coordinates[dimension], there.coordinates[dimension])
     yield from _compare_values(split, here, there)
-    columns = [column for column in here.stimuli if column in there.stimuli and column not in FILE_NAMES]
-    yield from compare_tables(split, "stimuli", here.stimuli[columns], there.stimuli[columns])
-    common = [i for i in here.image_paths if i in there.image_paths]
-    yield from compare_images(split, [(i, here.image_paths[i], there.image_paths[i]) for i in common])
+    common = [column for column in here.stimuli if column in there.stimuli]
+    yield from compare_tables(split, "stimuli", here.stimuli[common], there.stimuli[common])
+    paths = [(i, path, there.image_paths[i]) for i, path in here.image_paths.items() if i in there.image_paths]
+    yield from compare_images(split, paths)
 
 
 def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]:
     """Compare the values that both assemblies have, by subject and region."""
-    presentations, neuroids = here.coordinates("presentation"), here.coordinates("neuroid")
-    rows_here, rows_there = align(presentations, there.coordinates("presentation"))
-    columns_here, columns_there = align(neuroids, there.coordinates("neuroid"))
+    presentations, neuroids = here.coordinates["presentation"], here.coordinates["neuroid"]
+    rows_here, rows_there = align(presentations, there.coordinates["presentation"])
+    columns_here, columns_there = align(neuroids, there.coordinates["neuroid"])
     if not (len(rows_here) and len(columns_here)):
         return
     measured = []
-    for start in range(0, len(columns_here), NEUROIDS_AT_A_TIME):
-        part = slice(start, start + NEUROIDS_AT_A_TIME)
-        found = read_neuroids(here.assembly, columns_here[part])[rows_here]
-        expected = read_neuroids(there.assembly, columns_there[part])[rows_there]
-        block = neuroids.iloc[columns_here[part]]
-        measured.append(measure_values(split, found, expected, presentations.iloc[rows_here], block))
+    for block in list_blocks(len(columns_here)):
+        found = read_neuroids(here.assembly, columns_here[block])[rows_here]
+        expected = read_neuroids(there.assembly, columns_there[block])[rows_there]
+        part = neuroids.iloc[columns_here[block]]
+        measured.append(measure_values(split, found, expected, presentations.iloc[rows_here], part))
     table = pd.concat(measured, ignore_index=True)
     yield from (difference for difference in group_values(table).values() if difference.differ)
     n_nan = int(table["n_nan_on_one_side"].sum())

@@ -13,20 +13,19 @@ import pandas as pd
 from PIL import Image
 
 from ..arrays import PixelArray
+from ..facts import subject_name
 from ..files import read_file
 from ..nsd.inputs import BETAS, EXTRACTED, IMAGES, list_inputs
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
-from ..release import ORIGIN_COLUMNS, FilledCounts, Manifest, ReleaseFolder
-from .assemblies import NEUROIDS_AT_A_TIME, read_neuroids
+from ..release import FilledCounts, Manifest, ReleaseFolder
 from .comparison import Side, open_release
+from .contents import list_blocks, read_neuroids, read_tables
 from .differences import Difference, compare_images, compare_tables, group_values, measure_values
 from .reference import Reference, read_reference
-from .soundness import SPLIT_COLUMNS, read_table
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
-NOT_IN_RELEASE = -1
 JPEG_QUALITY = 95
 OTHER = "from the raw files"
 
@@ -36,13 +35,12 @@ class Recomputation(NamedTuple):
 
     Attributes
     ----------
-    differences : table with a row per split, subject and region
-        How many neuroids and values were recomputed, and the largest difference (unitless) with its place. The table is empty
-        if the coordinates differ, because values cannot be compared then.
+    values : how the recomputed values differ, by split, subject and region
+        It is empty if the coordinates differ, because values cannot be compared then.
     problems : a line each; empty if the raw files give the release
     """
 
-    differences: pd.DataFrame
+    values: dict[tuple[str, str, str], Difference]
     problems: list[str]
 
 
@@ -66,30 +64,32 @@ def recompute_release(
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    expected = read_reference(
-        open_tree(nsd_root), manifest.recipe, from_region_assemblies=manifest.from_region_assemblies
-    )
-    differences = pd.DataFrame()
+    tree = open_tree(nsd_root)
+    expected = read_reference(tree, manifest.recipe, from_region_assemblies=manifest.from_region_assemblies)
+    values: dict[tuple[str, str, str], Difference] = {}
     with ExitStack() as files:
         sides = open_release(release_path, files)
-        problems = [str(d) for d in _compare_coordinates(expected, sides) if d.beyond]
+        problems = [str(difference) for difference in _compare_coordinates(expected, sides) if difference.beyond]
         if not problems:  # otherwise rows and columns have another meaning in the release
-            chosen = _choose_neuroids(expected, sides, None if every_vertex else seed)
-            differences, problems = _compare_values(expected, manifest, chosen, sides)
+            neuroids = _choose_neuroids(expected, sides, None if every_vertex else seed)
+            values, problems = _compare_values(expected, manifest, neuroids, sides)
     problems += _compare_manifest(expected, manifest)
-    problems += map(str, _compare_stimulus_tables(expected, folder, sides))
+    problems += map(str, _compare_tables(expected.tables(), read_tables(folder)))
     for split, side in sides.items():
         problems += map(str, compare_images(split, _pair_images(expected, split, side)))
-    return Recomputation(differences, problems)
+    return Recomputation(values, problems)
 
 
 def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
-    tree = expected.tree
+    n_trials = expected.n_trials_per_session
     pairs: list[tuple[str, object, object]] = [
-        ("simulated", manifest.simulated, tree.is_simulated),
+        ("simulated", manifest.simulated, expected.tree.is_simulated),
         ("n_vertices", manifest.n_vertices, expected.n_vertices),
-        ("n_trials_per_session", manifest.n_trials_per_session, expected.n_trials_per_session),
-        ("the number of sessions", manifest.sessions, expected.sessions),
+        ("n_trials_per_session", manifest.n_trials_per_session, n_trials),
+        *(
+            (f"the number of sessions of {name}", manifest.sessions[name], len(shown) // n_trials)
+            for name, shown in ((subject_name(subject), shown) for subject, shown in expected.shown.items())
+        ),
         ("the list of regions", manifest.regions, expected.regions),
     ]
     inputs = {file.official_path: file.size() for file in _list_inputs(expected, manifest) if file.exists()}
@@ -113,11 +113,11 @@ def _list_inputs(expected: Reference, manifest: Manifest) -> list[RawFile]:
 
 def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterator[Difference]:
     for split, side in sides.items():
-        neuroids, found = expected.neuroids, side.coordinates("neuroid")
+        neuroids, found = expected.neuroids, side.coordinates["neuroid"]
         if expected.recipe.nan_policy == "drop" and "neuroid_id" in found:
             neuroids = neuroids[neuroids["neuroid_id"].isin(found["neuroid_id"])]
-        presentations = side.coordinates("presentation"), expected.presentations(split)
-        yield from compare_tables(split, "presentations", *presentations, OTHER)
+        presentations = expected.presentations(split)
+        yield from compare_tables(split, "presentations", side.coordinates["presentation"], presentations, OTHER)
         yield from compare_tables(split, "neuroids", found, neuroids, OTHER)
 
 
@@ -126,80 +126,64 @@ def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | No
 
     Returns
     -------
-    table of neuroids; the column ``column`` says where a neuroid is in the release, or `NOT_IN_RELEASE`
+    table of neuroids; the column ``column`` says where a neuroid is in the release, and is negative if it was dropped
     """
-    neuroids = expected.neuroids
-    is_present = neuroids["neuroid_id"].isin(sides["train"].assembly["neuroid_id"].values).to_numpy()
-    neuroids = neuroids.assign(column=np.where(is_present, np.cumsum(is_present) - 1, NOT_IN_RELEASE))
+    released = sides["train"].coordinates["neuroid"]
+    neuroids = expected.neuroids.assign(
+        column=pd.Index(released["neuroid_id"]).get_indexer(expected.neuroids["neuroid_id"])
+    )
     if seed is None:
         return neuroids
-    random = np.random.default_rng(seed)
-    is_chosen = ~is_present
-    for rows in neuroids[is_present].groupby(["subject", "region", "hemisphere"]).groups.values():
-        is_chosen[random.choice(rows, min(N_SAMPLED, len(rows)), replace=False)] = True
-    has_zero = np.zeros(is_present.sum(), dtype=np.bool_)
+    is_chosen = np.zeros(len(released), dtype=np.bool_)
     for side in sides.values():
-        for start in range(0, len(has_zero), NEUROIDS_AT_A_TIME):
-            columns = np.arange(start, min(start + NEUROIDS_AT_A_TIME, len(has_zero)))
-            has_zero[columns] |= (read_neuroids(side.assembly, columns) == 0).any(axis=0)
-    is_chosen[np.flatnonzero(is_present)[has_zero]] = True
-    return neuroids[is_chosen]
+        for columns in list_blocks(len(released)):
+            is_chosen[columns] |= (read_neuroids(side.assembly, columns) == 0).any(axis=0)
+    random = np.random.default_rng(seed)
+    for group in released.groupby(["subject", "region", "hemisphere"]).indices.values():
+        is_chosen[random.choice(group, min(N_SAMPLED, len(group)), replace=False)] = True
+    return neuroids[(neuroids["column"] < 0) | is_chosen[neuroids["column"]]]
 
 
 def _compare_values(
     expected: Reference, manifest: Manifest, chosen: pd.DataFrame, sides: dict[str, Side]
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[dict[tuple[str, str, str], Difference], list[str]]:
     """Recompute neuroids, block by block. Return the differences by split, subject and region, and the problems."""
     measured, problems = [], []
-    presentations = {split: expected.presentations(split) for split in sides}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         values, is_valid = expected.values(block)
-        is_present = (block["column"] != NOT_IN_RELEASE).to_numpy()
+        is_released = (block["column"] >= 0).to_numpy()
         if manifest.recipe.nan_policy == "drop":
-            for neuroid_id in block["neuroid_id"][is_present & ~is_valid]:
+            for neuroid_id in block["neuroid_id"][is_released & ~is_valid]:
                 problems.append(f"{neuroid_id} is in the release, but a trial that it needs is NaN.")
-            for neuroid_id in block["neuroid_id"][~is_present & is_valid]:
+            for neuroid_id in block["neuroid_id"][~is_released & is_valid]:
                 problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
-        for region in block["region"][is_present].unique():  # the neuroids of a region lie together in the release
-            is_chosen = (block["region"] == region).to_numpy() & is_present
+        for region in block["region"][is_released].unique():  # the neuroids of a region lie together in the release
+            is_chosen = (block["region"] == region).to_numpy() & is_released
             neuroids = block[is_chosen]
             for split, side in sides.items():
                 found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
-                recomputed = values[split][:, is_chosen]
-                measured.append(measure_values(split, found, recomputed, presentations[split], neuroids))
+                presentations = side.coordinates["presentation"]
+                measured.append(measure_values(split, found, values[split][:, is_chosen], presentations, neuroids))
     table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)
     problems += [str(difference) for difference in groups.values() if difference.beyond]
-    filled = table.groupby(["split", "subject", "region"])["n_nan"].sum()
-    n_filled_neuroids = table[table["n_nan"] > 0].groupby(["subject", "region"])["neuroid"].nunique()
+    filled = table[table["n_nan"] > 0]
     for subject, counts in manifest.nan_counts.items():
         for region, counted in counts.items():
-            given = FilledCounts(
-                train=int(filled.get(("train", subject, region), 0)),
-                test=int(filled.get(("test", subject, region), 0)),
-                neuroids=int(n_filled_neuroids.get((subject, region), 0)),
-            )
+            rows = filled[(filled["subject"] == subject) & (filled["region"] == region)]
+            n = {split: int(rows["n_nan"][rows["split"] == split].sum()) for split in sides}
+            given = FilledCounts(n["train"], n["test"], rows["neuroid"].nunique())
             if counted != given:
                 problems.append(f"The manifest counts {counted} of {subject} {region}, but the raw files give {given}.")
-    n_vertices = table.groupby(["split", "subject", "region"]).size()
-    columns = ["split", "subject", "region", "vertices", "values", "largest difference", "where"]
-    rows = [(*key, n_vertices[key], d.of, d.largest, d.where) for key, d in groups.items()]
-    return pd.DataFrame(rows, columns=columns), problems
+    return groups, problems
 
 
-def _compare_stimulus_tables(
-    expected: Reference, folder: ReleaseFolder, sides: dict[str, Side]
-) -> Iterator[Difference | str]:
-    given = expected.tables()
-    found = {folder.split_path.name: read_table(folder.split_path, SPLIT_COLUMNS)}
-    for split, side in sides.items():
-        found[folder.stimulus_table_path(split).name] = side.stimuli.drop(columns="image_file_name")
-    if folder.origin_path.exists():
-        found[folder.origin_path.name] = read_table(folder.origin_path, ORIGIN_COLUMNS)
-    for name in sorted(found.keys() | given.keys()):
-        if name in found and name in given:
-            yield from compare_tables(name, "images", found[name], given[name], OTHER)
+def _compare_tables(expected: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Iterator[Difference | str]:
+    for name in sorted(found.keys() | expected.keys()):
+        if name in found and name in expected:
+            table = found[name].drop(columns="image_file_name", errors="ignore")
+            yield from compare_tables(name, "images", table, expected[name], OTHER)
         else:
             yield f"{name} is {'only here' if name in found else f'only {OTHER}'}."
 

@@ -11,7 +11,7 @@ Nature Neuroscience, doi:10.1038/s41593-021-00962-x; NSD Data Manual.
 
 from __future__ import annotations
 
-import io
+import itertools
 import shutil
 import struct
 import tempfile
@@ -34,7 +34,7 @@ from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, stimulus_n
 from ..nsd.storage import Folder, RawFile
 from ..nsd.tree import NSDTree
 from ..recipe import CORTEX, Recipe, Region
-from ..release import SPLITS, ReleasedRegion
+from ..release import ORIGIN_COLUMNS, SPLITS, ReleasedRegion
 
 # More than the published regions have vertices in a hemisphere, so that no betas file is read twice.
 VERTICES_AT_A_TIME = 16_384
@@ -72,17 +72,12 @@ class Reference:
         """The `nsd_id` of all images, ascending."""
         return np.sort(np.concatenate([self.splits[split] for split in SPLITS]))
 
-    @property
-    def sessions(self) -> dict[str, int]:
-        """The number of sessions by the name of the subject."""
-        return {subject_name(s): len(shown) // self.n_trials_per_session for s, shown in self.shown.items()}
-
     def presentations(self, split: str) -> pd.DataFrame:
         """Return the presentation coordinates of a split."""
-        repetitions = range(N_REPETITIONS) if split == "test" else range(1)
-        rows = [(stimulus_name(i), i, repetition) for i in self.splits[split].tolist() for repetition in repetitions]
-        table = pd.DataFrame(rows, columns=["stimulus_id", "nsd_id", "repetition"])
-        return table if split == "test" else table.drop(columns="repetition")
+        if split == "train":
+            return _name_images(self.splits[split])
+        repetitions = np.tile(np.arange(N_REPETITIONS), len(self.splits[split]))
+        return _name_images(np.repeat(self.splits[split], N_REPETITIONS)).assign(repetition=repetitions)
 
     def blocks(self, neuroids: pd.DataFrame) -> list[pd.DataFrame]:
         """Cut a table of neuroids into parts of one subject and hemisphere whose values fit into memory together."""
@@ -112,29 +107,25 @@ class Reference:
         subject, hemisphere = int(block["subject"].iloc[0][-2:]), str(block["hemisphere"].iloc[0])
         # Two regions may share a vertex.
         vertices, columns = np.unique(block["vertex_index"], return_inverse=True)
-        images = self.images
-        is_test = np.isin(images, self.splits["test"])
-        needed = images[is_test] if self.from_region_assemblies else images
-        responses = self.responses(subject, hemisphere, vertices, needed)
-        test = responses[is_test[np.isin(images, needed)]]
+        is_test = np.isin(self.images, self.splits["test"])
         if self.from_region_assemblies:
-            averages = self._read_prepared_averages(block)
-            is_valid = ~(np.isnan(averages).any(axis=0) | np.isnan(test[:, :N_REPETITIONS]).any(axis=(0, 1)))
+            averages = self._read_prepared_averages(block, vertices)
+            test = self.responses(subject, hemisphere, vertices, self.splits["test"])[:, :N_REPETITIONS]
+            is_valid = ~(np.isnan(averages).any(axis=0) | np.isnan(test).any(axis=(0, 1)))
         else:
+            responses = self.responses(subject, hemisphere, vertices, self.images)
             averages = _round(_mean_of_valid(responses, axis=1))
-            n_shown = np.array([np.count_nonzero(self.shown[subject] == image) for image in images])
-            was_shown = np.arange(responses.shape[1]) < n_shown[:, None]
-            is_valid = ~np.isnan(responses[was_shown]).any(axis=0)
+            test = responses[is_test, :N_REPETITIONS]
+            n_shown = np.array([np.count_nonzero(self.shown[subject] == image) for image in self.images])
+            is_valid = ~np.isnan(responses[np.arange(responses.shape[1]) < n_shown[:, None]]).any(axis=0)
         base = averages[~is_test] if self.recipe.standardize_on == "train" else averages
         mean = _mean_of_valid(base, axis=0)
         deviation = np.sqrt(_mean_of_valid((base - mean) ** 2, axis=0))
         deviation[deviation == 0] = 1
-        train = (averages[~is_test] - mean) / deviation
-        test = ((test[:, :N_REPETITIONS] - mean) / deviation).reshape(-1, len(vertices))
-        by_split = {"train": train, "test": test}
-        for split, values in by_split.items():
-            is_holdable = np.isfinite(_round(values))
-            by_split[split] = np.where(is_holdable, values, np.nan)[:, columns]
+        by_split = {}
+        for split, measured in (("train", averages[~is_test]), ("test", test.reshape(-1, len(vertices)))):
+            values = (measured - mean) / deviation
+            by_split[split] = np.where(np.isfinite(_round(values)), values, np.nan)[:, columns]
         return by_split, is_valid[columns]
 
     def responses(self, subject: int, hemisphere: str, vertices: IntArray, images: IntArray) -> DoubleArray:
@@ -154,49 +145,39 @@ class Reference:
         """
         trials = [np.flatnonzero(self.shown[subject] == image) for image in images]
         responses = np.full((len(images), max(map(len, trials)), len(vertices)), np.nan)
-        cells = [(t, row, n) for row, image_trials in enumerate(trials) for n, t in enumerate(image_trials.tolist())]
         for session in self.needed_sessions(subject, images):
             file = self.tree.betas(subject, hemisphere, session, self.recipe.betas)
-            betas = _read_trials(file, vertices)
+            with _local_copy(file, "MGH") as path:
+                values = np.asanyarray(
+                    MGHImage.from_filename(path).dataobj
+                )  # a map: only pages that are needed are read
+                betas = values[:, 0, 0, :].T[:, vertices].astype(np.float64)
             if len(betas) != self.n_trials_per_session:
                 raise PackagingError(
                     f"{file} holds {len(betas)} trials, expected {self.n_trials_per_session}. Download it again."
                 )
+            first = (session - 1) * self.n_trials_per_session
             standardised = _standardise_session(betas)
-            for t, row, repetition in cells:
-                if t // self.n_trials_per_session == session - 1:
-                    responses[row, repetition] = standardised[t % self.n_trials_per_session]
+            for row, image_trials in enumerate(trials):
+                for repetition, trial in enumerate(image_trials - first):
+                    if 0 <= trial < len(betas):
+                        responses[row, repetition] = standardised[trial]
         return responses
 
     def needed_sessions(self, subject: int, images: IntArray) -> list[int]:
         """Return the sessions (1-based) in which some images were shown."""
         trials = np.flatnonzero(np.isin(self.shown[subject], images))
-        return [int(session) for session in np.unique(trials // self.n_trials_per_session + 1)]
+        sessions: list[int] = np.unique(trials // self.n_trials_per_session + 1).tolist()
+        return sessions
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a release by their names, without the names of image files."""
-        images = _name_images(self.images)
-        split = np.where(np.isin(images["nsd_id"], self.splits["train"]), "train", "test")
-        tables = {"train_test_split.csv": images.assign(split=split)[["nsd_id", "stimulus_id", "split"]]}
-        tables |= {f"stimulus_metadata_{split}.csv": _name_images(self.splits[split]) for split in SPLITS}
-        if not self.tree.stimulus_info.exists():
-            return tables
-        with reading(self.tree.stimulus_info, "NSD's table of images"):
-            content = io.BytesIO(self.tree.stimulus_info.read())
-            known = pd.read_csv(content, dtype=str, keep_default_na=False).set_index("nsdId")
-            rows = known.reindex(self.images.astype(str), fill_value="")
-            if (rows["cocoId"] == "").any():
-                return tables
-            coco_ids = pd.Series(rows["cocoId"].astype(np.int64).to_numpy(), self.images)
-            for name in SPLITS:
-                table = tables[f"stimulus_metadata_{name}.csv"]
-                table["coco_id"] = coco_ids.loc[self.splits[name]].to_numpy()
-            if {"cocoSplit", "cropBox"} <= set(rows) and not (rows[["cocoSplit", "cropBox"]] == "").any(axis=None):
-                origins = images.assign(coco_id=coco_ids.to_numpy(), coco_split=rows["cocoSplit"].to_numpy())
-                boxes = np.array([box.strip(" ()").split(",") for box in rows["cropBox"]], dtype=np.float64)
-                sides = ("crop_top", "crop_bottom", "crop_left", "crop_right")
-                tables["stimulus_origin.csv"] = origins.assign(**dict(zip(sides, boxes.T, strict=True)))
-        return tables
+        images, is_train = _name_images(self.images), np.isin(self.images, self.splits["train"])
+        known = images.join(_read_origins(self.tree.stimulus_info, self.images))
+        stimuli = known.filter(["stimulus_id", "nsd_id", "coco_id"])
+        tables = {"train_test_split.csv": images.assign(split=np.where(is_train, "train", "test"))}
+        tables |= {f"stimulus_metadata_{name}.csv": stimuli[is_train == (name == "train")] for name in SPLITS}
+        return tables | ({"stimulus_origin.csv": known} if set(ORIGIN_COLUMNS) <= set(known) else {})
 
     def pixels(self, nsd_ids: IntArray) -> Iterator[PixelArray]:
         """Yield the pixels of some images, of shape (height, width, 3).
@@ -211,25 +192,19 @@ class Reference:
             for nsd_id in nsd_ids:
                 yield opened["imgBrick"][nsd_id]
 
-    def _read_prepared_averages(self, block: pd.DataFrame) -> DoubleArray:
+    def _read_prepared_averages(self, block: pd.DataFrame, vertices: IntArray) -> DoubleArray:
         """Read the averages of all images at the vertices of a block, (n_images, n_vertices). Infinite ones count as NaN."""
-        vertices = np.unique(block["vertex_index"])
         averages = np.full((len(self.images), len(vertices)), np.nan)
-        subject, hemisphere = block["subject"].iloc[0], block["hemisphere"].iloc[0]
         for region, part in block.groupby("region", sort=False):
             file = self.tree.prepared_assembly(str(region))
-            with (
-                reading(file, "a prepared assembly"),
-                _local_copy(file) as path,
-                xarray.open_dataarray(path) as assembly,
-            ):
-                is_of_block = (assembly["subject"] == subject) & (assembly["hemisphere"] == hemisphere)
-                own = assembly[:, np.flatnonzero(is_of_block)]
-                columns = pd.Index(own["vertex_index"].values).get_indexer(part["vertex_index"])
-                rows = pd.Index(own["nsd_id"].values).get_indexer(self.images)
+            with _local_copy(file, "a prepared assembly") as path, xarray.open_dataarray(path) as assembly:
+                is_of_block = [(assembly[name] == part[name].iloc[0]).values for name in ("subject", "hemisphere")]
+                prepared = assembly[:, np.flatnonzero(np.all(is_of_block, axis=0))]
+                columns = pd.Index(prepared["vertex_index"].values).get_indexer(part["vertex_index"])
+                rows = pd.Index(prepared["nsd_id"].values).get_indexer(self.images)
                 if min(columns.min(), rows.min()) < 0:
-                    raise ValueError(f"it lacks a vertex or an image of {subject}")
-                averages[:, np.searchsorted(vertices, part["vertex_index"])] = own.values[np.ix_(rows, columns)]
+                    raise ValueError(f"it lacks a vertex or an image of {part['subject'].iloc[0]}")
+                averages[:, np.searchsorted(vertices, part["vertex_index"])] = prepared.values[np.ix_(rows, columns)]
         return np.where(np.isfinite(averages), averages, np.nan)
 
 
@@ -241,16 +216,20 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
     PackagingError
         If a raw file is missing or damaged, or does not fit the others or the recipe.
     """
-    first = recipe.subjects[0]
-    n_vertices, n_trials = _read_extent(tree.betas(first, "lh", 1, recipe.betas))
-    masterordering, subjectim, sharedix = _read_design(tree.design)
-    shown = {}
-    for subject in recipe.subjects:
-        n_sessions = max(tree.sessions_present(subject, recipe.betas), default=0)
-        if masterordering.size == N_TRIALS:
-            n_sessions = N_SESSIONS[subject]
-        with reading(tree.design, "a design of these subjects and trials"):
-            shown[subject] = subjectim[subject - 1, masterordering[: n_sessions * n_trials] - 1] - 1
+    first_betas = tree.betas(recipe.subjects[0], "lh", 1, recipe.betas)
+    with reading(first_betas, "MGH"):
+        _, n_vertices, _, _, n_trials = struct.unpack(">5i", first_betas.read(20))
+    with _local_copy(tree.design, "a design of these subjects and trials") as path:
+        variables = scipy.io.loadmat(path)
+        # The numbers are 1-based, and small unsigned integers, in which arithmetic overflows.
+        names = ("masterordering", "subjectim", "sharedix")
+        order, images, shared = (variables[name].astype(np.int64) - 1 for name in names)
+        shown = {}
+        for subject in recipe.subjects:
+            n_sessions = max(tree.sessions_present(subject, recipe.betas), default=0)
+            if order.size == N_TRIALS:
+                n_sessions = N_SESSIONS[subject]
+            shown[subject] = images[subject - 1, order.ravel()[: n_sessions * n_trials]]
     regions, vertices = _find_regions(tree, recipe, n_vertices)
     return Reference(
         tree=tree,
@@ -259,23 +238,23 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
         n_vertices=n_vertices,
         n_trials_per_session=n_trials,
         shown=shown,
-        splits=_choose_images(recipe, subjectim - 1, sharedix - 1, shown),
+        splits=_choose_images(recipe, images, shared.ravel(), shown),
         regions=regions,
         neuroids=_list_neuroids(tree, recipe, n_vertices, vertices),
     )
 
 
 def _choose_images(
-    recipe: Recipe, subjectim: IntArray, shared: IntArray, shown: dict[int, IntArray]
+    recipe: Recipe, images: IntArray, shared: IntArray, shown: dict[int, IntArray]
 ) -> dict[str, IntArray]:
-    """Choose the images of each split from 0-based numbers of images."""
+    """Choose the images of each split; `images` has a row for each of NSD's subjects."""
     counts = [Counter(trials.tolist()) for trials in shown.values()]
     complete = np.array([i for i in shared.tolist() if min(n[i] for n in counts) >= N_REPETITIONS], dtype=np.int64)
     if recipe.pool == "own":
         (subject,) = recipe.subjects
-        of_others = np.delete(subjectim, subject - 1, axis=0)
-        own = set(shown[subject].tolist()) - set(of_others.ravel().tolist()) - set(shared.tolist())
-        return {"train": np.array(sorted(own), dtype=np.int64), "test": np.sort(complete)}
+        of_others = np.delete(images, subject - 1, axis=0)
+        own = np.setdiff1d(shown[subject], np.append(of_others, shared))
+        return {"train": own, "test": np.sort(complete)}
     shuffled = complete[np.random.RandomState(recipe.split_seed).permutation(len(complete))]  # noqa: NPY002, published
     n_train = int(recipe.train_fraction * len(complete))
     return {"train": np.sort(shuffled[:n_train]), "test": np.sort(shuffled[n_train:])}
@@ -331,19 +310,18 @@ def _list_neuroids(
             snr = _read_map(tree.ncsnr(subject, hemisphere, recipe.betas), n_vertices).astype(np.float64)
             ceilings[subject, hemisphere] = 100 * snr**2 / (snr**2 + 1 / N_REPETITIONS)
     parts = []
-    for region, by_hemisphere in vertices.items():
-        for subject in recipe.subjects:
-            columns = {
-                "subject": subject_name(subject),
-                "hemisphere": np.repeat(HEMISPHERES, [len(by_hemisphere[h]) for h in HEMISPHERES]),
-                "vertex_index": np.concatenate([by_hemisphere[h] for h in HEMISPHERES]),
-                "region": region,
-                "nc_testset": np.concatenate([ceilings[subject, h][by_hemisphere[h]] for h in HEMISPHERES]),
-            }
-            part = pd.DataFrame(columns)
-            rows = enumerate(part["hemisphere"])
-            part.insert(0, "neuroid_id", [f"{subject_name(subject)}_{h}_{region}_v{i:05d}" for i, h in rows])
-            parts.append(part)
+    for region, subject in itertools.product(vertices, recipe.subjects):
+        name, of_hemispheres = subject_name(subject), vertices[region]
+        hemispheres = np.repeat(HEMISPHERES, [len(of_hemispheres[h]) for h in HEMISPHERES])
+        columns = {
+            "neuroid_id": [f"{name}_{hemisphere}_{region}_v{i:05d}" for i, hemisphere in enumerate(hemispheres)],
+            "subject": name,
+            "hemisphere": hemispheres,
+            "vertex_index": np.concatenate([of_hemispheres[h] for h in HEMISPHERES]),
+            "region": region,
+            "nc_testset": np.concatenate([ceilings[subject, h][of_hemispheres[h]] for h in HEMISPHERES]),
+        }
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -375,61 +353,59 @@ def _name_images(nsd_ids: IntArray) -> pd.DataFrame:
 
 
 @contextmanager
-def _local_copy(file: RawFile) -> Iterator[Path]:
-    """Yield the path of a raw file on this machine, because nibabel reads nothing else. A file in a bucket is copied."""
+def _local_copy(file: RawFile, content: str) -> Iterator[Path]:
+    """Yield the path of a raw file on this machine. A file in a bucket is copied.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing, or what is raised inside says that it is not what it should be.
+    """
     if not file.exists():
         raise PackagingError(f"{file} is missing, but the release was made from it. Download it again.")
-    if isinstance(file.storage, Folder):
-        yield Path(str(file))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / Path(file.path).name
-        with file.open() as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, COPY_BYTES)
-        yield path
-
-
-def _read_design(file: RawFile) -> tuple[IntArray, IntArray, IntArray]:
-    """Return masterordering, subjectim and sharedix in NSD's 1-based numbers."""
-    with reading(file, "NSD's experiment design"):
-        variables = scipy.io.loadmat(io.BytesIO(file.read()))
-        # The arrays are small unsigned integers, in which arithmetic overflows.
-        names = ("masterordering", "subjectim", "sharedix")
-        masterordering, subjectim, sharedix = (variables[name].astype(np.int64) for name in names)
-        return masterordering.ravel(), subjectim, sharedix.ravel()
-
-
-def _read_extent(file: RawFile) -> tuple[int, int]:
-    """Return the numbers of vertices and of trials from the header of an MGH file."""
-    with reading(file, "MGH"), file.open() as opened:
-        _, n_vertices, _, _, n_trials = struct.unpack(">5i", opened.read(20))
-    return n_vertices, n_trials
+    with reading(file, content):
+        if isinstance(file.storage, Folder):
+            yield Path(str(file))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, Path(file.path).name)
+            with file.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, COPY_BYTES)
+            yield path
 
 
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
     """Read one value per vertex."""
-    with reading(file, "MGH"), _local_copy(file) as path:
+    with _local_copy(file, "MGH") as path:
         values: AnyArray = np.array(MGHImage.from_filename(path).dataobj).ravel()
     if len(values) != n_vertices:
         raise PackagingError(f"{file} holds {len(values):,} vertices, expected {n_vertices:,}. Download it again.")
     return values
 
 
-def _read_trials(file: RawFile, vertices: IntArray) -> DoubleArray:
-    """Read the responses of some vertices in one session, of shape (n_trials, n_vertices), in percent signal change."""
-    with reading(file, "MGH"), _local_copy(file) as path:
-        values = np.asanyarray(
-            MGHImage.from_filename(path).dataobj
-        )  # a map of the file: only pages that are needed are read
-        betas: DoubleArray = values[:, 0, 0, :].T[:, vertices].astype(np.float64)
-    return betas
-
-
 def _read_label_names(file: RawFile) -> dict[int, str]:
     """Read the names of the labels above 0 from a colour table; empty if the file is missing."""
     if not file.exists():
         return {}
-    with reading(file, "a colour table"):
-        lines = [line.split() for line in file.read().decode("utf-8", errors="replace").splitlines()]
+    with _local_copy(file, "a colour table") as path:
+        lines = [line.split() for line in path.read_text("utf-8", errors="replace").splitlines()]
         names = {int(words[0]): words[1] for words in lines if words and not words[0].startswith("#")}
     return {label: name for label, name in names.items() if label}
+
+
+def _read_origins(file: RawFile, nsd_ids: IntArray) -> pd.DataFrame:
+    """Read COCO ids, and COCO's splits and NSD's crops, of some images. What is not known of all of them is left out."""
+    if not file.exists():
+        return pd.DataFrame()
+    with _local_copy(file, "NSD's table of images") as path:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("nsdId")
+        rows = table.reindex(nsd_ids.astype(str)).reindex(columns=["cocoId", "cocoSplit", "cropBox"]).fillna("")
+        is_known = (rows != "").all()
+        if not is_known["cocoId"]:
+            return pd.DataFrame()
+        origins = pd.DataFrame({"coco_id": rows["cocoId"].astype(np.int64).to_numpy()})
+        if is_known.all():
+            origins["coco_split"] = rows["cocoSplit"].to_numpy()
+            boxes = [box.strip(" ()").split(",") for box in rows["cropBox"]]
+            origins[["crop_top", "crop_bottom", "crop_left", "crop_right"]] = np.array(boxes, dtype=np.float64)
+    return origins

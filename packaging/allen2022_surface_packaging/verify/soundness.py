@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray
 
-from ..errors import PackagingError, reading
+from ..errors import PackagingError
 from ..facts import (
     N_REPETITIONS,
     N_SESSIONS,
@@ -27,48 +26,24 @@ from ..release import (
     DIMENSIONS,
     FORMAT_NAMES,
     NEUROID_COORDINATES,
-    ORIGIN_COLUMNS,
     SPLITS,
     TIME_BIN,
     Manifest,
     ReleaseFolder,
     list_presentations,
 )
-from .assemblies import AGAIN, NEUROIDS_AT_A_TIME, opened_assembly, read_neuroids
+from .contents import list_blocks, opened_assembly, read_neuroids, read_tables
 from .differences import Difference, compare_tables
 
-SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
-STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
 STANDARD_TOLERANCE = 1e-4  # of mean and deviation over images: single precision rounds each value
 
 
-@dataclass(frozen=True)
-class Soundness:
-    """What a release says about itself.
-
-    Attributes
-    ----------
-    problems : a line each; empty if the release is sound
-    strangers : files that do not belong to the release, which nothing reads
-    is_intact : whether every file is the one that was written; else nothing else was compared
-    """
-
-    manifest: Manifest
-    problems: list[str]
-    strangers: list[Path]
-    is_intact: bool
-
-
 def verify_release(release_path: Path) -> list[str]:
-    """Return the problems of a release, as `check_soundness`; empty if it is sound."""
-    return check_soundness(release_path).problems
-
-
-def check_soundness(release_path: Path) -> Soundness:
     """Compare the files of a release with its manifest, with its recipe and with each other.
 
-    If a file is not the one that was written, nothing else is compared. What only the raw files tell is not compared: values,
-    pixels, noise ceilings, COCO ids, which images and vertices were chosen, counts of filled values, the inputs.
+    Returns
+    -------
+    the problems, a line each; empty if the release is sound
 
     Raises
     ------
@@ -77,19 +52,11 @@ def check_soundness(release_path: Path) -> Soundness:
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    problems = list(_find_changed_files(folder, manifest))
-    is_intact = not problems
-    if is_intact:
-        for check in (_check_tables, _check_images, _check_assemblies):
-            try:
-                problems += map(str, check(folder, manifest))
-            except PackagingError as error:
-                problems.append(str(error))
-    strangers = list(_find_strangers(folder, manifest))
-    return Soundness(manifest, list(dict.fromkeys(problems)), strangers, is_intact)
+    return list(find_changed_files(folder, manifest)) or find_contradictions(folder, manifest)
 
 
-def _find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+def find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+    """Yield a line for each file that is not the one that was written."""
     for name, record in sorted(manifest.files.items()):
         path = folder.path / name
         if not path.is_file():
@@ -100,8 +67,8 @@ def _find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[s
             yield f"{path} has the SHA-1 {sha1}, expected {record.sha1}."
 
 
-def _find_strangers(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Path]:
-    """Find files that the manifest does not list. Those of a file system, such as .DS_Store, are nothing to report."""
+def find_strangers(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Path]:
+    """Yield the files that the manifest does not list. Those of a file system, such as .DS_Store, are nothing to report."""
     known = {folder.manifest_path, folder.verification_path, folder.report_path}
     for path in sorted(folder.path.rglob("*")):
         name = path.relative_to(folder.path)
@@ -110,47 +77,35 @@ def _find_strangers(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Path]
             yield path
 
 
-def read_table(path: Path, *choices: tuple[str, ...]) -> pd.DataFrame:
-    """Read a table of a release, whose ids are whole numbers.
+def find_contradictions(folder: ReleaseFolder, manifest: Manifest) -> list[str]:
+    """Compare the contents of files that are those that were written.
 
-    Parameters
-    ----------
-    choices : the columns that it may have, in order
-
-    Raises
-    ------
-    PackagingError
-        If the file is missing, is no table, has other columns, or a cell is empty or malformed. Brain-Score reads an empty cell
-        as NaN, which differs from itself, so that repetitions would no longer be averaged.
+    What only the raw files tell is not compared: values, pixels, noise ceilings, COCO ids, which images and vertices were
+    chosen, counts of filled values, the inputs.
     """
-    with reading(path, "a table", AGAIN):
-        table = pd.read_csv(path, dtype={"nsd_id": np.int64, "coco_id": np.int64})
-    if tuple(table) not in choices:
-        raise PackagingError(f"{path} has the columns {list(table)}, expected {list(choices[0])}. {AGAIN}")
-    if table.isna().any(axis=None):
-        raise PackagingError(f"{path} has an empty cell. {AGAIN}")
-    return table
-
-
-def read_stimulus_table(folder: ReleaseFolder, split: str) -> pd.DataFrame:
-    """Read the stimulus table of a split, as `read_table`."""
-    return read_table(folder.stimulus_table_path(split), STIMULUS_COLUMNS, (*STIMULUS_COLUMNS, "coco_id"))
+    problems: list[str] = []
+    for check in (_check_tables, _check_images, _check_assemblies):
+        try:
+            problems += map(str, check(folder, manifest))
+        except PackagingError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
 
 
 def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Difference | str]:
     """Compare the tables of split, stimuli and origins with each other, with the recipe and with the image files."""
-    images, recipe = read_table(folder.split_path, SPLIT_COLUMNS), manifest.recipe
-    name, ids = folder.split_path.name, ["stimulus_id", "nsd_id"]
+    tables, recipe, name = read_tables(folder), manifest.recipe, folder.split_path.name
+    images, ids = tables[name], ["stimulus_id", "nsd_id"]
     if not (np.diff(images["nsd_id"]) > 0).all():
         yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
-    expected = images.assign(stimulus_id=[stimulus_name(nsd_id) for nsd_id in images["nsd_id"]])
+    expected = images.assign(stimulus_id=images["nsd_id"].map(stimulus_name))
     if recipe.pool == "shared":
         order = np.random.RandomState(recipe.split_seed).permutation(len(images))  # noqa: NPY002, the published split
         n_train = int(recipe.train_fraction * len(images))
         expected["split"] = np.where(np.isin(np.arange(len(images)), order[:n_train]), "train", "test")
     yield from compare_tables(name, "images", images, expected, "expected")
-    tables = {split: read_stimulus_table(folder, split) for split in SPLITS}
-    for split, table in tables.items():
+    stimuli = {split: tables[folder.stimulus_table_path(split).name] for split in SPLITS}
+    for split, table in stimuli.items():
         table_name = folder.stimulus_table_path(split).name
         found = table[ids].assign(file=table["image_file_name"].astype(str).str.rsplit(".", n=1).str[0])
         given = expected.loc[images["split"] == split, ids].assign(file=lambda rows: rows["stimulus_id"])
@@ -158,11 +113,11 @@ def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Differe
         for file_name in table["image_file_name"]:
             if f"{folder.stimuli_path(split).name}/{file_name}" not in manifest.files:
                 yield f"{table_name} lists {file_name}, but {folder.manifest_path.name} does not."
-    if len({tuple(table) for table in tables.values()}) > 1:
+    if len({tuple(table) for table in stimuli.values()}) > 1:
         yield "Only one of the two stimulus tables has the column coco_id."
-    if folder.file_name(folder.origin_path) in manifest.files:
-        origins = read_table(folder.origin_path, ORIGIN_COLUMNS)[[*ids, "coco_id"]]
-        listed = pd.concat(tables.values()).sort_values("nsd_id").drop(columns="image_file_name")
+    if folder.origin_path.name in tables:
+        origins = tables[folder.origin_path.name][[*ids, "coco_id"]]
+        listed = pd.concat(stimuli.values()).sort_values("nsd_id").drop(columns="image_file_name")
         yield from compare_tables(folder.origin_path.name, "images", origins, listed, "in the stimulus tables")
 
 
@@ -190,13 +145,14 @@ def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Dif
         for split in SPLITS:
             assemblies[split] = files.enter_context(opened_assembly(folder.assembly_path(manifest.name, split)))
             yield from _check_layout(folder, manifest, split, assemblies[split])
-        train, test = (_read_coordinates(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
+        train, test = (_tabulate(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
         yield from compare_tables("test", "neuroids", test, train, "in train")
+        yield from _check_regions(manifest)
         yield from _check_neuroids(train, manifest)
         yield from _check_values(assemblies, train["neuroid_id"], manifest)
 
 
-def _read_coordinates(assembly: xarray.DataArray, names: Iterable[str]) -> pd.DataFrame:
+def _tabulate(assembly: xarray.DataArray, names: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({name: assembly[name].values for name in names})
 
 
@@ -211,7 +167,7 @@ def _check_layout(
         If the coordinates cannot be compared.
     """
     path = folder.assembly_path(manifest.name, split)
-    nsd_ids = read_stimulus_table(folder, split)["nsd_id"].to_numpy()
+    nsd_ids = read_tables(folder)[folder.stimulus_table_path(split).name]["nsd_id"].to_numpy()
     presentations = list_presentations(split, nsd_ids)
     names = {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
     if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
@@ -228,8 +184,7 @@ def _check_layout(
         if found != f"{manifest.name}.{split}":
             yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
     for rows, expected in (("presentations", presentations), ("time_bins", pd.DataFrame(TIME_BIN))):
-        found = _read_coordinates(assembly, map(str, expected))
-        yield from compare_tables(path.name, rows, found, expected, "expected")
+        yield from compare_tables(path.name, rows, _tabulate(assembly, map(str, expected)), expected, "expected")
     dataset = published_dataset(manifest.name)
     n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
     is_whole = _is_full_size(manifest) and manifest.sessions == n_sessions
@@ -249,27 +204,17 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Diff
     is_complete = manifest.recipe.nan_policy == "zero"  # else numbers are missing, in each subject others
     numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v([0-9]+)$")[0]).fillna(-1).astype(int)
     vertices = neuroids.assign(number=numbers).drop_duplicates(["region", "number"]).sort_values("number")
-    asked = {region.name: region.labels for region in manifest.recipe.regions if not region.each}
     parts = []
     for region in manifest.regions:
-        labels = asked.get(region.name, ())
-        if labels and all(isinstance(label, int) for label in labels) and {*labels} != {*region.labels}:
-            yield f"The manifest gives {region.name} the labels {region.labels}, but its recipe {labels}."
         rows = vertices[vertices["region"] == region.name]
         n, keys = len(rows), list(zip(rows["hemisphere"], rows["vertex_index"], strict=True))
         if keys != sorted(set(keys)) or not rows["vertex_index"].between(0, manifest.n_vertices - 1).all():
             yield f"The vertices of {region.name} are not ascending, lh before rh, from 0 to {manifest.n_vertices - 1:,}."
         if n > region.n_vertices or (is_complete and n < region.n_vertices):
             yield f"{region.name} has {n:,} neuroids of each subject, but the manifest says {region.n_vertices:,}."
-        is_published = any((r.name, r.labels) == (region.name, region.labels) for r in PUBLISHED_REGIONS)
-        n_published = N_NEUROIDS_OF_PUBLISHED_REGIONS.get(region.name)
-        if is_published and _is_full_size(manifest) and region.n_vertices != n_published:
-            yield f"The manifest gives {region.name} {region.n_vertices:,} vertices, but NSD's atlas has {n_published:,}."
         for subject in map(subject_name, manifest.recipe.subjects):
-            part = rows.assign(subject=subject)
-            names = [f"{subject}_{hemisphere}_{region.name}" for hemisphere in part["hemisphere"]]
-            part["neuroid_id"] = [f"{name}_v{number:05d}" for name, number in zip(names, part["number"], strict=True)]
-            parts.append(part)
+            names = f"{subject}_" + rows["hemisphere"] + f"_{region.name}_v" + rows["number"].map("{:05d}".format)
+            parts.append(rows.assign(subject=subject, neuroid_id=names))
     expected = pd.concat(parts)
     if not is_complete:
         expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
@@ -278,6 +223,19 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Diff
     ceilings = neuroids["nc_testset"].dropna()
     if not ceilings.between(0, 100).all():
         yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
+
+
+def _check_regions(manifest: Manifest) -> Iterator[str]:
+    """Compare the regions of the manifest with its recipe, and their sizes with those of NSD's atlases."""
+    asked = {region.name: region.labels for region in manifest.recipe.regions if not region.each}
+    for region in manifest.regions:
+        labels = asked.get(region.name, ())
+        if labels and all(isinstance(label, int) for label in labels) and {*labels} != {*region.labels}:
+            yield f"The manifest gives {region.name} the labels {region.labels}, but its recipe {labels}."
+        is_published = any((r.name, r.labels) == (region.name, region.labels) for r in PUBLISHED_REGIONS)
+        n_published = N_NEUROIDS_OF_PUBLISHED_REGIONS.get(region.name)
+        if is_published and _is_full_size(manifest) and region.n_vertices != n_published:
+            yield f"The manifest gives {region.name} {region.n_vertices:,} vertices, but NSD's atlas has {n_published:,}."
 
 
 def _check_values(
@@ -291,9 +249,9 @@ def _check_values(
     is_of_train = manifest.recipe.standardize_on == "train"
     is_exact = manifest.n_trials_per_session == N_TRIALS_PER_SESSION and not manifest.from_region_assemblies
     wrong: list[tuple[str, float, float]] = []
-    for start in range(0, len(neuroid_ids), NEUROIDS_AT_A_TIME):
-        ids = neuroid_ids[start : start + NEUROIDS_AT_A_TIME].to_numpy()
-        train, test = (read_neuroids(assemblies[split], np.arange(start, start + len(ids))) for split in SPLITS)
+    for columns in list_blocks(len(neuroid_ids)):
+        ids = neuroid_ids[columns].to_numpy()
+        train, test = (read_neuroids(assemblies[split], columns) for split in SPLITS)
         values = np.concatenate([train, test])
         is_finite = np.isfinite(values).all(axis=0)
         if not is_finite.all():

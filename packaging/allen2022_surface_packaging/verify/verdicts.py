@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from ..errors import PackagingError, describe_os_error, printable
 from ..files import sha1_of, write_whole
-from ..release import ReleaseFolder
+from ..release import Manifest, ReleaseFolder
 from .comparison import compare_release
-from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE
+from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
 from .recomputation import recompute_release
-from .soundness import check_soundness
+from .soundness import find_changed_files, find_contradictions, find_strangers
 
 logger = logging.getLogger(__name__)
 
@@ -32,52 +34,26 @@ VERSIONS = "versions of packages, because nothing else tells which were installe
 
 
 @dataclass
-class Verification:
-    """The answers about a release, which `verify` fills in.
+class Answer:
+    """The answer to one question about a release.
 
     Attributes
     ----------
-    verdicts : a sentence for each question
+    verdict : the rest of a sentence that begins with the name of the release
     problems, notes : a line each; a note is no problem
+    failure : the verdict in fewer words, for the end of the command if there is a problem
+    not_checked : what the answer leaves open
     table : of the largest difference from the raw files, if values were recomputed
-    not_checked : what the answers leave open
-    failures : what to say at the end of each answer with a problem, after the name of the release
-    findings : what is kept in ``verify.json``: `release`, and `nsd_root` and `against` if they were asked and answered
+    findings : what is kept in ``verify.json``; None if the question could not be answered
     """
 
-    folder: ReleaseFolder
-    verdicts: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    verdict: str
+    problems: list[str]
+    failure: str = ""
     notes: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
     table: str = ""
-    findings: dict[str, object] = field(default_factory=dict)
-
-    def lines(self) -> Iterator[str]:
-        """Yield the text for people: verdicts, table, each problem once, notes, and at last what was not checked."""
-        yield from self.verdicts
-        if self.table:
-            yield f"\n{self.table}"
-        if self.problems or self.notes:
-            yield ""
-        yield from (f"problem: {printable(problem)}" for problem in dict.fromkeys(self.problems))
-        yield from (f"note: {printable(note)}" for note in self.notes)
-        yield f"\nnot checked: {'; '.join([*self.not_checked, VERSIONS])}."
-
-    def require_no_problems(self) -> None:
-        """Raise a `PackagingError` if any answer has a problem."""
-        if self.failures:
-            raise PackagingError(f"{self.folder} {', and '.join(self.failures)}. The problems are listed above.")
-
-    def write(self) -> None:
-        """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
-        content = {"manifest_sha1": sha1_of(self.folder.manifest_path)} | self.findings
-        try:
-            write_whole(self.folder.verification_path, [f"{json.dumps(content, indent=1)}\n".encode()])
-        except OSError as error:
-            reason = describe_os_error(error)
-            logger.warning("A report will not show these results, because they were not kept: %s", reason)
+    findings: dict[str, object] | None = None
 
 
 def verify(
@@ -87,8 +63,8 @@ def verify(
     every_vertex: bool = False,
     seed: int = 0,
     against: str | None = None,
-) -> Verification:
-    """Answer up to three questions about a release.
+) -> dict[str, Answer]:
+    """Answer up to three questions about a release: `release`, `nsd_root` and `against`.
 
     Parameters
     ----------
@@ -100,74 +76,114 @@ def verify(
     PackagingError
         If the folder is not a release, or its manifest is damaged.
     """
-    verification = Verification(ReleaseFolder(release_path))
-    _ask_release(verification)
+    answers = {"release": _ask_release(ReleaseFolder(release_path))}
     if nsd_root is None:
-        verification.not_checked.append(NEEDS_RAW_FILES)
+        answers["release"].not_checked.append(NEEDS_RAW_FILES)
     else:
-        try:
-            _ask_raw_files(verification, nsd_root, every_vertex=every_vertex, seed=seed)
-        except PackagingError as error:
-            verification.not_checked.append(NEEDS_RAW_FILES)
-            _answer(verification, f"was not compared with {nsd_root}", [str(error)])
+        answers["nsd_root"] = _ask_raw_files(release_path, nsd_root, every_vertex, seed)
     if against is not None:
-        try:
-            _ask_other(verification, against)
-        except PackagingError as error:
-            _answer(verification, f"was not compared with {against}", [str(error)])
-    return verification
+        answers["against"] = _ask_other(release_path, against)
+    return answers
 
 
-def _answer(v: Verification, verdict: str, problems: list[str], failure: str = "") -> None:
-    """Add an answer. `failure` is what to say at the end if there is a problem, unless it is the verdict."""
-    v.verdicts.append(f"{v.folder} {verdict}")
-    v.problems += problems
-    v.failures += [failure or verdict] if problems else []
+def describe_answers(release_path: Path, answers: dict[str, Answer]) -> Iterator[str]:
+    """Yield the text for people: verdicts, table, each problem once, notes, and at last what was not checked."""
+    given = answers.values()
+    yield from (f"{release_path} {answer.verdict}" for answer in given)
+    yield from (f"\n{answer.table}" for answer in given if answer.table)
+    problems = dict.fromkeys(problem for answer in given for problem in answer.problems)
+    lines = [f"problem: {problem}" for problem in problems]
+    lines += [f"note: {note}" for answer in given for note in answer.notes]
+    yield from ["", *map(printable, lines)] if lines else []
+    not_checked = [part for answer in given for part in answer.not_checked]
+    yield f"\nnot checked: {'; '.join([*not_checked, VERSIONS])}."
 
 
-def _ask_release(v: Verification) -> None:
-    soundness = check_soundness(v.folder.path)
-    problems = soundness.problems
-    v.findings["release"] = {"problems": problems}
-    v.notes += [f"{path} does not belong to the release, and nothing reads it." for path in soundness.strangers]
-    v.not_checked += [] if soundness.is_intact else [DAMAGED]
-    sound = f"is sound: its {len(soundness.manifest.files):,} files agree with the manifest and with each other"
-    _answer(v, f"is not sound: {_count(problems)}" if problems else sound, problems)
+def require_no_problems(release_path: Path, answers: dict[str, Answer]) -> None:
+    """Raise a `PackagingError` if any answer has a problem."""
+    failures = [answer.failure or answer.verdict for answer in answers.values() if answer.problems]
+    if failures:
+        raise PackagingError(f"{release_path} {', and '.join(failures)}. The problems are listed above.")
 
 
-def _ask_raw_files(v: Verification, nsd_root: str, *, every_vertex: bool, seed: int) -> None:
-    differences, problems = recompute_release(v.folder.path, nsd_root, every_vertex=every_vertex, seed=seed)
-    asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
-    v.findings["nsd_root"] = asked | {"differences": differences.to_dict("records"), "problems": problems}
+def write_answers(release_path: Path, answers: dict[str, Answer]) -> None:
+    """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
+    folder = ReleaseFolder(release_path)
+    content: dict[str, object] = {"manifest_sha1": sha1_of(folder.manifest_path)}
+    content |= {question: answer.findings for question, answer in answers.items() if answer.findings is not None}
+    try:
+        write_whole(folder.verification_path, [f"{json.dumps(content, indent=1)}\n".encode()])
+    except OSError as error:
+        reason = describe_os_error(error)
+        logger.warning("A report will not show these results, because they were not kept: %s", reason)
+
+
+def _ask_release(folder: ReleaseFolder) -> Answer:
+    manifest = Manifest.read(folder)
+    changed = list(find_changed_files(folder, manifest))
+    problems = changed or find_contradictions(folder, manifest)
+    verdict = f"is sound: its {len(manifest.files):,} files agree with the manifest and with each other"
+    return Answer(
+        f"is not sound: {_count(problems)}" if problems else verdict,
+        problems,
+        notes=[
+            f"{path} does not belong to the release, and nothing reads it." for path in find_strangers(folder, manifest)
+        ],
+        not_checked=[DAMAGED] if changed else [],
+        findings={"problems": problems},
+    )
+
+
+def _ask_raw_files(release_path: Path, nsd_root: str, every_vertex: bool, seed: int) -> Answer:
+    try:
+        values, problems = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
+    except PackagingError as error:
+        return Answer(f"was not compared with {nsd_root}", [str(error)], not_checked=[NEEDS_RAW_FILES])
     failure = f"is not what {nsd_root} gives"
     verdict = f"{failure}: {_count(problems)}; " if problems else f"is what {nsd_root} gives: "
-    if not len(differences):
-        v.not_checked.append(NOT_RECOMPUTED)
-        _answer(v, f"{verdict}no value was recomputed", problems, failure)
-        return
-    v.not_checked += [] if every_vertex else [OUTSIDE_SAMPLE]
+    asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
+    findings = asked | {"differences": [asdict(difference) for difference in values.values()], "problems": problems}
+    if not values:
+        verdict += "no value was recomputed"
+        return Answer(verdict, problems, failure, not_checked=[NOT_RECOMPUTED], findings=findings)
+    largest = max(difference.largest or 0 for difference in values.values())
     verdict += (
-        f"{differences['values'].sum():,} values of {'all' if every_vertex else 'a sample of'} neuroids were "
-        f"recomputed, the largest difference is {differences['largest difference'].max():.1e}, and {TOLERANCE:.0e} is allowed "
+        f"{sum(difference.of for difference in values.values()):,} values of {'all' if every_vertex else 'a sample of'} "
+        f"neuroids were recomputed, the largest difference is {largest:.1e}, and {TOLERANCE:.0e} is allowed "
         f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
     )
-    _answer(v, verdict, problems, failure)
-    largest = differences.groupby(["region", "subject"], sort=False)["largest difference"].max()
-    table = largest.map("{:.1e}".format).unstack(fill_value="-").reindex(differences["region"].unique())
+    not_checked = [] if every_vertex else [OUTSIDE_SAMPLE]
+    table = _tabulate(values)
+    return Answer(verdict, problems, failure, not_checked=not_checked, table=table, findings=findings)
+
+
+def _tabulate(values: dict[tuple[str, str, str], Difference]) -> str:
+    """Return a table of the largest difference of each region and subject."""
+    rows = [(subject, region, difference.largest) for (_, subject, region), difference in values.items()]
+    largest = (
+        pd.DataFrame(rows, columns=["subject", "region", "largest"]).groupby(["region", "subject"], sort=False).max()
+    )
+    table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-")
     title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
-    v.table = f"{title}\n\n{table.rename_axis(None, axis=1).reset_index().to_string(index=False)}"
+    return f"{title}\n\n{table.rename_axis(None, axis=1).reset_index().to_string(index=False)}"
 
 
-def _ask_other(v: Verification, other: str) -> None:
-    differences = compare_release(v.folder.path, other)
-    problems, rows = [str(d) for d in differences if d.beyond], [asdict(d) for d in differences]
-    judgement = "different" if problems else "the same within tolerance" if rows else "identical"
+def _ask_other(release_path: Path, other: str) -> Answer:
+    try:
+        differences = compare_release(release_path, other)
+    except PackagingError as error:
+        return Answer(f"was not compared with {other}", [str(error)])
+    problems = [str(difference) for difference in differences if difference.beyond]
+    judgement = "different" if problems else "the same within tolerance" if differences else "identical"
+    n_ways = f": {len(differences)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if differences else ""
     name = str(Path(other).absolute()) if Path(other).is_dir() else other
-    v.findings["against"] = {name: {"verdict": judgement, "differences": rows}}
-    n_ways = f": {len(rows)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if rows else ""
-    failure = f"differs from {other} in {len(problems)} ways"
-    _answer(v, f"and {other} are {judgement}{n_ways}", problems, failure)
-    v.notes += [str(d) for d in differences if not d.beyond]
+    return Answer(
+        f"and {other} are {judgement}{n_ways}",
+        problems,
+        f"differs from {other} in {len(problems)} ways",
+        notes=[str(difference) for difference in differences if not difference.beyond],
+        findings={name: {"verdict": judgement, "differences": [asdict(difference) for difference in differences]}},
+    )
 
 
 def _count(problems: list[str]) -> str:

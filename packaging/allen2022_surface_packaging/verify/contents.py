@@ -1,0 +1,92 @@
+"""The files of a release: its tables, and its assemblies, some neuroids at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray
+
+from ..arrays import DoubleArray, IntArray
+from ..errors import PackagingError, reading
+from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, ReleaseFolder
+
+AGAIN = "Build the release again."
+NEUROIDS_AT_A_TIME = 4096  # bounds the memory
+SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
+STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
+
+
+def read_tables(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
+    """Read the tables of a release, by the names of their files.
+
+    Raises
+    ------
+    PackagingError
+        If one is missing, is no table, has other columns, or a cell is empty or malformed. Brain-Score reads an empty cell
+        as NaN, which differs from itself, so that repetitions would no longer be averaged.
+    """
+    columns: dict[Path, list[tuple[str, ...]]] = {folder.split_path: [SPLIT_COLUMNS]}
+    columns |= {folder.stimulus_table_path(s): [STIMULUS_COLUMNS, (*STIMULUS_COLUMNS, "coco_id")] for s in SPLITS}
+    if folder.origin_path.exists():
+        columns[folder.origin_path] = [ORIGIN_COLUMNS]
+    tables = {}
+    for path, choices in columns.items():
+        with reading(path, "a table", AGAIN):
+            table = pd.read_csv(path, dtype={"nsd_id": np.int64, "coco_id": np.int64})
+        if tuple(table) not in choices:
+            raise PackagingError(f"{path} has the columns {list(table)}, expected {list(choices[0])}. {AGAIN}")
+        if table.isna().any(axis=None):
+            raise PackagingError(f"{path} has an empty cell. {AGAIN}")
+        tables[path.name] = table
+    return tables
+
+
+@contextmanager
+def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
+    """Open an assembly, and close it at the end. Its values are read when they are needed, by `read_neuroids`.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing, or holds no assembly that can be read.
+    """
+    if not path.is_file():
+        raise PackagingError(f"{path} is missing. {AGAIN}")
+    with reading(path, "an assembly", AGAIN):
+        assembly: xarray.DataArray = xarray.open_dataarray(path)
+    with assembly:
+        if set(assembly.dims) != set(DIMENSIONS):
+            raise PackagingError(f"{path} has the dimensions {assembly.dims}, expected {DIMENSIONS}. {AGAIN}")
+        yield assembly
+
+
+def list_blocks(n_neuroids: int) -> list[IntArray]:
+    """Cut the columns of an assembly into blocks that fit into memory."""
+    return np.array_split(np.arange(n_neuroids), range(NEUROIDS_AT_A_TIME, n_neuroids, NEUROIDS_AT_A_TIME))
+
+
+def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
+    """Read the first time bin of some neuroids.
+
+    Returns
+    -------
+    array of shape (n_presentations, n_columns)
+        Unitless.
+
+    Raises
+    ------
+    PackagingError
+        If the values cannot be read.
+    """
+    if not len(columns):
+        return np.empty((assembly.sizes["presentation"], 0))
+    # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
+    first = int(columns.min())
+    block = assembly.variable.isel(neuroid=slice(first, int(columns.max()) + 1), time_bin=0)
+    with reading(assembly.encoding.get("source", "The assembly"), "an assembly", AGAIN):
+        values: DoubleArray = block.transpose("presentation", "neuroid").values[:, columns - first].astype(np.float64)
+    return values
