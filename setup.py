@@ -70,6 +70,7 @@ setup(
         "netCDF4>=1.6.5",
         "nibabel>=5.2",
         "numpy<2",
+        "packaging>=21",
         "pandas<3",
         "Pillow>=10",
         "scipy>=1.11",

@@ -1,9 +1,12 @@
 """The commands `link`, `unlink`, `list` and `doctor`, on a stub of brainscore_vision, so that the installed one stays as it is."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+from importlib import invalidate_caches
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +32,20 @@ def place(tmp_path, monkeypatch) -> Path:
     stub = ModuleType("brainscore_vision")
     stub.__spec__ = ModuleSpec("brainscore_vision", None, origin=str(library / "__init__.py"))
     monkeypatch.setitem(sys.modules, "brainscore_vision", stub)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    install(tmp_path / "site", "torch", "2.13.0+cpu")
+    install(tmp_path / "site", "torchvision", "0.28.0+cpu", "torch (==2.13.0)")
     return library / "data" / "allen2022_surface"
+
+
+def install(site, name, version, *requirements):
+    """Install a distribution without any module, in place of the one of this machine."""
+    for path in site.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(path)
+    (site / f"{name}-{version}.dist-info").mkdir()
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requirements)]
+    (site / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join(lines))
+    invalidate_caches()
 
 
 def run(*arguments, status=0):
@@ -309,3 +325,73 @@ def test_credentials_are_present_and_never_shown(linked, monkeypatch):
 
     assert finding(output, "credentials") == ("present", "")
     assert not re.search("QUITESECRET|quiteSecret|andThisToken", output)
+
+
+UNFIT = [  # what is installed in place of the real version; what `doctor` says about what
+    (("numpy", "2.2.6"), "numpy", "2.2.6, expected <2", "pip install 'numpy<2"),
+    (("xarray", "2024.1.0"), "xarray", "2024.1.0, expected <2022.6", "pip install 'xarray<2022.6'"),
+    (("pandas", "3.0.0"), "pandas", "3.0.0, expected <3", "pip install 'pandas<3'"),
+    (("boto3", "1.20.0"), "boto3", "1.20.0, expected >=1.36", "pip install 'boto3>=1.36'"),
+    (("brainscore_vision", "2.4.2", "pandas<2"), "pandas", "expected <2", "pip install 'pandas<2'"),
+    (("torch", "2.12.0"), "torch", "2.12.0, expected ==2.13.0", "pip install 'torch==2.13.0'"),
+    (("torchvision", "0.28.0+cu130"), "torchvision", "built for cu130, but torch for cpu", "Install both"),
+    (("torchvision", "0.28.0"), "torchvision", "built for another device, but torch for cpu", "Install both"),
+]
+
+
+@pytest.mark.parametrize(("distribution", "subject", "state", "advice"), UNFIT, ids=lambda value: str(value)[:30])
+def test_doctor_names_packages_that_do_not_fit(linked, tmp_path, distribution, subject, state, advice):
+    install(tmp_path / "site", *distribution)
+
+    found = finding(run("doctor", status=1), subject)
+
+    assert state in found[0] and advice in found[1]
+
+
+BROKEN = {  # what a module of that name raises, which is imported in place of the real one; what the user reads
+    "numpy": ("AttributeError('np.unicode_ was removed')", "AttributeError: np.unicode_ was removed"),
+    "brainscore_core": ("ImportError('cannot import name x')", "ImportError: cannot import name x"),
+    "botocore": (
+        "ModuleNotFoundError('', name='urllib3')",
+        "urllib3 is not installed. Install it: pip install urllib3",
+    ),
+    "msgspec": ("RuntimeError('compiled for another Python')", "RuntimeError: compiled for another Python"),
+    "packaging": ("ModuleNotFoundError('No packaging')", "ModuleNotFoundError: No packaging"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_doctor_prints_its_findings_where_a_package_cannot_be_imported(tmp_path, release, name):
+    error, message = BROKEN[name]
+    (tmp_path / f"{name}.py").write_text(f"raise {error}")
+    command = [sys.executable, "-m", "allen2022_surface_packaging", "doctor", f"{NAME}.v4.test"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    if name == "msgspec":
+        environment[RELEASE_VARIABLE] = str(release)
+
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert (result.returncode, result.stderr) == (1, "")
+    assert message in result.stdout
+    assert f"Did you mean {NAME}.V4.test" in finding(result.stdout, f"{NAME}.v4.test")[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BRAINSCORE_ALLEN2022_DIR", RELEASE_VARIABLE),
+        ("BRAINSCORE_ALLEN2022_SURFACE", RELEASE_VARIABLE),
+        ("BRAINSCORE_ALLEN2022_SURFACE_DIRS", RELEASE_VARIABLE),
+        ("brainscore_allen2022_surface_dir", RELEASE_VARIABLE),
+        ("ALLEN2022_SURFACE_ARTIFACTS", ARTIFACTS_VARIABLE),
+        ("BRAINIO_HOM", "BRAINIO_HOME"),
+        ("BRAINSCOREHOME", "BRAINSCORE_HOME"),
+    ],
+)
+def test_doctor_names_variables_that_are_nearly_right(linked, monkeypatch, name, meant):
+    monkeypatch.setenv(name, "/somewhere")
+    monkeypatch.setenv("BRAINSCORE_DATA_PLUGIN_SHA", "a1")  # Brain-Score's own
+    output = run("doctor", status=1)
+
+    assert finding(output, name) == ("is set, but nothing reads it", f"Did you mean {meant}?")
+    assert "PLUGIN_SHA" not in output

@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,7 +26,6 @@ from .errors import PackagingError, describe_missing, describe_os_error, one_lin
 from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, SUBJECTS, TERMS_URL
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
-from .progress import shown_log
 from .recipe import (
     LARGEST_SEED,
     NAN_POLICIES,
@@ -87,6 +87,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def _run(command_line: Sequence[str]) -> int:
     """Run one command, and return the exit status."""
     try:
+        from .progress import shown_log
+
         options = parse(command_line)
         with shown_log(options.log_level):
             COMMANDS[options.command][0](options)
@@ -106,6 +108,11 @@ def _run(command_line: Sequence[str]) -> int:
         return 1
     except OSError as error:
         return _fail(describe_os_error(error))
+    except Exception as error:
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if "<module>" not in frames:  # that of a module while it is imported
+            raise
+        return _fail(f"A package cannot be imported ({one_line(error)}). See what is wrong: {PROGRAM} doctor")
     return 0
 
 

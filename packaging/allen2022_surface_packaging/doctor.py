@@ -1,27 +1,32 @@
-"""What each identifier would load here, and what is wrong with this installation. Nothing is downloaded."""
+"""What each identifier would load here, and what is wrong with this installation. Nothing is downloaded.
+
+Packages that may be broken are imported where they are needed, because `doctor` looks for that.
+"""
 
 from __future__ import annotations
 
 import difflib
+import io
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import redirect_stderr
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import botocore.session
-from botocore.exceptions import BotoCoreError
-
 from .errors import PackagingError, one_line
+from .files import read_file
 from .link import data_path, is_linked
 from .plugin import LIBRARY, LINK_NAME, PLUGIN, import_plugin, plugin_path, registrations
 from .progress import format_bytes
-from .publish.artifacts import read_artifacts
-from .release import Manifest, ReleaseFolder
 
 COMMAND = "allen2022-surface"
 CACHE_VARIABLE = "BRAINIO_HOME"
+OTHER_VARIABLES = ("BRAINIO_CHUNKS", "BRAINSCORE_HOME", "RESULTCACHING_HOME", "RESULTCACHING_DISABLE")  # of Brain-Score
+PARTS_OF_NAMES = ("ALLEN2022", "BRAINIO")  # a variable with one of these in its name is meant for loading
 LOADERS = {"data_registry": "load_dataset", "stimulus_set_registry": "load_stimulus_set"}
 # What an unusable source raises: RuntimeError is for a home folder that does not exist.
 UNUSABLE = (OSError, RuntimeError, ValueError)
@@ -145,17 +150,15 @@ def examine(identifier: str | None = None) -> list[Finding]:
     ----------
     identifier : one that Brain-Score does not find or load
     """
-    loaders = import_plugin("loaders")
-    findings = [Finding("plugin", f"{plugin_path()}{_version(PLUGIN)}"), *_examine_library()]
-    for variable in (loaders.RELEASE_VARIABLE, loaders.ARTIFACTS_VARIABLE, CACHE_VARIABLE):
-        findings.append(Finding(variable, os.environ.get(variable) or "not set"))
-    try:
-        source = _default_source()
-    except PackagingError as error:
-        return [*findings, Finding("source", "none", str(error))]
-    listings = list_identifiers(source)
-    findings += _examine_releases(source) if source.is_dir() else _examine_objects(source, listings)
-    return [*findings, *(_examine_identifier(identifier, listings) if identifier else ())]
+    findings = [Finding("plugin", f"{plugin_path()}{_described_version(PLUGIN)}")]
+    for part in (_examine_library, _examine_packages, _examine_variables, partial(_examine_data, identifier)):
+        try:
+            with redirect_stderr(io.StringIO()):  # NumPy 2 writes pages about packages that were compiled for NumPy 1
+                findings += part()
+        except Exception as error:  # whatever a package raises that does not fit to others
+            state = f"{type(error).__name__}: {one_line(error)}"
+            findings.append(Finding("import", state, "A package is missing, damaged, or does not fit to the others."))
+    return findings
 
 
 def describe_findings(findings: list[Finding]) -> Iterator[str]:
@@ -169,11 +172,55 @@ def describe_findings(findings: list[Finding]) -> Iterator[str]:
     yield f"\n{n_problems or 'No'} problem{'' if n_problems == 1 else 's'} found."
 
 
-def _version(distribution: str) -> str:
+def _version(distribution: str) -> str | None:
     try:
-        return f", version {version(distribution)}"
+        return version(distribution)
     except PackageNotFoundError:
-        return ""
+        return None
+
+
+def _described_version(distribution: str) -> str:
+    found = _version(distribution)
+    return f", version {found}" if found else ""
+
+
+def _examine_packages() -> Iterator[Finding]:
+    """Compare the versions of packages with those that this package, Brain-Score and torchvision ask for."""
+    from packaging.requirements import Requirement
+
+    wrong: dict[str, set[str]] = {}
+    for distribution in (PLUGIN, "brainscore_core", LIBRARY, "torchvision"):
+        for text in requires(distribution) or () if _version(distribution) else ():
+            requirement = Requirement(text)
+            found, expected = _version(requirement.name), requirement.specifier
+            # Brain-Score's own requirements may be installed under another name, such as opencv-python-headless.
+            is_wrong = not expected.contains(found, prereleases=True) if found else distribution == PLUGIN
+            if is_wrong and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                wrong.setdefault(requirement.name, set()).add(str(expected))
+    for name, ranges in wrong.items():
+        found, expected_range = _version(name), ",".join(sorted(ranges))
+        state = f"{found}, expected {expected_range}" if found else "not installed"
+        yield Finding(name, state, f"Install it: pip install '{name}{expected_range}'")
+    torch, torchvision = ((_version(name) or "").partition("+")[2] for name in ("torch", "torchvision"))
+    if torch != torchvision and (torch and torchvision or "cpu" in (torch, torchvision)):  # no label is CUDA, as a rule
+        state = f"built for {torchvision or 'another device'}, but torch for {torch or 'another device'}"
+        yield Finding(
+            "torchvision", state, "Install both in one command, from one index: pip install torch torchvision"
+        )
+
+
+def _examine_variables() -> Iterator[Finding]:
+    """List the variables that choose the source, and those whose name is nearly right."""
+    text = read_file(plugin_path() / "loaders.py").decode()
+    names = [*re.findall(r'^\w+_VARIABLE = "(\w+)"', text, re.MULTILINE), CACHE_VARIABLE]
+    for name in names:
+        yield Finding(name, os.environ.get(name) or "not set")
+    names += OTHER_VARIABLES
+    for name in sorted(set(os.environ) - set(names)):
+        is_meant = any(part in name.upper() for part in PARTS_OF_NAMES)
+        close = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.4 if is_meant else 0.85)
+        if close:
+            yield Finding(name, "is set, but nothing reads it", f"Did you mean {close[0]}?")
 
 
 def _examine_library() -> Iterator[Finding]:
@@ -183,7 +230,7 @@ def _examine_library() -> Iterator[Finding]:
     except PackagingError as error:
         yield Finding(LIBRARY, "not installed", str(error))
         return
-    yield Finding(LIBRARY, f"{path.parents[1]}{_version(LIBRARY)}")
+    yield Finding(LIBRARY, f"{path.parents[1]}{_described_version(LIBRARY)}")
     target = f" -> {path.resolve()}" if path.is_symlink() else ""
     again = f"Link this one: {COMMAND} link"
     if not path.exists():
@@ -203,8 +250,32 @@ def _examine_library() -> Iterator[Finding]:
             yield Finding(identifier, f"is registered in {' and '.join(found)}", advice)
 
 
+def _examine_data(identifier: str | None) -> Iterator[Finding]:
+    """Examine the source of the data, and what an identifier loads from it."""
+    known = dict.fromkeys(one for _, one in registrations(plugin_path()))
+    if identifier and identifier not in known:
+        close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.5)
+        meant = f"Did you mean {' or '.join(close)}? " if close else ""
+        state = "is no identifier of this plugin, so Brain-Score says: No registrations found"
+        yield Finding(identifier, state, f"{meant}All identifiers: {COMMAND} list")
+    try:
+        source = _default_source()
+    except PackagingError as error:
+        yield Finding("source", "none", str(error))
+        return
+    listings = list_identifiers(source)
+    yield from _examine_releases(source) if source.is_dir() else _examine_objects(source, listings)
+    for listing in listings:
+        if listing.identifier == identifier:
+            size, is_here, location = listing.describe()
+            state = f"{location}, {size}, {'on this machine' if is_here == 'yes' else 'to be downloaded'}"
+            yield Finding(listing.loader, "not found" if listing.problem else state, listing.problem)
+
+
 def _examine_releases(folder: Path) -> Iterator[Finding]:
     """Examine a release, or a folder of releases."""
+    from .release import Manifest, ReleaseFolder
+
     paths: dict[str, Path] = {}
     releases = [path for path in (folder, *sorted(folder.glob("[!.]*"))) if (path / "release.json").is_file()]
     for path in releases:
@@ -224,6 +295,8 @@ def _examine_releases(folder: Path) -> Iterator[Finding]:
 
 def _examine_objects(artifacts_path: Path, listings: list[Listing]) -> Iterator[Finding]:
     """Examine an artifacts file, the cache of its objects, and whether there are credentials."""
+    from .publish.artifacts import read_artifacts
+
     try:
         names = [identifier for identifier in read_artifacts(artifacts_path) if identifier.count(".") == 1]
     except PackagingError as error:
@@ -244,6 +317,9 @@ def _examine_objects(artifacts_path: Path, listings: list[Listing]) -> Iterator[
 
 def _examine_credentials(*, is_needed: bool) -> Finding:
     """Say whether there are AWS credentials. Messages of boto3 may hold parts of them, so none is shown."""
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
     try:
         credentials = botocore.session.Session().get_credentials()
     except BotoCoreError as error:
@@ -257,17 +333,3 @@ def _examine_credentials(*, is_needed: bool) -> Finding:
         "The bucket may ask for credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Without any, set "
         f"{import_plugin('loaders').RELEASE_VARIABLE} to a release on disk.",
     )
-
-
-def _examine_identifier(identifier: str, listings: list[Listing]) -> Iterator[Finding]:
-    """Examine why Brain-Score does not find or load an identifier."""
-    found = [listing for listing in listings if listing.identifier == identifier]
-    for listing in found:
-        size, is_here, location = listing.describe()
-        state = f"{location}, {size}, {'on this machine' if is_here == 'yes' else 'to be downloaded'}"
-        yield Finding(listing.loader, "not found" if listing.problem else state, listing.problem)
-    if not found:
-        close = difflib.get_close_matches(identifier, {listing.identifier for listing in listings}, n=3, cutoff=0.5)
-        meant = f"Did you mean {' or '.join(close)}? " if close else ""
-        state = "is no identifier of this plugin, so Brain-Score says: No registrations found"
-        yield Finding(identifier, state, f"{meant}All identifiers: {COMMAND} list")

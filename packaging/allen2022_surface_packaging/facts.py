@@ -8,11 +8,12 @@ Allen et al. (2022), Nature Neuroscience 25, 116-126, doi:10.1038/s41593-021-009
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-from .arrays import DoubleArray
+    from .arrays import DoubleArray
 
 SUBJECTS = (1, 2, 3, 4, 5, 6, 7, 8)
 HEMISPHERES = ("lh", "rh")
@@ -72,6 +73,8 @@ def noise_ceiling(ncsnr: ArrayLike, n_repetitions: int = N_REPETITIONS) -> Doubl
     """
     if n_repetitions < 1:
         raise ValueError(f"n_repetitions must be at least 1, but got {n_repetitions}.")
+    import numpy as np  # not by `doctor`, which runs where NumPy is broken
+
     signal = np.asarray(ncsnr, dtype=np.float64) ** 2
     ceiling: DoubleArray = 100 * signal / (signal + 1 / n_repetitions)
     return ceiling

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import msgspec
-
 from .errors import PackagingError, one_line
 from .facts import BETAS_VERSIONS, DEFAULT_BETAS, SUBJECTS
 from .files import read_file
@@ -311,6 +309,8 @@ def _read_table(
     """Return the attributes of a record that a table gives. `keys` has the attribute of each key."""
     if not isinstance(table, dict):
         raise ValueError(f"{title}is {table!r}, expected a table")
+    import msgspec  # not by `doctor`, which runs where packages are missing
+
     types, attributes = get_type_hints(record), {}
     for key, value in table.items():
         if key not in keys:
