@@ -2,19 +2,8 @@
 
 import pytest
 
-from allen2022_surface_packaging.verify.soundness import verify_release
 from support import Result, run_cli
-from verify.planted import (
-    ALL,
-    CHANGE_ONE_BIT,
-    NOTHING,
-    OF_ASSEMBLIES_AND_IMAGES,
-    PLAIN,
-    PLANTED,
-    SAMPLE,
-    TEST,
-    TEST_TABLE,
-)
+from verify.planted import ALL, NOTHING, OF_ASSEMBLIES_AND_IMAGES, PLAIN, PLANTED, SAMPLE, TEST, TEST_TABLE
 
 OPTIONS = {PLAIN: [], SAMPLE: ["--nsd-root", "TREE"], ALL: ["--nsd-root", "TREE", "--all"]}
 
@@ -27,7 +16,7 @@ def test_sound_release_has_no_problem(tiny_copy, tiny_release, tiny_tree):
     assert [run(tiny_copy, tiny_tree, form).returncode for form in OPTIONS] == [0, 0, 0]
     result = run(tiny_copy, tiny_tree, PLAIN, "--against", tiny_release)
     assert result.returncode == 0
-    assert f"{tiny_copy} and {tiny_release} are identical" in result.stdout.splitlines()
+    assert f"{tiny_copy} is the same as {tiny_release}: identical" in result.stdout.splitlines()
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -67,11 +56,3 @@ def test_damaged_file_is_one_line_that_names_it(tiny_copy, name, damage):
     lines = [line for line in result.stdout.splitlines() if line.startswith("problem: ")] or result.stderr.splitlines()
     assert len(lines) == 1
     assert path.name in lines[0]
-
-
-def test_hash_that_does_not_agree_is_found_without_the_raw_files(tiny_copy, tiny_release):
-    CHANGE_ONE_BIT(tiny_copy)
-    (tiny_copy / "release.json").write_bytes((tiny_release / "release.json").read_bytes())
-
-    (problem,) = verify_release(tiny_copy)
-    assert problem.startswith(f"{tiny_copy / TEST} has the SHA-1 ")

@@ -35,14 +35,17 @@ def test_every_question_has_an_answer_and_verify_json_keeps_the_last_ones(tiny_c
     assert result.returncode == 1
     assert lines[0].startswith(f"{tiny_copy} is sound: ")
     assert lines[1].startswith(f"{tiny_copy} is not what {tiny_tree} gives: 8 problems; ")
-    assert lines[2] == f"{tiny_copy} and {tiny_release} are different: 8 ways, 8 of them by more than 1e-05"
+    assert lines[2] == f"{tiny_copy} differs from {tiny_release}: 8 differences, 8 of them by more than 1e-05"
     problems = [line for line in lines if line.startswith("problem: ")]
     assert len(problems) == 16
     assert problems[0].startswith("problem: train values of subj01 V1: ")
     assert problems[0].endswith(" from the raw files.")
     assert lines[-1] == f"not checked: values of neuroids outside the sample (--all checks them); {VERSIONS}."
     line = result.stderr.splitlines()[-1]
-    assert f"{tiny_copy} is not what {tiny_tree} gives, and differs from {tiny_release} in 8 ways." in line
+    assert (
+        f"{tiny_copy} is not what {tiny_tree} gives, and differs from {tiny_release}. The problems are listed above."
+        in line
+    )
     kept = json.loads((tiny_copy / "verify.json").read_text())
     assert kept["release"] == {"problems": []}
     assert (kept["nsd_root"]["every_vertex"], kept["nsd_root"]["seed"]) == (False, 3)
@@ -81,15 +84,12 @@ def test_files_that_do_not_belong_to_the_release_are_named_and_no_problem(tiny_c
     ]
 
 
-@pytest.mark.parametrize(("is_sound", "status"), [(True, 0), (False, 1)])
-def test_result_that_cannot_be_kept_is_a_warning(tiny_copy, is_sound, status):
+def test_result_that_cannot_be_kept_is_a_warning(tiny_copy):
     (tiny_copy / "verify.json").mkdir()  # as in a folder that may not be written
-    if not is_sound:
-        (tiny_copy / TRAIN).unlink()
 
     result = run_cli("verify", tiny_copy)
 
-    assert result.returncode == status
+    assert result.returncode == 0
     assert result.stderr.startswith(f"A report will not show these results, because they were not kept: {tiny_copy}")
 
 
@@ -110,15 +110,6 @@ def test_options_of_recomputation_need_raw_files(tiny_release, option):
 
     assert result.returncode == 2
     assert "--all and --seed choose the values to recompute, so they need --nsd-root" in result.stderr
-
-
-def test_folder_that_is_no_release_is_one_line(tmp_path):
-    result = run_cli("verify", tmp_path)
-
-    assert (result.returncode, result.stdout) == (1, "")
-    assert (
-        result.stderr == f"allen2022-surface: {tmp_path} is not a release: it holds no release.json. Build one first.\n"
-    )
 
 
 def test_release_of_full_size_has_the_published_numbers_of_vertices_and_images(release_copy):

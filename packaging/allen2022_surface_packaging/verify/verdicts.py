@@ -17,7 +17,7 @@ from ..errors import PackagingError, describe_os_error, printable
 from ..files import sha1_of, write_whole
 from ..release import Manifest, ReleaseFolder
 from .comparison import compare_release
-from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Difference
+from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE
 from .recomputation import recompute_release
 from .soundness import find_changed_files, find_contradictions, find_strangers
 
@@ -39,9 +39,8 @@ class Answer:
 
     Attributes
     ----------
-    verdict : the rest of a sentence that begins with the name of the release
+    verdict : the rest of a sentence that begins with the name of the release; what follows ": " are details
     problems, notes : a line each; a note is no problem
-    failure : the verdict in fewer words, for the end of the command if there is a problem
     not_checked : what the answer leaves open
     table : of the largest difference from the raw files, if values were recomputed
     findings : what is kept in ``verify.json``; None if the question could not be answered
@@ -49,7 +48,6 @@ class Answer:
 
     verdict: str
     problems: list[str]
-    failure: str = ""
     notes: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     table: str = ""
@@ -91,17 +89,16 @@ def describe_answers(release_path: Path, answers: dict[str, Answer]) -> Iterator
     given = answers.values()
     yield from (f"{release_path} {answer.verdict}" for answer in given)
     yield from (f"\n{answer.table}" for answer in given if answer.table)
-    problems = dict.fromkeys(problem for answer in given for problem in answer.problems)
-    lines = [f"problem: {problem}" for problem in problems]
+    lines = [f"problem: {problem}" for answer in given for problem in answer.problems]
     lines += [f"note: {note}" for answer in given for note in answer.notes]
-    yield from ["", *map(printable, lines)] if lines else []
+    yield from ["", *map(printable, dict.fromkeys(lines))] if lines else []
     not_checked = [part for answer in given for part in answer.not_checked]
     yield f"\nnot checked: {'; '.join([*not_checked, VERSIONS])}."
 
 
 def require_no_problems(release_path: Path, answers: dict[str, Answer]) -> None:
     """Raise a `PackagingError` if any answer has a problem."""
-    failures = [answer.failure or answer.verdict for answer in answers.values() if answer.problems]
+    failures = [answer.verdict.split(": ")[0] for answer in answers.values() if answer.problems]
     if failures:
         raise PackagingError(f"{release_path} {', and '.join(failures)}. The problems are listed above.")
 
@@ -139,33 +136,28 @@ def _ask_raw_files(release_path: Path, nsd_root: str, every_vertex: bool, seed: 
         values, problems = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
     except PackagingError as error:
         return Answer(f"was not compared with {nsd_root}", [str(error)], not_checked=[NEEDS_RAW_FILES])
-    failure = f"is not what {nsd_root} gives"
-    verdict = f"{failure}: {_count(problems)}; " if problems else f"is what {nsd_root} gives: "
-    asked = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
-    findings = asked | {"differences": [asdict(difference) for difference in values.values()], "problems": problems}
+    verdict = f"is not what {nsd_root} gives: {_count(problems)}; " if problems else f"is what {nsd_root} gives: "
+    differences = [asdict(difference) for difference in values.values()]
+    findings = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
+    answer = Answer(verdict, problems, findings=findings | {"differences": differences, "problems": problems})
     if not values:
-        verdict += "no value was recomputed"
-        return Answer(verdict, problems, failure, not_checked=[NOT_RECOMPUTED], findings=findings)
-    largest = max(difference.largest or 0 for difference in values.values())
-    verdict += (
-        f"{sum(difference.of for difference in values.values()):,} values of {'all' if every_vertex else 'a sample of'} "
-        f"neuroids were recomputed, the largest difference is {largest:.1e}, and {TOLERANCE:.0e} is allowed "
-        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
-    )
-    not_checked = [] if every_vertex else [OUTSIDE_SAMPLE]
-    table = _tabulate(values)
-    return Answer(verdict, problems, failure, not_checked=not_checked, table=table, findings=findings)
-
-
-def _tabulate(values: dict[tuple[str, str, str], Difference]) -> str:
-    """Return a table of the largest difference of each region and subject."""
+        answer.verdict += "no value was recomputed"
+        answer.not_checked.append(NOT_RECOMPUTED)
+        return answer
     rows = [(subject, region, difference.largest) for (_, subject, region), difference in values.items()]
     largest = (
         pd.DataFrame(rows, columns=["subject", "region", "largest"]).groupby(["region", "subject"], sort=False).max()
     )
-    table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-")
+    answer.verdict += (
+        f"{sum(difference.of for difference in values.values()):,} values of {'all' if every_vertex else 'a sample of'} "
+        f"neuroids were recomputed, the largest difference is {largest['largest'].max():.1e}, and {TOLERANCE:.0e} is allowed "
+        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
+    )
+    answer.not_checked += [] if every_vertex else [OUTSIDE_SAMPLE]
+    table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-").rename_axis(None, axis=1).reset_index()
     title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
-    return f"{title}\n\n{table.rename_axis(None, axis=1).reset_index().to_string(index=False)}"
+    answer.table = f"{title}\n\n{table.to_string(index=False)}"
+    return answer
 
 
 def _ask_other(release_path: Path, other: str) -> Answer:
@@ -175,12 +167,12 @@ def _ask_other(release_path: Path, other: str) -> Answer:
         return Answer(f"was not compared with {other}", [str(error)])
     problems = [str(difference) for difference in differences if difference.beyond]
     judgement = "different" if problems else "the same within tolerance" if differences else "identical"
-    n_ways = f": {len(differences)} ways, {len(problems)} of them by more than {TOLERANCE:.0e}" if differences else ""
+    verdict = f"differs from {other}" if problems else f"is the same as {other}"
+    details = f"{len(differences)} differences, {len(problems)} of them by more than {TOLERANCE:.0e}"
     name = str(Path(other).absolute()) if Path(other).is_dir() else other
     return Answer(
-        f"and {other} are {judgement}{n_ways}",
+        f"{verdict}: {details if differences else judgement}",
         problems,
-        f"differs from {other} in {len(problems)} ways",
         notes=[str(difference) for difference in differences if not difference.beyond],
         findings={name: {"verdict": judgement, "differences": [asdict(difference) for difference in differences]}},
     )
