@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import io
 import json
 import os
@@ -90,6 +91,22 @@ def run_cli(*arguments: object) -> Result:
         except SystemExit as leaving:
             status = int(leaving.code or 0)
     return Result(status, stdout.getvalue(), stderr.getvalue())
+
+
+def install(site: Path, name: str, version: str, *requirements: str) -> None:
+    """Install a distribution without any module, in place of the one of this machine if `site` comes first on its path."""
+    for path in site.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(path)
+    (site / f"{name}-{version}.dist-info").mkdir(parents=True)
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requirements)]
+    (site / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join(lines))
+    importlib.invalidate_caches()
+
+
+def install_fitting_torch(site: Path) -> None:
+    """Install torch and torchvision that fit each other: those of this machine need not, and only `doctor` looks at them."""
+    install(site, "torch", "2.13.0+cpu")
+    install(site, "torchvision", "0.28.0+cpu", "torch (==2.13.0)")
 
 
 def use_s3_server(monkeypatch: pytest.MonkeyPatch, port: int) -> None:

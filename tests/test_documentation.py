@@ -27,7 +27,7 @@ from allen2022_surface_packaging.link import link, unlink
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 from libraries import copy_library
 from report.browser import open_chromium
-from support import create_versioned_bucket
+from support import create_versioned_bucket, install_fitting_torch
 
 pytestmark = pytest.mark.timeout(900)  # the site and some pages take 40 s of computing, and longer on a busy machine
 
@@ -121,6 +121,7 @@ def folder(measured_tree, release, tmp_path):
     manifest_path.write_text(json.dumps(json.loads(manifest_path.read_text()) | {"simulated": False}))
     (folder / "brainscore_allen2022_surface").symlink_to(ROOT / "brainscore_allen2022_surface")
     (folder / "fill_in.py").write_text(FILL_IN)
+    install_fitting_torch(folder / "site")
     copy_library(tmp_path / "vision")
     return folder
 
@@ -132,7 +133,7 @@ class Shell:
         self.folder = folder
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{ROOT / 'tests' / 'analysis'}:{os.environ['PYTHONPATH']}",  # for models.py
+            "PYTHONPATH": f"{folder / 'site'}:{ROOT / 'tests' / 'analysis'}:{os.environ['PYTHONPATH']}",  # for models.py
             "PYTHONWARNINGS": "ignore",
             "BRAINSCORE_ALLEN2022_SURFACE_DIR": str(folder / "RELEASE"),
         }

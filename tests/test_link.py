@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import invalidate_caches
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ import pytest
 
 import brainscore_allen2022_surface as plugin
 from allen2022_surface_packaging.progress import format_bytes
-from support import run_cli
+from support import install, install_fitting_torch, run_cli
 
 NAME = "Allen2022_fmri_surface"
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
@@ -33,19 +32,8 @@ def place(tmp_path, monkeypatch) -> Path:
     stub.__spec__ = ModuleSpec("brainscore_vision", None, origin=str(library / "__init__.py"))
     monkeypatch.setitem(sys.modules, "brainscore_vision", stub)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    install(tmp_path / "site", "torch", "2.13.0+cpu")
-    install(tmp_path / "site", "torchvision", "0.28.0+cpu", "torch (==2.13.0)")
+    install_fitting_torch(tmp_path / "site")
     return library / "data" / "allen2022_surface"
-
-
-def install(site, name, version, *requirements):
-    """Install a distribution without any module, in place of the one of this machine."""
-    for path in site.glob(f"{name}-*.dist-info"):
-        shutil.rmtree(path)
-    (site / f"{name}-{version}.dist-info").mkdir()
-    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requirements)]
-    (site / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join(lines))
-    invalidate_caches()
 
 
 def run(*arguments, status=0):

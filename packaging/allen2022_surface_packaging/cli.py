@@ -112,7 +112,7 @@ def _run(command_line: Sequence[str]) -> int:
         frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
         if "<module>" not in frames:  # that of a module while it is imported
             raise
-        return _fail(f"A package cannot be imported ({one_line(error)}). See what is wrong: {PROGRAM} doctor")
+        return _fail(f"A package cannot be imported ({one_line(error)}). See what is wrong: allen2022-surface doctor")
     return 0
 
 
