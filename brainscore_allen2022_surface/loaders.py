@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 from zipfile import BadZipFile, ZipFile
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import BRAINIO_CHUNKS, NeuroidAssembly
 from brainscore_core.supported_data_standards.brainio.fetch import fetch_file, get_local_data_path
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
-from numpy.typing import NDArray
 
 RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
 ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
@@ -31,7 +31,7 @@ KINDS = ("assembly", "stimulus_csv", "stimulus_zip")  # of the objects of a spli
 SEPARATOR = "--"  # Brain-Score's own, between a registered identifier and what is added to it
 N_MARKER_DIGITS = 8
 ADVICE = "Build the release again, or upload it again."
-SYSTEM_ADVICE = "Look at its permissions and the disk. For a disk without locks, set HDF5_USE_FILE_LOCKING=FALSE."
+SYSTEM_ADVICE = "Look at its permissions and the disk."
 # What pandas, xarray, netCDF4 and zipfile raise for damaged files.
 READ_ERRORS = (AttributeError, BadZipFile, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -125,9 +125,12 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     path = _local_path(dataset.assembly)
     chunks = literal_eval(os.environ.get(BRAINIO_CHUNKS) or "None")
     with _explained(path):
-        responses = xr.open_dataarray(path, chunks=chunks)
+        responses = _open_assembly(path, chunks)
         if region is not None:
-            responses = responses.isel(neuroid=_find_region(responses["region"].values, region))
+            regions = responses["region"].values
+            if region not in regions:
+                raise ValueError(f"it has no neuroid of region {region}, only of {', '.join(sorted(set(regions)))}")
+            responses = responses[:, np.flatnonzero(regions == region)]
         if chunks is None:
             responses.load().close()
         # Brain-Score merges the columns of the stimulus set into every assembly that it loads.
@@ -313,14 +316,14 @@ def _read_stimulus_set(dataset: Dataset, key: str) -> StimulusSet:
     return stimulus_set
 
 
-def _find_region(regions: NDArray[Any], region: str) -> slice:
-    """Return where the neuroids of a region lie. They are contiguous, so that one slice reads them all."""
-    rows = np.flatnonzero(regions == region)
-    if not len(rows):
-        raise ValueError(f"it has no neuroid of region {region}, only of {', '.join(sorted(set(regions)))}")
-    if rows[-1] - rows[0] >= len(rows):
-        raise ValueError(f"the neuroids of {region} are not contiguous")
-    return slice(int(rows[0]), int(rows[-1]) + 1)
+def _open_assembly(path: Path, chunks: dict[str, int] | None) -> xr.DataArray:
+    """Open an assembly. The HDF5 library opens no file on a disk that refuses locks, so there, the file is read whole."""
+    try:
+        assembly: xr.DataArray = xr.open_dataarray(path, chunks=chunks)
+    except OSError:
+        file = netCDF4.Dataset(path, memory=path.read_bytes())
+        assembly = xr.open_dataarray(xr.backends.NetCDF4DataStore(file), chunks=chunks)
+    return assembly
 
 
 @contextmanager

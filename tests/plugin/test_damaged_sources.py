@@ -4,8 +4,6 @@ import json
 import os
 import warnings
 
-import netCDF4
-import numpy as np
 import pytest
 
 from brainscore_allen2022_surface import loaders
@@ -25,12 +23,6 @@ def write(release, name, content):
 
 def change_table(release, old, new):
     write(release, TABLE, (release / TABLE).read_bytes().replace(old, new))
-
-
-def scatter_regions(release):
-    with netCDF4.Dataset(release / ASSEMBLY, "a") as file:
-        file["region"][:] = np.roll(file["region"][:], 1, axis=0)
-    write(release, ASSEMBLY, (release / ASSEMBLY).read_bytes())
 
 
 def first_image(release):
@@ -76,13 +68,6 @@ def test_damaged_release_is_one_line(release_copy, damage, error, message):
     with pytest.raises(error, match=message) as raised:
         load_assembly(NAME, "test", source=release_copy)
     assert "\n" not in str(raised.value)
-
-
-def test_regions_that_are_not_contiguous_are_refused(release_copy):
-    scatter_regions(release_copy)
-
-    with pytest.raises(ValueError, match="not contiguous"):
-        load_assembly(NAME, "test", region="IT", source=release_copy)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": {"assembly": {}}}', f'{{"{NAME}.test": {{}}}}'], ids=str)

@@ -1,5 +1,6 @@
 """Loading a release from disk, with the plugin alone and through the real brainscore_vision."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from brainscore_core.plugin_management.import_plugin import ImportPlugin
 from brainscore_core.supported_data_standards.brainio.assemblies import (
     NeuroidAssembly,
@@ -80,6 +82,19 @@ def test_regions_that_brainscore_loads_are_its_whole_dataset_in_order(brainscore
     np.testing.assert_array_equal(np.concatenate(ids), whole["neuroid_id"].values)
     # Brain-Score's own plugin for the same data is still found
     assert ImportPlugin("brainscore_vision", "data", f"{name}_{split}").plugin_dirname == "allen2022_fmri_surface"
+
+
+def test_release_loads_from_a_disk_that_refuses_locks(release):
+    """As HDF5 asks for them: here, another process could hold one."""
+    with (release / f"{NAME}_test.nc").open() as file:
+        expected = load_assembly(NAME, "test", source=release)
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        actual = load_assembly(NAME, "test", source=release)
+        region = load_assembly(NAME, "test", region="V4", source=release)
+
+    xr.testing.assert_equal(actual, expected)
+    assert set(region["region"].values) == {"V4"}
 
 
 def test_brainscore_computes_a_ceiling(brainscore, releases):

@@ -55,13 +55,6 @@ def test_marker_is_the_same_for_a_copy_and_changes_with_one_pixel_and_with_excha
     assert len(set(identifiers)) == 3
 
 
-def test_objects_have_the_marker_of_their_release(s3, release, published):
-    from_disk = load_stimulus_set(NAME, "test", source=release)
-    from_s3 = load_stimulus_set(NAME, "test", source=published)
-
-    assert from_s3.identifier == from_disk.identifier
-
-
 def test_only_images_of_the_shipped_file_have_the_registered_identifier(s3, release, published, monkeypatch):
     monkeypatch.setattr(loaders, "SHIPPED_ARTIFACTS_PATH", published)
 

@@ -1,5 +1,6 @@
 """The report as a file: what it says of releases of other recipes, its bytes, and the releases that it refuses."""
 
+import fcntl
 import json
 import os
 import re
@@ -138,9 +139,12 @@ def test_names_cannot_change_the_page(reported, tmp_path):
 def test_report_is_replaced_with_the_same_bytes_in_any_process(reported, tmp_path):
     copy = Path(shutil.copytree(reported, tmp_path / "elsewhere"))
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    environment.pop("HDF5_USE_FILE_LOCKING", None)
     command = [sys.executable, "-m", "allen2022_surface_packaging", "report", str(copy)]
 
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    with (copy / "Allen2022_fmri_surface_test.nc").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as on a disk that refuses the locks of HDF5
+        result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
 
     assert result.stdout == f"The report is in {copy / 'report.html'}\n"
     assert "warning" not in result.stderr.lower()
@@ -160,17 +164,6 @@ def test_page_may_load_nothing_and_runs_only_its_script(page, full_size):
         assert "Content-Security-Policy\" content=\"default-src 'none'; img-src data:;" in shown.source
         assert f"script-src 'sha256-{digest}'" in shown.source
         assert len(shown.source.encode()) < 8e6
-
-
-@pytest.mark.parametrize("package", ["jinja2", "nilearn"])
-def test_missing_package_is_named_with_how_to_install_it(package, release_copy):
-    code = f"import sys; sys.modules['{package}'] = None; from allen2022_surface_packaging.cli import main; main()"
-    command = [sys.executable, "-c", code, "report", str(release_copy)]
-
-    result = subprocess.run(command, capture_output=True, text=True)
-
-    assert result.returncode == 1
-    assert f"{package} is not installed. Install it: pip install {package}" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["Allen2022_fmri_surface_test.nc", "stimulus_metadata_train.csv"])
