@@ -1,9 +1,7 @@
 """Files and folders appear whole or not at all."""
 
 import errno
-import fcntl
 import hashlib
-import logging
 import os
 import shutil
 import signal
@@ -32,8 +30,8 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("before", [None, "empty", "full", "link", "full, without locks"])
-def test_folder_appears_when_the_block_succeeds(tmp_path, monkeypatch, caplog, before):
+@pytest.mark.parametrize("before", [None, "empty", "full", "link"])
+def test_folder_appears_when_the_block_succeeds(tmp_path, before):
     path = tmp_path / "parent" / "folder"
     if before == "link":
         fill(tmp_path / "elsewhere", "old")
@@ -43,12 +41,6 @@ def test_folder_appears_when_the_block_succeeds(tmp_path, monkeypatch, caplog, b
         fill(path, "old")
         if before == "empty":
             (path / "old").unlink()
-
-    def no_lock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    if before == "full, without locks":
-        monkeypatch.setattr(fcntl, "flock", no_lock)
     with new_folder(path) as partial:
         fill(partial / "new", "file")
         assert path.exists() == (before is not None)
@@ -57,8 +49,6 @@ def test_folder_appears_when_the_block_succeeds(tmp_path, monkeypatch, caplog, b
     assert tree(path) == ["new", "new/file"]
     assert path.is_symlink() == (before == "link")
     assert [entry.name for entry in path.parent.iterdir()] == ["folder"]
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == (before == "full, without locks")
 
 
 @pytest.mark.parametrize("exists", [True, False])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import glob
 import hashlib
 import logging
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -48,15 +50,17 @@ def new_folder(path: Path) -> Iterator[Path]:
             if is_replaced:
                 _replace(path, partial)
             else:
-                partial.rename(path)  # fails if something has appeared there, other than an empty folder
+                with suppress(FileNotFoundError):
+                    path.rmdir()  # fails if something has appeared there, other than an empty folder
+                partial.rename(path)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove(partial)
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Give a folder the name of an old one, and remove the old one."""
+    """Give a file or folder the name of an old one, and remove the old one."""
     replaced = _replaced_path(old)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
     try:
         old.rename(replaced)
         new.rename(old)
@@ -73,7 +77,7 @@ def end_replacement(path: Path) -> None:
     replaced = _replaced_path(path)
     if replaced.exists():
         if path.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _remove(replaced)
         else:
             replaced.rename(path)
 
@@ -90,25 +94,50 @@ def _only_writer(partial: Path, path: Path) -> Iterator[None]:
         try:
             descriptor = os.open(partial, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PackagingError(
-                f"Another process is writing {path}. Wait for it, or choose another folder."
-            ) from error
         except OSError as error:
-            message = "The file system of %s has no locks (%s): do not write it twice at the same time."
-            logger.warning(message, path, error.strerror)
+            if isinstance(error, BlockingIOError) and _has_locks(path.parent):
+                raise PackagingError(
+                    f"Another process is writing {path}. Wait for it, or choose another folder."
+                ) from error
+            _warn_without_locks(path.parent, str(error.strerror))
         yield
     finally:
         if descriptor is not None:
             os.close(descriptor)
 
 
+def _has_locks(folder: Path) -> bool:
+    """Return whether a new file can be locked: some disks without locks say that every file is locked."""
+    with tempfile.TemporaryFile(dir=folder) as file, suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+@functools.cache
+def _warn_without_locks(folder: Path, reason: str) -> None:
+    """Warn once, however many releases are written there."""
+    message = "The file system of %s has no locks (%s): do not write the same folder twice at the same time."
+    logger.warning(message, folder, reason)
+
+
 def _empty(folder: Path) -> None:
+    """Remove what a killed process left. Hidden files of the system may stay, such as `.nfs*` of a file that is open."""
     for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)  # an `._*` file of macOS goes with the file that it belongs to
+        _remove(entry)
+    for left in folder.rglob("[!.]*"):
+        if not left.is_dir():
+            raise PackagingError(
+                f"{left} is left from a command that was stopped, and cannot be removed. Remove {folder}."
+            )
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder as far as possible: an `._*` file of macOS goes together with the file that it belongs to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, contents: Iterable[Bytes]) -> None:
@@ -125,7 +154,12 @@ def write_whole(path: Path, contents: Iterable[Bytes]) -> None:
                 file.write(content)
         with suppress(OSError):  # `path` does not exist, or the file system has no modes
             partial.chmod(path.stat().st_mode)
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except OSError:  # some disks do not give a file the name of another one
+            if not path.is_file():
+                raise
+            _replace(path, partial)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, FloatArray
-from ..errors import ADVICE, writing_hdf5
+from ..errors import writing_hdf5
 from ..files import naming
 from ..release import DIMENSIONS, TIME_BIN
 
@@ -66,7 +67,7 @@ def create_assembly(
         try:  # so that the disk cannot fill up later
             os.posix_fallocate(file.fileno(), offset, 4 * len(presentations) * len(neuroids))
         except OSError as error:  # some disks cannot reserve any space
-            if error.errno in ADVICE:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
         yield write
 

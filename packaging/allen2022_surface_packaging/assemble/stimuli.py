@@ -44,7 +44,7 @@ def write_stimuli(plan: Plan, folder: ReleaseFolder) -> list[Path]:
     written = []
     for split, nsd_ids in plan.splits.items():
         folder_path = folder.stimuli_path(split)
-        folder_path.mkdir()
+        folder_path.mkdir(exist_ok=True)
         names = []
         for nsd_id, (suffix, content) in zip(nsd_ids, _read_images(plan, nsd_ids), strict=True):
             path = folder_path / f"{stimulus_name(nsd_id)}{suffix}"

@@ -81,7 +81,7 @@ def simulate_tree(root: Path, size: TreeSize, *, expdesign_path: Path | None = N
     PackagingError
         If `root` exists already and is not empty, or the size is impossible.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or any(root.glob("[!.]*"))):
         raise PackagingError(f"{root} exists already and is not empty. Remove it, or choose another folder.")
     rng = np.random.default_rng(size.seed)
     design, n_sessions = _make_design(size, rng) if expdesign_path is None else _follow_design(size, expdesign_path)
