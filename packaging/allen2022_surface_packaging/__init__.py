@@ -9,7 +9,7 @@ A folder per stage, in the order in which data passes through them::
 `report` shows it. Each stage is a few modules with nouns for names.
 
 Beside the stages: `recipe` says what a release is to hold, `release` knows every file in it, `plugin` is the only bridge to
-the plugin, `cli` and `arguments` are the command line, and `demo` runs everything once.
+the plugin, `cli` is the command line, and `demo` runs everything once.
 """
 
 __version__ = "0.1.0"
