@@ -442,6 +442,12 @@ def report(options: Options) -> None:
     ARTIFACTS,
     argument("--dry-run", "print what would be sent, and stop"),
     argument("--overwrite", "replace objects with other content"),
+    argument("--sse", "encrypt as the bucket requires it, as in `aws s3 cp`", choices=("AES256", "aws:kms")),
+    argument("--sse-kms-key-id ID", "the key of --sse aws:kms"),
+    argument(
+        "--acl", "the ACL that a bucket of somebody else requires", choices=("private", "bucket-owner-full-control")
+    ),
+    argument("--request-payer", "pay for the requests to a requester-pays bucket", choices=("requester",)),
     argument(
         "--accept-nsd-terms",
         "I have accepted NSD's terms and conditions, which forbid giving its data to anybody who has not accepted "
@@ -457,12 +463,21 @@ def upload(options: Options) -> None:
         options.parser.error(
             f"upload gives NSD's data to others: read {TERMS_URL}, then add --accept-nsd-terms (or --dry-run)"
         )
+    if options.sse_kms_key_id and options.sse == "AES256":
+        options.parser.error("--sse-kms-key-id names a key of aws:kms, but --sse is AES256")
+    settings = {
+        "ServerSideEncryption": options.sse or (options.sse_kms_key_id and "aws:kms"),
+        "SSEKMSKeyId": options.sse_kms_key_id,
+        "ACL": options.acl,
+        "RequestPayer": options.request_payer,
+    }
     outcome = publish_release(
         options.release,
         options.bucket,
         artifacts_path=options.artifacts,
         overwrite=options.overwrite,
         dry_run=options.dry_run,
+        put_settings={name: value for name, value in settings.items() if value},
     )
     print(outcome)
 

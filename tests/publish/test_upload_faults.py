@@ -44,6 +44,7 @@ FAULTS = {  # which requests, what S3 answers, and what the user reads
     "no versions": (lambda r: "versioning" in r.query, refuse(403, "AccessDenied"), "It needs s3:GetBucketVersioning"),
     "no looking": (lambda r: r.method == "HEAD", refuse(403, "AccessDenied"), "It needs s3:GetObject"),
     "no putting": (is_put, refuse(403, "AccessDenied"), "do not allow it. It needs s3:PutObject"),
+    "no ACLs": (is_put, refuse(400, "AccessControlListNotSupported"), "leave --acl out"),
     "503 for good": (is_put, refuse(503, "SlowDown"), "S3 keeps failing. What has been sent is kept"),
     "cut for good": (is_put, cut, "Is the network up.*run the same command again"),
     "another region": (lambda r: True, refuse(400, "AuthorizationHeaderMalformed"), "another region"),
@@ -67,9 +68,60 @@ def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, 
         assert count_versions(s3) == ONE_VERSION_EACH
 
 
-def test_missing_credentials_are_named(upload, monkeypatch):
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in upload("--accept-nsd-terms")
+REQUIRED = {  # a header that a bucket requires of each request, or of those that put; the options that give it
+    ("x-amz-server-side-encryption", "AES256"): ["--sse", "AES256"],
+    ("x-amz-server-side-encryption", "aws:kms"): ["--sse", "aws:kms"],
+    ("x-amz-server-side-encryption-aws-kms-key-id", "alias/ours"): ["--sse-kms-key-id", "alias/ours"],
+    ("x-amz-acl", "bucket-owner-full-control"): ["--acl", "bucket-owner-full-control"],
+    ("x-amz-request-payer", "requester"): ["--request-payer", "requester"],
+}
+
+
+@pytest.mark.parametrize(("header", "options"), REQUIRED.items(), ids=lambda value: value[-1])
+def test_bucket_that_requires_a_header_gets_it_by_an_option_that_the_error_names(upload, s3, proxy, header, options):
+    """The server knows no tags of objects, or the keys may not set them."""
+
+    def fault(request):
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        is_concerned = request.puts() or (header[0] == "x-amz-request-payer" and request.name in OBJECTS)
+        if "x-amz-tagging" in headers or "tagging" in request.query:
+            return refuse(501, "NotImplemented")
+        return refuse(403, "AccessDenied") if is_concerned and headers.get(header[0]) != header[1] else None
+
+    proxy.fault = fault
+
+    assert options[0].partition("-kms")[0] in upload("--accept-nsd-terms").partition("It needs ")[2]
+    upload("--accept-nsd-terms", *options, status=0)
+
+    assert count_versions(s3) == ONE_VERSION_EACH
+
+
+def test_key_of_another_kind_of_encryption_is_wrong_usage(upload):
+    options = ("--accept-nsd-terms", "--sse", "AES256", "--sse-kms-key-id", "alias/ours")
+    assert "names a key of aws:kms, but --sse is AES256" in upload(*options, status=2)
+
+
+SSO = "sso_start_url = https://s\nsso_region = eu-west-1\nsso_account_id = 1\nsso_role_name = r\n"
+SETTINGS = {  # the file of settings, environment variables, and what the user reads
+    "no secret": ("", {"AWS_SECRET_ACCESS_KEY": None}, "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    "unknown profile": ("", {"AWS_PROFILE": "nobody"}, r"\(The config profile \(nobody\) could not be found\)\. Correct AWS_PROFILE"),
+    "no login": (f"[profile lab]\n{SSO}", {"AWS_PROFILE": "lab"}, "log in again: aws sso login"),
+    "failing process": ("[profile lab]\ncredential_process = false\n", {"AWS_PROFILE": "lab"}, "Correct AWS_PROFILE"),
+    "damaged file": ("[profile lab\n", {"AWS_PROFILE": "lab"}, "Correct AWS_PROFILE"),
+    "wrong endpoint": ("", {"AWS_ENDPOINT_URL": "localhost"}, "Is the network up, and AWS_ENDPOINT_URL right"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "variables", "message"), SETTINGS.values(), ids=SETTINGS)
+def test_wrong_settings_are_one_line_that_says_what_to_do(upload, tmp_path, monkeypatch, text, variables, message):
+    (tmp_path / "config").write_text(text)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    if "AWS_PROFILE" in variables:
+        variables = variables | dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+
+    assert re.search(message, upload("--accept-nsd-terms"))
 
 
 def test_lost_answer_does_not_make_a_second_version(release, s3, proxy, artifacts_path):

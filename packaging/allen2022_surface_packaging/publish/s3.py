@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,14 @@ class UploadTarget:
     Attributes
     ----------
     anonymous : a client of the same server that sends no credentials
+    put_settings : what the bucket requires of each PutObject beside the content, such as ``ServerSideEncryption``
     """
 
     client: S3Client
     anonymous: S3Client
     bucket: str
     prefix: str
+    put_settings: Mapping[str, str]
 
     def key(self, file: ObjectFile) -> str:
         """Return the key of the object that a file becomes."""
@@ -64,7 +67,8 @@ class UploadTarget:
     def look_up(self, file: ObjectFile) -> ExistingObject | None:
         """Return the object under the key of a file, or None. It is read only if S3's checksum does not tell its content."""
         address: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(file)}
-        permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket"
+        address |= {name: value for name, value in self.put_settings.items() if name == "RequestPayer"}
+        permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket, and in some buckets --request-payer"
         with explained(self.url(file), "to look at the object", permissions, again=SENT_AGAIN):
             try:
                 head = self.client.head_object(**address, ChecksumMode="ENABLED")
@@ -86,10 +90,12 @@ class UploadTarget:
         ----------
         replaced : the object that the file may replace; if None, there must be no object
         """
-        condition: dict[str, Any] = {"IfMatch": replaced.etag} if replaced else {"IfNoneMatch": "*"}
+        condition = {"IfMatch": replaced.etag} if replaced else {"IfNoneMatch": "*"}
+        settings: dict[str, Any] = {**self.put_settings, **condition}
+        permissions = "s3:PutObject, and in some buckets --sse, --acl or --request-payer"
         with (
             file.path.open("rb") as body,
-            explained(self.url(file), "to put the object", "s3:PutObject", again=SENT_AGAIN),
+            explained(self.url(file), "to put the object", permissions, again=SENT_AGAIN),
         ):
             try:
                 answer = self.client.put_object(
@@ -99,7 +105,7 @@ class UploadTarget:
                     ContentLength=file.size,
                     ChecksumAlgorithm="SHA1",
                     ChecksumSHA1=_checksum_of(file),
-                    **condition,
+                    **settings,
                 )
                 return answer["VersionId"]
             except ClientError as error:
@@ -134,7 +140,7 @@ class UploadTarget:
         )
 
 
-def open_target(destination: str) -> UploadTarget:
+def open_target(destination: str, put_settings: Mapping[str, str]) -> UploadTarget:
     """Open BUCKET or BUCKET/PREFIX with the configuration of boto3, and check that the bucket keeps versions.
 
     Raises
@@ -157,7 +163,7 @@ def open_target(destination: str) -> UploadTarget:
             f"s3://{bucket} keeps no versions (versioning is {status.lower()}), but loaders need the version of each "
             "object. Switch versioning on, or choose another bucket."
         )
-    return UploadTarget(client, anonymous, bucket, prefix)
+    return UploadTarget(client, anonymous, bucket, prefix, put_settings)
 
 
 def _checksum_of(file: ObjectFile) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +19,7 @@ from .s3 import LARGEST_OBJECT_BYTES, ExistingObject, UploadTarget, open_target
 
 logger = logging.getLogger(__name__)
 
+NO_SETTINGS: Mapping[str, str] = {}
 Plan: TypeAlias = Sequence[tuple[ObjectFile, ExistingObject | None]]  # each file, and what S3 holds under its key
 
 
@@ -30,6 +31,7 @@ def publish_release(
     overwrite: bool = False,
     dry_run: bool = False,
     allow_simulated: bool = False,
+    put_settings: Mapping[str, str] = NO_SETTINGS,
 ) -> str:
     """Verify, plan, upload and record a release. The plan is logged.
 
@@ -44,6 +46,7 @@ def publish_release(
     overwrite : replace objects with other content
     dry_run : verify and plan only; this works with a simulated release as well
     allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
+    put_settings : what the bucket requires of each PutObject, by the names of boto3, such as ``ServerSideEncryption``
 
     Returns
     -------
@@ -66,7 +69,7 @@ def publish_release(
                 f"{largest.path} has {largest.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
                 "Nothing was sent. Build releases of fewer subjects or regions."
             )
-        target = open_target(destination)
+        target = open_target(destination, put_settings)
         plan = [(file, target.look_up(file)) for file in files]
         description = _describe_plan(target, plan)
         description += f"\nThe objects will be recorded in {artifacts_path} (--artifacts FILE chooses another)"
