@@ -2,7 +2,7 @@
 
 Both are computed from one assembly in memory, which has the shape of NSD's test split but fewer neuroids. Then this package
 computes the ceilings of all neuroids of NSD, and the memory that this needs is measured. The last line is JSON, for
-`bench.py`.
+`bench.py`. The lines before it show the times of the other estimates from repetitions.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from brainscore_vision import load_ceiling
 from results import Ceilings
 
 from brainscore_allen2022_surface.analysis.ceiling import internal_consistency
+from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
+from brainscore_allen2022_surface.analysis.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
 
 N_IMAGES, N_REPETITIONS, N_NEUROIDS = 103, 3, 221_168
 N_REPEATS = 5  # this package computes the ceilings in milliseconds, so a single time would vary
@@ -33,6 +35,10 @@ def main() -> None:
     )
     assembly = make_assembly(parser.parse_args().neuroids)
     all_neuroids = make_assembly(N_NEUROIDS)
+    for estimate in (repetition_noise_ceilings, ceiling_intervals, repetition_correlations):
+        started = time.perf_counter()
+        estimate(all_neuroids)
+        print(f"{estimate.__name__} of {N_NEUROIDS:,} neuroids: {time.perf_counter() - started:.1f} s")
     seconds, score = measure_fastest(assembly)
     peer_seconds, peer_score = measure_brainscore(assembly)
     ceilings = Ceilings(
@@ -53,7 +59,7 @@ def make_assembly(n_neuroids: int) -> NeuroidAssembly:
     values += rng.standard_normal((N_IMAGES, 1, n_neuroids), dtype=np.float32)
     nsd_ids = np.repeat(np.arange(N_IMAGES), N_REPETITIONS)
     vertices = np.arange(n_neuroids)
-    subjects = [f"subj{vertex % 8 + 1:02d}" for vertex in vertices]
+    subjects = [f"subj{8 * vertex // n_neuroids + 1:02d}" for vertex in vertices]
     return NeuroidAssembly(
         values.reshape(-1, n_neuroids),
         dims=("presentation", "neuroid"),

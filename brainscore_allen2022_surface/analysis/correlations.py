@@ -14,93 +14,108 @@ from .repetitions import (
     IntArray,
     as_matrix,
     blocks,
-    check_bootstrap,
-    draw_images,
     presentation_rows,
     region_groups,
     valid_images,
 )
 
+N_PERMUTATIONS = 5000
+SEED = 0
 
-def repetition_correlations(
-    assembly: xr.DataArray, *, n_bootstraps: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
+
+def repetition_correlations(assembly: xr.DataArray, *, false_alarms: float = 0.05) -> pd.DataFrame:
     """Correlate each pair of repetitions over images, and test whether all pairs correlate equally.
 
     A signal that is the same in all repetitions, with independent noise of the same variance in each, gives all pairs the same
     correlation. Noise that two repetitions share, for example because they were close in time, raises the correlation of this
     pair. Split-half ceilings and noise ceilings are then too high.
 
-    The test cannot find noise that all repetitions of an image share to the same degree: it looks like signal. For that, compare
-    with estimates of the noise from elsewhere: `is_above_nc_testset` of `ceiling_intervals`, or the same release made from the beta
-    version `betas_fithrf`. Nor does unequal correlation prove shared noise: it also arises if the signal-to-noise ratio differs
-    between repetitions, for example by adaptation.
+    The test permutes the repetitions of each image, which changes nothing if they differ by independent noise alone, and
+    compares the largest difference between pairs with those after 5,000 permutations. It cannot find noise that all
+    repetitions of an image share to the same degree: it looks like signal. For that, compare with estimates of the noise from
+    elsewhere: `is_above_nc_testset` of `ceiling_intervals`, or the same release made from the beta version `betas_fithrf`. Nor
+    does unequal correlation prove shared noise: it also arises if the signal-to-noise ratio differs between repetitions, for
+    example by adaptation.
 
     Parameters
     ----------
     assembly : NeuroidAssembly or DataArray of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
         The test split, with the neuroid coordinates `subject` and `region`.
-    n_bootstraps : int
-        2 or more draws of images. They need little time, because the correlations are linearised.
-    confidence : float
-        Of the interval, between 0 and 1. Equal correlations are called unequal with a probability of `1 - confidence`.
-    seed : int
-        The same seed gives the same table.
+    false_alarms : float
+        The probability, between 0 and 1, with which equal correlations may be called unequal. The test keeps it with any number
+        of images: `docs/ceilings.md` says how exactly. With fewer than five images it hardly finds anything.
 
     Returns
     -------
     DataFrame with a row per region and subject
         `subject`, `region`; `n_neuroids` that vary in every repetition; `r_0_1` and so on, Pearson's correlation of each pair
-        of repetitions over images, averaged over these neuroids; `largest_difference` between these, with the interval from
-        `lower` to `upper`, simultaneous for all differences; and `is_unequal`, whether the interval excludes 0. Unitless. Images
-        with a NaN repetition are left out for that neuroid. Correlations are NaN without any neuroid.
+        of repetitions over images, averaged over these neuroids; `largest_difference` between these; `p_value`, the
+        probability of a difference at least as large if repetitions differ by independent noise alone; and `is_unequal`,
+        whether it is at most `false_alarms`. Unitless. Images with a NaN repetition are left out for that neuroid. Numbers
+        are NaN without any neuroid.
 
     Raises
     ------
     ValueError
-        As `internal_consistency`; if a coordinate is missing, or a parameter is outside its range.
+        As `internal_consistency`; if a coordinate is missing, or `false_alarms` is outside its range.
 
     References
     ----------
-    Davison and Hinkley (1997), Bootstrap Methods and their Application, sections 2.7 and 4.2, for linearised statistics and
-    bootstrap tests.
+    Davison and Hinkley (1997), Bootstrap Methods and their Application, section 4.3 for permutation tests, and 2.7.2 for the
+    contribution of an observation to a correlation.
     """
-    check_bootstrap(n_bootstraps, confidence)
+    if not 0 < false_alarms < 1:
+        raise ValueError(f"false_alarms is {false_alarms}, expected a probability between 0 and 1, such as 0.05.")
     values, rows = as_matrix(assembly), presentation_rows(assembly)
-    pairs = list(combinations(range(rows.shape[1]), 2))
-    counts = draw_images(np.random.default_rng(seed), len(rows), n_bootstraps)
+    pairs = np.array(list(combinations(range(rows.shape[1]), 2)))
     table = []
     for subject, region, neuroids in region_groups(assembly):
-        n_neuroids, correlations, influences = _read_correlations(values[:, neuroids], rows, pairs)
+        n_neuroids, correlations, contributions = _read_correlations(values[:, neuroids], rows, pairs)
         difference = float(np.ptp(correlations))
-        # A deviation of the largest difference is at most the range of the deviations of all pairs.
-        deviation = float(np.quantile(np.ptp(counts @ influences, axis=1), confidence))
+        is_as_large = _permuted_differences(contributions, pairs) >= difference * (1 - 1e-9)
+        p_value = (1 + is_as_large.sum()) / (1 + N_PERMUTATIONS) if n_neuroids else np.nan
         table.append(
             {"subject": subject, "region": region, "n_neuroids": n_neuroids}
             | {f"r_{first}_{second}": r for (first, second), r in zip(pairs, correlations, strict=True)}
-            | {"largest_difference": difference, "lower": max(difference - deviation, 0)}
-            | {"upper": difference + deviation, "is_unequal": difference > deviation}
+            | {"largest_difference": difference, "p_value": p_value, "is_unequal": bool(p_value <= false_alarms)}
         )
     return pd.DataFrame(table)
 
 
-def _read_correlations(
-    values: xr.Variable, rows: IntArray, pairs: list[tuple[int, int]]
-) -> tuple[int, DoubleArray, DoubleArray]:
-    """Return the number of valid neuroids, the mean correlation of each pair, and how much each image adds to it."""
-    n_neuroids, sums, influence_sums = 0, np.zeros(len(pairs)), np.zeros((len(rows), len(pairs)))
+def _read_correlations(values: xr.Variable, rows: IntArray, pairs: IntArray) -> tuple[int, DoubleArray, DoubleArray]:
+    """Return the number of valid neuroids, the mean correlation of each pair, and what each image contributes to it.
+
+    The contributions, of shape (n_images, n_pairs), differ between pairs as the correlations do. What an image contributes by
+    the variance of its responses is subtracted, so that a strong signal hides no difference.
+    """
+    n_neuroids, sums, contributions = 0, np.zeros(len(pairs)), np.zeros((len(rows), len(pairs)))
     for _, responses in blocks(values, rows):
         scores, n_images = _standardise(responses)
         n_neuroids += scores.shape[2]
-        for number, (first, second) in enumerate(pairs):
-            products = scores[first] * scores[second] / n_images
-            correlations = products.sum(axis=0)
-            sums[number] += correlations.sum()
-            products -= correlations / n_images * (scores[first] ** 2 + scores[second] ** 2) / 2
-            influence_sums[:, number] += products.sum(axis=1)
-    correction = np.sqrt(len(rows) / (len(rows) - 1))  # the variance over drawn images is too small
+        correlations = np.array([(scores[a] * scores[b]).sum(axis=0) / n_images for a, b in pairs])
+        sums += correlations.sum(axis=1)
+        mean = correlations.mean(axis=0)
+        for number, (a, b) in enumerate(pairs):
+            of_images = scores[a] * scores[b] - mean * (scores[a] ** 2 + scores[b] ** 2) / 2
+            contributions[:, number] += (of_images / n_images).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return n_neuroids, sums / n_neuroids, influence_sums / n_neuroids * correction
+        return n_neuroids, sums / n_neuroids, contributions / n_neuroids
+
+
+def _permuted_differences(contributions: DoubleArray, pairs: IntArray) -> DoubleArray:
+    """Return the largest difference between pairs after each permutation of the repetitions of each image."""
+    rng = np.random.default_rng(SEED)
+    n_images, n_repetitions = len(contributions), pairs.max() + 1
+    numbers = np.zeros((n_repetitions, n_repetitions), dtype=np.int64)  # of the pair of two repetitions
+    numbers[tuple(pairs.T)] = numbers[tuple(pairs.T[::-1])] = np.arange(len(pairs))
+    repetitions = np.tile(np.arange(n_repetitions), (N_PERMUTATIONS, 1))
+    sums = np.zeros((N_PERMUTATIONS, len(pairs)))
+    for of_image in contributions:
+        order = rng.permuted(repetitions, axis=1)
+        sums += of_image[numbers[order[:, pairs[:, 0]], order[:, pairs[:, 1]]]]
+    differences: DoubleArray = np.ptp(sums, axis=1)
+    differences *= np.sqrt(n_images / (n_images - 1))  # z-scores of few images differ too little
+    return differences
 
 
 def _standardise(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:

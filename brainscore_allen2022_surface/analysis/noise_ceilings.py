@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from .medians import ImageStatistics, MedianInterval, median_interval
 from .repetitions import (
+    BoolArray,
     DoubleArray,
     FloatingArray,
     IntArray,
     as_matrix,
     blocks,
-    check_bootstrap,
     neuroid_coordinate,
     presentation_rows,
     region_groups,
     valid_images,
 )
 
-NO_INTERVAL = MedianInterval(np.nan, np.nan, np.nan)
+SMALLEST = 1e-12  # unexplained fraction: smaller ones, and those above its inverse, are rounding errors
 
 
 def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
@@ -65,108 +65,135 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
     values, rows = as_matrix(assembly), presentation_rows(assembly)
     ceilings = np.empty(values.shape[1])
     for block, responses in blocks(values, rows):
-        ceilings[block] = _percent(_image_statistics(responses).log_unexplained())
+        noise, total = _variances(responses)
+        with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids
+            ceilings[block] = _percent(noise[0] / total[0])
     return ceilings
 
 
-def ceiling_intervals(
-    assembly: xr.DataArray, *, n_bootstraps: int = 500, confidence: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
-    """Estimate the median noise ceiling of each region of each subject, with a confidence interval over images.
+def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd.DataFrame:
+    r"""Estimate the noise ceiling of each region of each subject, with a confidence interval over images.
 
-    The interval is for the median over these neuroids of the ceilings that infinitely many images would give. It is found by
-    bootstrap over images, because neuroids share the images, and nearby neuroids share noise. The estimates of single neuroids
-    are noisy, which shifts their median; the interval is corrected for that, if the ceilings have a distribution with one peak.
-    If they form two separate groups, with the median between them, the interval is too high and mostly misses the truth.
-    `docs/ceilings.md` describes the method and how often the interval covers the truth in simulations.
+    The ceiling of a region is the fraction of the variance of all its neuroids together that a perfect model explains. With
+    the variances of `repetition_noise_ceilings` for each neuroid :math:`v`, it is
+
+    .. math:: C = 100\,\frac{\sum_v \sigma_{S,v}^2}{\sum_v (\sigma_{S,v}^2 + \sigma_{N,v}^2 / n)}
+
+    Negative estimates of :math:`\sigma_{S,v}^2` stay negative here. So both sums are unbiased, and more neuroids make the
+    ratio better known. The responses of a release are standardised: all neuroids have about the same total variance, and
+    the ceiling is about the mean of theirs. In other units, neuroids with a larger variance count more.
+
+    The interval is for these neuroids, over images: a jackknife leaves out each of the :math:`m` images, with all neuroids
+    that share it, and computes :math:`\log(1 - C/100)`. The interval is symmetric in this logarithm, by the t distribution with
+    :math:`m - 1` degrees of freedom. `docs/ceilings.md` says how often it covers the truth in simulations.
 
     Parameters
     ----------
     assembly : NeuroidAssembly or DataArray of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        The test split, with the neuroid coordinates `subject`, `region` and `nc_testset`. One region of one subject is in
-        memory at a time if the assembly is lazy.
-    n_bootstraps : int
-        2 or more.
+        The test split, with the neuroid coordinates `subject`, `region` and `nc_testset`. It may be lazy:
+        then a part is in memory at a time.
     confidence : float
         Of the interval, between 0 and 1.
-    seed : int
-        The same seed gives the same table.
 
     Returns
     -------
     DataFrame with a row per region and subject
-        `subject`, `region`; `n_neuroids`, those that have a ceiling; in percent of variance, the medians over these neuroids of
-        `repetition_noise_ceilings` (`median_ceiling`), of the true ceilings (`corrected_ceiling`, with the interval from `lower`
-        to `upper`), and of `nc_testset` (`median_nc_testset`); and `is_above_nc_testset`, whether the whole interval lies above
-        `median_nc_testset`. Noise that all repetitions of an image share looks like signal here, and can have this effect. Medians are NaN
-        without any neuroid.
+        `subject`, `region`; `n_neuroids`, those that vary and have at least three images without NaN, and the others are left
+        out; in percent of variance from 0 to 100, where 0 stands for negative values, the ceiling of the region (`ceiling`),
+        its interval from `lower` to `upper`, and what NSD's noise ceilings give for the same neuroids (`nc_testset`, their
+        mean weighted by the total variances); and `is_above_nc_testset`, whether the whole interval lies above that. Noise
+        that all repetitions of an image share looks like signal here, and can have this effect. Images with a NaN repetition
+        are left out for that neuroid. Ceilings are NaN without any neuroid.
 
     Raises
     ------
     ValueError
-        As `internal_consistency`; if a coordinate is missing, or a parameter is outside its range.
+        As `internal_consistency`; if a coordinate is missing, or the confidence is outside its range.
 
     References
     ----------
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 6 and 12; Efron (2016), Biometrika,
-    doi:10.1093/biomet/asv068, for deconvolution towards a smooth density.
+    Shrout and Fleiss (1979), doi:10.1037/0033-2909.86.2.420, for the variances; Miller (1974), Biometrika,
+    doi:10.1093/biomet/61.1.1, for the jackknife, and why it needs the logarithm of a ratio of variances.
     """
-    check_bootstrap(n_bootstraps, confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
     values, rows = as_matrix(assembly), presentation_rows(assembly)
     nc_testset = neuroid_coordinate(assembly, "nc_testset").astype(np.float64)
     table = []
     for subject, region, neuroids in region_groups(assembly):
-        statistics, has_ceiling = _read_statistics(values[:, neuroids], rows)
-        interval = NO_INTERVAL
-        if has_ceiling.any():
-            interval = median_interval(statistics, n_bootstraps=n_bootstraps, confidence=confidence, seed=seed)
-        corrected, upper, lower = _percent(interval)  # the ceiling falls as the unexplained fraction rises
-        median_nc_testset = _median(nc_testset[neuroids][has_ceiling])
+        noise, total, weights, is_kept = _sum_variances(values[:, neuroids], rows)
+        with np.errstate(invalid="ignore", divide="ignore"):  # no neuroid, or averages without variance
+            log_unexplained = np.log(np.clip(noise / np.maximum(total, 0), SMALLEST, 1 / SMALLEST))
+            has_both = is_kept & np.isfinite(nc_testset[neuroids])
+            of_nsd = float(nc_testset[neuroids][has_both] @ weights[has_both] / weights[has_both].sum())
+        standard_error = np.sqrt((len(rows) - 1) * np.var(log_unexplained[1:]))
+        half_width = standard_error * scipy.stats.t.ppf((1 + confidence) / 2, len(rows) - 1)
+        ceiling, upper, lower = _percent(np.exp(log_unexplained[0] + half_width * np.array([0, -1, 1])))
         table.append(
             {
                 "subject": subject,
                 "region": region,
-                "n_neuroids": int(has_ceiling.sum()),
-                "median_ceiling": _median(_percent(statistics.log_unexplained())),
-                "corrected_ceiling": corrected,
+                "n_neuroids": int(is_kept.sum()),
+                "ceiling": ceiling,
                 "lower": lower,
                 "upper": upper,
-                "median_nc_testset": median_nc_testset,
-                "is_above_nc_testset": bool(lower > median_nc_testset),
+                "nc_testset": of_nsd,
+                "is_above_nc_testset": bool(lower > of_nsd),
             }
         )
     return pd.DataFrame(table)
 
 
-def _read_statistics(values: xr.Variable, rows: IntArray) -> tuple[ImageStatistics, NDArray[np.bool_]]:
-    """Return the statistics of the neuroids that have a ceiling, and which these are."""
-    parts = [_image_statistics(responses) for _, responses in blocks(values, rows)]
-    has_ceiling = [~np.isnan(part.log_unexplained()) for part in parts]
-    means, variances, is_valid = (
-        np.concatenate([getattr(part, name)[:, kept] for part, kept in zip(parts, has_ceiling, strict=True)], axis=1)
-        for name in ("means", "variances", "is_valid")
-    )
-    if is_valid.all():
-        is_valid = np.ones((len(rows), 1))
-    return ImageStatistics(means, variances, is_valid, rows.shape[1]), np.concatenate(has_ceiling)
+def _sum_variances(values: xr.Variable, rows: IntArray) -> tuple[DoubleArray, DoubleArray, DoubleArray, BoolArray]:
+    """Sum the variances of a region.
+
+    Returns
+    -------
+    two arrays of shape (1 + n_images,)
+        The variances of `_variances`, summed over the neuroids that count.
+    array of shape (n_neuroids,)
+        The total variance of each neuroid over all images.
+    array of shape (n_neuroids,)
+        Whether it counts: it varies, and has a variance without each of the images.
+    """
+    sums = np.zeros((2, 1 + len(rows)))
+    weights, is_kept = np.empty(values.shape[1]), np.empty(values.shape[1], dtype=bool)
+    for block, responses in blocks(values, rows):
+        noise, total = _variances(responses, leave_one_out=True)
+        weights[block] = total[0]
+        is_kept[block] = np.isfinite(noise + total).all(axis=0) & (noise[0] + total[0] > 0)
+        sums += noise[:, is_kept[block]].sum(axis=1), total[:, is_kept[block]].sum(axis=1)
+    return *sums, weights, is_kept
 
 
-def _image_statistics(responses: FloatingArray) -> ImageStatistics:
-    """Return the statistics of responses of shape (n_repetitions, n_images, n_neuroids)."""
+def _variances(responses: FloatingArray, *, leave_one_out: bool = False) -> tuple[DoubleArray, DoubleArray]:
+    """Estimate the variances of the average over repetitions: of its noise, and in total.
+
+    Parameters
+    ----------
+    responses : array of shape (n_repetitions, n_images, n_neuroids)
+
+    Returns
+    -------
+    two arrays of shape (1, n_neuroids) or (1 + n_images, n_neuroids)
+        From all valid images, and then without each of the images. NaN or infinite with fewer than two images.
+    """
     values, is_valid = valid_images(responses)
+    n_repetitions, n_images = len(values), is_valid.sum(axis=0)
     means = values.mean(axis=0)
     values -= means
-    variances = np.einsum("rij,rij->ij", values, values) / (len(values) - 1)
-    means -= means.sum(axis=0) / np.maximum(is_valid.sum(axis=0), 1)
-    return ImageStatistics(means * is_valid, variances, is_valid, len(values))
+    noise = np.einsum("rij,rij->ij", values, values) / (n_repetitions - 1) / n_repetitions
+    means -= means.sum(axis=0) / np.maximum(n_images, 1)
+    terms = np.stack([is_valid, noise, means**2 * is_valid])
+    left_out = np.zeros((3, 1, terms.shape[2]))
+    if leave_one_out:
+        left_out = np.concatenate([left_out, terms], axis=1)
+    n_left, noise_sum, square_sum = (term.sum(axis=0) - without for term, without in zip(terms, left_out, strict=True))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        square_sum -= left_out[2] / (n_images - 1)  # the mean changes, too
+        return noise_sum / n_left, square_sum / (n_left - 1)
 
 
-def _percent(log_unexplained: ArrayLike) -> DoubleArray:
-    """Convert the logarithm of the unexplained fraction to a noise ceiling."""
-    return np.asarray(100 * np.maximum(1 - np.exp(log_unexplained), 0), dtype=np.float64)
-
-
-def _median(values: DoubleArray) -> float:
-    """Return the median of the values that are not NaN, or NaN if there are none."""
-    valid = values[~np.isnan(values)]
-    return float(np.median(valid)) if len(valid) else np.nan
+def _percent(unexplained: ArrayLike) -> DoubleArray:
+    """Convert the unexplained fraction of the variance to a noise ceiling."""
+    return np.asarray(100 * np.maximum(1 - np.asarray(unexplained), 0), dtype=np.float64)

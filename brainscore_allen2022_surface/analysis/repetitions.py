@@ -12,10 +12,12 @@ from brainscore_core.supported_data_standards.brainio.assemblies import walk_coo
 from numpy.typing import NDArray
 
 NEUROIDS_AT_A_TIME = 2048  # a block fits into the cache of a processor, and needs little memory
+NEUROIDS_READ_AT_ONCE = 32_768  # of an assembly that is lazy
 
 DoubleArray: TypeAlias = NDArray[np.float64]
 FloatingArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 def as_matrix(assembly: xr.DataArray) -> xr.Variable:
@@ -75,25 +77,13 @@ def neuroid_coordinate(assembly: xr.DataArray, name: str) -> NDArray[Any]:
     raise ValueError(f"The assembly has no neuroid coordinate {name}. Load it from a release, or add the coordinate.")
 
 
-def draw_images(rng: np.random.Generator, n_images: int, n_bootstraps: int) -> DoubleArray:
-    """Draw images with replacement. Return how often each is drawn, of shape (n_bootstraps, n_images)."""
-    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstraps).astype(np.float64)
-
-
-def check_bootstrap(n_bootstraps: int, confidence: float) -> None:
-    """Raise a ValueError unless a bootstrap with these parameters is possible."""
-    if n_bootstraps < 2:
-        raise ValueError(f"n_bootstraps is {n_bootstraps}, expected 2 or more. 500 is enough for a 95 % interval.")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
-
-
 def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
     """Yield blocks of neuroids: where they lie, and their values, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
-    matrix = values.values
-    for start in range(0, matrix.shape[1], NEUROIDS_AT_A_TIME):
-        block = slice(start, min(start + NEUROIDS_AT_A_TIME, matrix.shape[1]))
-        yield block, matrix[:, block][rows.T]
+    for start in range(0, values.shape[1], NEUROIDS_READ_AT_ONCE):
+        matrix = values[:, start : start + NEUROIDS_READ_AT_ONCE].values
+        for first in range(0, matrix.shape[1], NEUROIDS_AT_A_TIME):
+            block = matrix[:, first : first + NEUROIDS_AT_A_TIME]
+            yield slice(start + first, start + first + block.shape[1]), block[rows.T]
 
 
 def valid_images(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:

@@ -16,7 +16,6 @@ from brainscore_allen2022_surface.loaders import load_assembly
 ESTIMATES = [internal_consistency, repetition_noise_ceilings, repetition_correlations, ceiling_intervals]
 
 every_estimate = pytest.mark.parametrize("estimate", ESTIMATES, ids=lambda function: function.__name__)
-every_bootstrap = pytest.mark.parametrize("estimate", ESTIMATES[2:], ids=lambda function: function.__name__)
 
 
 @pytest.fixture
@@ -120,22 +119,3 @@ def test_many_neuroids_take_less_memory_than_the_assembly_and_keep_their_values(
             getattr(r, "raw", r)[..., s] for r, s in ((result, some), (estimate(assembly[:, some]), slice(None)))
         )
         np.testing.assert_allclose(of_neuroids, alone, atol=1e-6)
-
-
-@every_bootstrap
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"n_bootstraps": 1}, "n_bootstraps is 1, expected 2 or more"),
-        ({"confidence": 0}, "confidence is 0, expected a fraction between 0 and 1"),
-        ({"confidence": 1}, "confidence is 1, expected a fraction between 0 and 1"),
-    ],
-)
-def test_impossible_bootstrap_is_refused(estimate, assembly, parameters, reason):
-    with pytest.raises(ValueError, match=reason):
-        estimate(assembly, **parameters)
-
-
-@every_bootstrap
-def test_smallest_bootstrap_gives_an_interval(estimate, assembly):
-    assert estimate(assembly, n_bootstraps=2)["lower"].notna().all()

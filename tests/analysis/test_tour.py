@@ -29,7 +29,7 @@ for region in ("V1", "V2", "V4", "IT"):  # the simulated ceilings of regions dif
     of_region = test["region"].values == region
     assert abs(np.nanmedian(noise_ceilings[of_region]) - np.nanmedian(test["nc_testset"].values[of_region])) < 4
 assert list(v1_ceilings["subject"]) == [f"subj{number:02d}" for number in range(1, 9)]
-truth = v1_ceilings["median_nc_testset"]
+truth = v1_ceilings["nc_testset"]
 assert ((v1_ceilings["lower"] < truth) & (truth < v1_ceilings["upper"])).sum() >= 6
 assert len(v1_correlations) == 8 and (v1_correlations["r_0_1"] > 0.3).all()
 

@@ -60,7 +60,9 @@ def _disagreeing_repetitions(pairs: pd.DataFrame) -> Iterator[str]:
 
 def _shared_noise(shared_noise: pd.DataFrame) -> Iterator[str]:
     """Find subjects whose repetitions seem to share noise."""
-    above, unequal = (shared_noise["subject"][shared_noise[name]].tolist() for name in ("is_above", "is_unequal"))
+    above, unequal = (
+        shared_noise["subject"][shared_noise[name]].tolist() for name in ("is_above_nc_testset", "is_unequal")
+    )
     if above:
         yield (
             f"Test repetitions of {_name(above)} agree more than NSD's noise ceilings predict: they may share noise, and "

@@ -20,7 +20,7 @@ from ..progress import format_bytes
 from ..recipe import published_dataset
 from ..release import SPLITS, TIME_BIN, Manifest, ReleaseFolder
 from . import charts, tables
-from .ceilings import estimate_medians, measure_shared_noise
+from .ceilings import estimate_ceilings, measure_shared_noise
 from .cortex import cortex_maps
 from .findings import list_findings
 from .statistics import (
@@ -81,7 +81,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
     """Measure a release, and return its report as HTML."""
     neuroids = read_neuroids(folder, manifest)
     stimuli = {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
-    groups = summarise_groups(neuroids, manifest).join(estimate_medians(folder, manifest, neuroids))
+    groups = summarise_groups(neuroids, manifest).join(estimate_ceilings(folder, manifest, neuroids))
     shared_noise = measure_shared_noise(folder, manifest, neuroids)
     pairs = correlate_pairs(neuroids, manifest)
     regions, subjects = region_names(manifest), subject_names(manifest)

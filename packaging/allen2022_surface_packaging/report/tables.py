@@ -82,15 +82,16 @@ def shared_noise_table(shared_noise: pd.DataFrame) -> pd.DataFrame:
     """Show for each subject whether its repetitions seem to share noise, from `measure_shared_noise`."""
     rows = []
     for subject in shared_noise.to_dict("records"):
-        signs = {"r above the expected one": subject["is_above"], "pairs differ": subject["is_unequal"]}
+        signs = {"ceiling above NSD's": subject["is_above_nc_testset"], "pairs differ": subject["is_unequal"]}
         rows.append(
             {
                 "Subject": subject["subject"],
-                "Mean r of repetitions": format_number(subject["observed"], 3),
-                "Expected from NSD's noise ceiling": format_number(subject["expected"], 3),
-                "Interval of the difference": format_range(subject["lower"], subject["upper"], 3),
-                "Largest difference of pairs": format_number(subject["largest_difference"], 3),
-                "Its interval": format_range(subject["pairs_lower"], subject["pairs_upper"], 3),
+                "Noise ceiling from test repetitions (%)": format_estimate(
+                    subject["ceiling"], subject["lower"], subject["upper"]
+                ),
+                "NSD's noise ceiling (%)": format_number(subject["nc_testset"], 1),
+                "Largest difference of pairs (r)": format_number(subject["largest_difference"], 3),
+                "p": format_number(subject["p_value"], 3),
                 "Signs of shared noise": " and ".join(sign for sign, is_there in signs.items() if is_there) or "none",
             }
         )
@@ -199,17 +200,11 @@ def format_number(value: float | None, n_digits: int) -> str:
     return f"{rounded:.{n_digits}f}".replace("-", "−")
 
 
-def format_range(lower: float, upper: float, n_digits: int) -> str:
-    """Write both ends of an interval, or a dash if they are not finite."""
-    if not np.isfinite(lower + upper):
-        return MISSING
-    return f"{format_number(lower, n_digits)} to {format_number(upper, n_digits)}"
-
-
 def format_estimate(value: float, lower: float, upper: float) -> str:
-    """Write an estimate with its interval, or a dash if it is unknown."""
-    interval = format_range(lower, upper, 0)
-    return MISSING if interval == MISSING else f"{format_number(value, 1)} ({interval})"
+    """Write a percentage with its interval, or a dash if it is unknown."""
+    if not np.isfinite(value + lower + upper):
+        return MISSING
+    return f"{format_number(value, 1)} ({format_number(lower, 1)} to {format_number(upper, 1)})"
 
 
 def join_words(words: Sequence[str]) -> str:
