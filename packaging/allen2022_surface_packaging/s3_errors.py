@@ -46,7 +46,10 @@ def explained(location: str, action: str, permissions: str, *, again: str = AGAI
     permissions : the permissions that the action needs, such as "s3:GetObject"
     again : the advice to try it again
     """
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore import exceptions
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    of_network = exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError
 
     try:
         yield
@@ -65,7 +68,7 @@ def explained(location: str, action: str, permissions: str, *, again: str = AGAI
             advice = OF_LIBRARY[type(error).__name__]
         elif "header value" in reason:  # it quotes the credentials
             reason, advice = "invalid header", "Do the AWS credentials hold a line break? Set them again."
-        elif isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError):
+        elif isinstance(error, BotoCoreError) and not isinstance(error, of_network):
             advice = SETTINGS
         else:
             advice = f"Is the network up, and AWS_ENDPOINT_URL right? If so: {again.lower()}."
