@@ -3,18 +3,23 @@
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from allen2022_surface_packaging.assemble import subjects
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from support import run_cli
 
 SIZE = TreeSize((1,), n_sessions=2, n_trials=60, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,))
 SIZE_OPTIONS = ("--subjects", 1, "--sessions", 2, "--trials", 60, "--vertices", 162, "--image-size", 8)
 BUILD = ("--subjects", 1, "--name", "one")
 OPTIONAL = ("fsync", "fdatasync", "chmod", "fchmod", "utime", "link", "symlink", "posix_fallocate")
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs000001", ".fuse_hidden0001")
+SYSTEM_FOLDERS = (".AppleDouble", ".Spotlight-V100", ".fseventsd", ".snapshot", "lost+found", "@eaDir")
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +64,51 @@ def test_everything_works_on_a_disk_that_lacks_what_others_have(tree, tmp_path, 
         warnings += [line for line in result.stderr.splitlines() if "has no locks" in line]
     assert len(warnings) == 1
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
+
+
+def scatter(folder: Path) -> None:
+    """Leave what systems leave: files beside every file, and files and folders in every folder."""
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_file():
+            path.with_name(f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+        elif path.name not in SYSTEM_FOLDERS:
+            for name in SYSTEM_FILES:
+                (path / name).write_bytes(b"Mac OS X")
+            for name in SYSTEM_FOLDERS:
+                (path / name).mkdir(exist_ok=True)
+                (path / name / "x").touch()
+
+
+def test_files_of_the_system_change_nothing(tree, tmp_path, monkeypatch):
+    """They are beside the raw files, and appear in the cache and in the release while they are written."""
+    assert run_cli("build", tree, tmp_path / "clean", *BUILD).returncode == 0
+    clean = Manifest.read(ReleaseFolder(tmp_path / "clean"))
+    root = Path(shutil.copytree(tree, tmp_path / "nsd"))
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / "clean" / f"stimuli_{split}", root / "brainscore" / f"stimuli_{split}")
+    scatter(root)
+    (tmp_path / "out" / ".release.partial" / "stimuli_train").mkdir(parents=True)  # of a build that was killed
+    list_presentations = subjects.list_presentations
+
+    def scatter_and_list(*arguments):
+        scatter(tmp_path / "out")
+        return list_presentations(*arguments)
+
+    def unlink_what_is_not_open(path, *, unlink=os.unlink, **options):
+        if Path(path).name.startswith(".nfs"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        unlink(path, **options)
+
+    monkeypatch.setattr(subjects, "list_presentations", scatter_and_list)
+    monkeypatch.setattr(os, "unlink", unlink_what_is_not_open)
+    for options in ((), ("--overwrite",), ("--overwrite",)):
+        scatter(tmp_path / "out")
+        result = run_cli("build", root, tmp_path / "out" / "release", *BUILD, *options)
+        assert result.returncode == 0, result.stderr
+    left = {path.name for path in (tmp_path / "out").glob(".release*/**/*") if path.is_file()}
+    assert left == {".nfs000001"}  # no other file of the older releases
+
+    assert Manifest.read(ReleaseFolder(tmp_path / "out" / "release")).files == clean.files
+    for command in (("verify", "--nsd-root", root), ("report",), ("pack", tmp_path / "packed")):
+        result = run_cli(command[0], tmp_path / "out" / "release", *command[1:])
+        assert result.returncode == 0, result.stderr

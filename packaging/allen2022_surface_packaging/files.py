@@ -61,6 +61,8 @@ def _replace(old: Path, new: Path) -> None:
     """Give a file or folder the name of an old one, and remove the old one."""
     replaced = _replaced_path(old)
     _remove(replaced)
+    if replaced.exists():  # on a network disk, a file that is open stays as `.nfs*`
+        replaced.rename(replaced.with_name(f"{replaced.name}.{uuid.uuid4().hex}"))
     try:
         old.rename(replaced)
         new.rename(old)
@@ -75,6 +77,8 @@ def end_replacement(path: Path) -> None:
     """
     path = path.resolve()
     replaced = _replaced_path(path)
+    for left in path.parent.glob(f"{glob.escape(replaced.name)}.*"):
+        _remove(left)
     if replaced.exists():
         if path.exists():
             _remove(replaced)
@@ -137,7 +141,8 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_whole(path: Path, contents: Iterable[Bytes]) -> None:
