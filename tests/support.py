@@ -45,7 +45,7 @@ class Memory:
         return "memory"
 
     def find(self, path: str) -> FileStatus | None:
-        return FileStatus(len(self.contents[path]), path) if path in self.contents else None
+        return FileStatus(len(self.contents[path])) if path in self.contents else None
 
     def open(self, path: str) -> "MemoryFile":
         return MemoryFile(self.contents[path])

@@ -110,6 +110,30 @@ def test_betas_are_read_again_when_they_have_changed(tree_copy, tmp_path):
     assert hashes(tmp_path / "cached") == hashes(tmp_path / "fresh") != hashes(tmp_path / "before")
 
 
+SECOND = 10**9
+CLOCKS = {
+    "the same": (lambda time: time, True),
+    "summer time": (lambda time: time + 3600 * SECOND, True),
+    "whole seconds": (lambda time: time // SECOND * SECOND, True),
+    "every second second, and winter time": (lambda time: time // (2 * SECOND) * 2 * SECOND - 3600 * SECOND, True),
+    "a later time": (lambda time: time + SECOND + 1, False),
+    "two hours later": (lambda time: time + 7200 * SECOND, False),
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_nothing_is_read_again_on_another_disk_with_its_own_clock(tree_copy, release, cache, tmp_path, clock):
+    """The tree is a copy with the times of the other one. All its responses are 0, so that reading them would show."""
+    change, is_same = CLOCKS[clock]
+    for path in list_betas(tree_copy):
+        set_to_zero(path)
+        os.utime(path, ns=(0, change(path.stat().st_mtime_ns)))
+
+    build_release(tree_copy, tmp_path / "release", EIGHT, cache_path=cache)
+
+    assert (hashes(tmp_path / "release") == hashes(release)) == is_same
+
+
 def test_no_old_entry_is_used_when_the_method_has_changed(nsd_tree, cache, tmp_path, monkeypatch):
     old = set(list_entries(cache))
     monkeypatch.setattr(sessions, "METHOD_VERSION", sessions.METHOD_VERSION + 1)

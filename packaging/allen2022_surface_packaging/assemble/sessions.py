@@ -1,8 +1,8 @@
 """The session cache: every betas file is read once for all recipes, and its responses survive a killed build.
 
-An entry of the cache is one file with the standardised responses of one session: three arrays in NumPy's format, one after
+An entry of the cache is one file with the standardised responses of one session: four arrays in NumPy's format, one after
 the other. The first one, of shape (n_vertices, n_trials), is mapped into memory, so that a few vertices of many sessions are
-read without the rest. The others say which trials and vertices these are.
+read without the rest. The others say which trials and vertices these are, and when the betas files were modified.
 
 Vertices of both hemispheres are numbered through: those of rh follow the last one of lh.
 """
@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +26,7 @@ from ..arrays import BoolArray, FloatArray, IntArray
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, subject_name
 from ..files import Bytes, write_whole
+from ..nsd.bucket import FileStatus
 from ..nsd.files import read_betas
 from ..nsd.plan import Plan, Session
 from ..nsd.storage import RawFile
@@ -38,16 +38,26 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".npy"
 TRANSPOSED_VERTICES = 512  # at a time
+HOUR = 3600 * 10**9  # in nanoseconds
+ROUNDED_UNITS = tuple(10**k for k in range(10))  # of the times of disks: 1 ns to 1 s; FAT rounds to 2 s
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """An entry of the cache without its responses, which begin at `offset`; trials (0-based) and vertices ascend."""
+    """An entry of the cache without its responses.
+
+    Attributes
+    ----------
+    offset : where the responses begin, in bytes
+    trials, vertices : ascending; trials are 0-based
+    times : when the betas files of lh and rh were modified, in nanoseconds
+    """
 
     path: Path
     offset: int
     trials: IntArray
     vertices: IntArray
+    times: IntArray
 
     @classmethod
     def open(cls, path: Path) -> Self | None:
@@ -56,17 +66,25 @@ class Entry:
             responses = np.load(path, mmap_mode="r")
             with path.open("rb") as file:
                 file.seek(responses.offset + responses.nbytes)
-                trials, vertices = np.load(file), np.load(file)
+                trials, vertices, times = np.load(file), np.load(file), np.load(file)
             is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
         except Exception:  # NumPy raises many kinds for a damaged file
             return None
-        return cls(path, responses.offset, trials, vertices) if is_whole else None
+        return cls(path, responses.offset, trials, vertices, times) if is_whole else None
+
+    def covers(self, task: SessionTask) -> bool:
+        """Return whether the entry holds what a task needs, from the same files."""
+        return (
+            all(map(_are_same_time, self.times.tolist(), task.times.tolist()))
+            and bool(np.isin(task.trials, self.trials).all())
+            and bool(np.isin(task.vertices, self.vertices).all())
+        )
 
 
-def _covers(path: Path, trials: IntArray, mask: BoolArray) -> bool:
-    """Return whether there is a sound entry that holds all of some trials, and the vertices of a mask."""
-    entry, vertices = Entry.open(path), np.flatnonzero(mask)
-    return entry is not None and bool(np.isin(trials, entry.trials).all() and np.isin(vertices, entry.vertices).all())
+def _are_same_time(one: int, other: int) -> bool:
+    """Return whether two times in nanoseconds are the same where a disk rounds them, or is mounted with summer time."""
+    difference = min(abs(one - other), abs(abs(one - other) - HOUR))
+    return any(difference <= 2 * unit and 0 in (one % unit, other % unit) for unit in ROUNDED_UNITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +100,7 @@ class SessionTask:
     """
 
     session: Session
-    stamps: dict[str, str]
+    stamps: dict[str, FileStatus]
     trials: IntArray
     mask: NDArray[np.uint8]
     path: Path
@@ -92,12 +110,18 @@ class SessionTask:
         """The vertices, ascending."""
         return np.flatnonzero(np.unpackbits(self.mask))
 
+    @property
+    def times(self) -> IntArray:
+        """When the betas files were modified, in nanoseconds."""
+        return np.array([self.stamps[hemisphere].time_ns for hemisphere in HEMISPHERES])
+
 
 class SessionCache:
     """The standardised responses of the sessions of some plans, one entry per session.
 
-    The name of an entry depends on everything that it is computed from, so that an outdated entry is never used. An
-    entry with more vertices or trials than needed serves as well. Several builds may share a cache.
+    The name of an entry depends on everything that it is computed from, but for the times of the files, which it holds. So
+    an outdated entry is never used, and the tree may be on another disk. An entry with more vertices or trials than needed
+    serves as well. Several builds may share a cache.
     """
 
     def __init__(self, plans: Sequence[Plan], folder: Path) -> None:
@@ -105,17 +129,18 @@ class SessionCache:
         self.path.mkdir(parents=True, exist_ok=True)
         self.tasks: dict[RawFile, SessionTask] = {}  # by the betas of lh
         self.missing: list[SessionTask] = []
-        present = sorted(self.path.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_size)
+        present = sorted(self.path.glob(f"subj*{SUFFIX}"), key=lambda path: path.stat().st_size)
         for session, trials, mask in list_needed(plans):
             stamps, packed = {h: session.betas[h].stamp() for h in HEMISPHERES}, np.packbits(mask)
             name = f"{subject_name(session.subject)}_session{session.number:02d}"
-            key = f"{name}_{_digest(f'method {METHOD_VERSION}'.encode(), *map(os.fsencode, stamps.values()))}"
-            new_path = self.path / f"{key}_{_digest(trials.tobytes(), packed.tobytes())}{SUFFIX}"
-            covering = (path for path in present if path.name.startswith(key) and _covers(path, trials, mask))
-            path = next(covering, None)
-            task = SessionTask(session, stamps, trials, packed, path or new_path)
-            self.tasks[session.betas["lh"]] = task
-            self.missing += [] if path else [task]
+            files = [(session.betas[h].official_path, stamp.size, stamp.etag) for h, stamp in stamps.items()]
+            key = f"{name}_{_digest(f'method {METHOD_VERSION} {files}'.encode())}"
+            new_path = self.path / f"{key}_{_digest(trials.tobytes(), packed.tobytes(), str(stamps).encode())}{SUFFIX}"
+            task = SessionTask(session, stamps, trials, packed, new_path)
+            entries = (Entry.open(path) for path in present if path.name.startswith(key))
+            found = next((entry for entry in entries if entry and entry.covers(task)), None)
+            self.tasks[session.betas["lh"]] = replace(task, path=found.path) if found else task
+            self.missing += [] if found else [task]
 
     def count_missing_bytes(self) -> int:
         """Return the size of the responses that `prepare` will write."""
@@ -193,11 +218,13 @@ def compute_entry(task: SessionTask) -> str:
 
     with ThreadPoolExecutor(len(HEMISPHERES)) as threads:  # one computes while the other waits for its file
         responses = list(threads.map(standardise, HEMISPHERES))
-    write_whole(task.path, _entry_content(responses, task.trials, vertices))
+    write_whole(task.path, _entry_content(responses, task.trials, vertices, task.times))
     return str(session)
 
 
-def _entry_content(responses: Sequence[FloatArray], trials: IntArray, vertices: IntArray) -> Iterator[Bytes]:
+def _entry_content(
+    responses: Sequence[FloatArray], trials: IntArray, vertices: IntArray, times: IntArray
+) -> Iterator[Bytes]:
     """Yield the bytes of an entry; `responses` are those of lh and of rh, each of shape (n_trials, n_vertices)."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(vertices), len(trials))}
     first, rest = io.BytesIO(), io.BytesIO()
@@ -206,8 +233,8 @@ def _entry_content(responses: Sequence[FloatArray], trials: IntArray, vertices: 
     for values in responses:
         for start in range(0, values.shape[1], TRANSPOSED_VERTICES):
             yield np.ascontiguousarray(values[:, start : start + TRANSPOSED_VERTICES].T, dtype="<f4").data.cast("B")
-    for numbers in (trials, vertices):
-        np.save(rest, numbers.astype(np.int32))
+    for numbers in (trials.astype(np.int32), vertices.astype(np.int32), times):
+        np.save(rest, numbers)
     yield rest.getvalue()
 
 

@@ -22,10 +22,11 @@ PIECE_BYTES = 2**20  # received at a time, and so the most that a broken connect
 
 
 class FileStatus(NamedTuple):
-    """The size of a file, in bytes, and a text that changes when the file changes."""
+    """What changes when a file changes: its size in bytes, its time of modification on a disk, its ETag in a bucket."""
 
     size: int
-    stamp: str
+    time_ns: int = 0
+    etag: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Bucket:
         return Bucket, (self.name, self.prefix)  # another process opens its own connections
 
     def find(self, path: str) -> FileStatus | None:
-        """Return the size and stamp of the object at `path`; None if there is none."""
+        """Return the size and ETag of the object at `path`; None if there is none."""
         found = self._list(path).get(path)
-        return FileStatus(found["Size"], f"{self}/{path}:{found['Size']}:{found['ETag']}") if found else None
+        return FileStatus(found["Size"], etag=found["ETag"]) if found else None
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the objects in `folder`; an empty list if there are none."""

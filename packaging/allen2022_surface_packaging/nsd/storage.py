@@ -52,12 +52,12 @@ class Folder:
         return str(self.root)
 
     def find(self, path: str) -> FileStatus | None:
-        """Return the size and stamp of the file at `path`; None if there is none."""
+        """Return the size and time of the file at `path`; None if there is none."""
         full_path = self.root / path
         if not full_path.is_file():
             return None
         status = full_path.stat()
-        return FileStatus(status.st_size, f"{full_path.resolve()}:{status.st_size}:{status.st_mtime_ns}")
+        return FileStatus(status.st_size, status.st_mtime_ns)
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted names of the files in `folder`; an empty list if there is no such folder."""
@@ -97,9 +97,9 @@ class RawFile:
         """Return the size of the file, in bytes."""
         return self._find().size
 
-    def stamp(self) -> str:
-        """Return a text that changes when the file changes."""
-        return self._find().stamp
+    def stamp(self) -> FileStatus:
+        """Return what changes when the file changes."""
+        return self._find()
 
     def open(self) -> FolderFile | BucketFile:
         """Open the file for reading.
