@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ import scipy.io
 import scipy.sparse
 
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
-from support import run_cli
+from support import hashes, run_cli
 
 BETAS = "nsddata_betas/ppdata/subj04/fsaverage/betas_fithrf_GLMdenoise_RR"
 SESSION = f"{BETAS}/rh.betas_session02.mgh"
@@ -97,12 +98,68 @@ def mgh(name: str, shape: tuple[int, ...], kind: str = "f4", fill: float = 0, ve
     return change
 
 
+def count(name: str, n: int):
+    """Change the number of vertices in the header of an MGH file."""
+
+    def change(tree: Path) -> None:
+        content = (tree / name).read_bytes()
+        content = gzip.decompress(content) if name.endswith(".mgz") else content
+        content = content[:4] + struct.pack(">i", n) + content[8:]
+        (tree / name).write_bytes(gzip.compress(content, 1) if name.endswith(".mgz") else content)
+
+    return change
+
+
 def brick(values: np.ndarray, name: str = "imgBrick"):
     def change(tree: Path) -> None:
         with h5py.File(tree / IMAGES, "w") as file:
             file[name] = values
 
     return change
+
+
+def other_brick(write):
+    """Write the images in another way, with what they refer to in `source.hdf5`."""
+
+    def change(tree: Path) -> None:
+        (tree / IMAGES).rename((tree / IMAGES).with_name("source.hdf5"))
+        with h5py.File((tree / IMAGES).with_name("source.hdf5")) as source, h5py.File(tree / IMAGES, "w") as file:
+            write(file, source["imgBrick"])
+
+    return change
+
+
+def virtual(file, source) -> None:
+    layout = h5py.VirtualLayout(source.shape, "u1")
+    layout[:] = h5py.VirtualSource("source.hdf5", "imgBrick", source.shape)
+    file.create_virtual_dataset("imgBrick", layout)
+
+
+def virtual_without_source(file, source) -> None:
+    virtual(file, source)
+    Path(source.file.filename).unlink()
+
+
+def half_written(file, source) -> None:
+    chunks = (1, *source.shape[1:])
+    half = len(source) // 2
+    file.create_dataset("imgBrick", source.shape, "u1", chunks=chunks)[:half] = source[:half]
+
+
+def external_link(file, source) -> None:
+    file["imgBrick"] = h5py.ExternalLink("source.hdf5", "imgBrick")
+
+
+def soft_link(file, source) -> None:
+    file["a"], file["imgBrick"] = source[:], h5py.SoftLink("a")
+
+
+def external_storage(file, source) -> None:
+    file.create_dataset("imgBrick", source.shape, "u1", external=[(b"gone.raw", 0, h5py.h5f.UNLIMITED)])
+
+
+def compressed(file, source) -> None:
+    file.create_dataset("imgBrick", data=source, compression="gzip", chunks=(7, 3, 3, 3), maxshape=(None,) * 4)
 
 
 def origins(old: str, new: str):
@@ -129,6 +186,11 @@ def wide(order: np.ndarray) -> np.ndarray:
 FAULTS = {
     "design missing": (remove(DESIGN), DESIGN, "is missing"),
     "design no MATLAB file": (write(DESIGN, b"no"), DESIGN, r"is not NSD's experiment design \(.*Download it again"),
+    "design of version 7.3": (
+        write(DESIGN, b"MATLAB 7.3 MAT-file"),
+        DESIGN,
+        "of version 7.3, .* Save it with `save -v7`",
+    ),
     "design cut short": (cut(DESIGN), DESIGN, "is not NSD's experiment design"),
     "variable missing": (design(sharedix=None), DESIGN, "sharedix is missing or no matrix of numbers"),
     "variable sparse": (design(sharedix=scipy.sparse.csc_matrix([[1, 2]])), DESIGN, "sharedix is missing or no matrix"),
@@ -146,39 +208,49 @@ FAULTS = {
     "betas empty": (write(SESSION, b""), SESSION, "it ends early: 0 bytes, expected at least 284"),
     "betas cut short": (cut(SESSION), SESSION, r"is not a betas file .*it ends early: .*Download it again"),
     "betas not MGH": (write(SESSION, b"other content" * 100), SESSION, "its version of MGH is .*, expected 1"),
-    "betas of int32": (mgh(SESSION, (1300, 1, 1, 42), "i4"), SESSION, r"it holds type 1 of shape .*, expected float32"),
+    "betas of int32": (mgh(SESSION, (1300, 1, 1, 42), "i4"), SESSION, r"it holds int32 of shape .*, expected float32"),
     "betas of a volume": (mgh(SESSION, (13, 10, 10, 42)), SESSION, r"of shape \(13, 10, 10, 42\), expected float32"),
-    "betas without trials": (mgh(SESSION, (1300, 1, 1, 0)), SESSION, r"of shape \(1300, 1, 1, 0\), expected float32"),
+    "betas without trials": (mgh(SESSION, (1300, 1, 1, 0)), SESSION, r"type 3 of shape \(1300, 1, 1, 0\), expected"),
     "betas of other vertices": (
         mgh(SESSION, (9, 1, 1, 42)),
         SESSION,
         "holds 9 vertices, .* as most files do. Was it down",
     ),
     "betas of other trials": (mgh(SESSION, (1300, 1, 1, 41)), SESSION, "holds 41 trials, expected 42, as most files"),
+    "betas of a damaged count": (count(SESSION, 2**31 - 1), SESSION, r"it ends early: .* at least 360,\d+,\d+,\d+"),
+    "betas of a negative count": (count(SESSION, -5), SESSION, r"it holds type 3 of shape \(-5, 1, 1, 42\)"),
+    "ncsnr of a damaged count": (count(NCSNR, 2**31 - 1), NCSNR, "it ends early: .* expected at least 8,589,934,872"),
+    "ncsnr of a negative count": (count(NCSNR, -1), NCSNR, r"it holds type 3 of shape \(-1, 1, 1, 1\)"),
     "ncsnr missing": (remove(NCSNR), NCSNR, "is missing"),
     "ncsnr of other vertices": (mgh(NCSNR, (600, 1, 1, 1)), NCSNR, "holds 600 vertices, expected 1,300"),
-    "ncsnr of another shape": (mgh(NCSNR, (1, 1300, 1, 1)), NCSNR, r"its shape is \(1, 1300, 1\), expected \(n_vert"),
+    "ncsnr of another shape": (mgh(NCSNR, (1, 1300, 1, 1)), NCSNR, r"its shape is \(1, 1300, 1, 1\), expected \(n_v"),
     "labels missing": (remove(KASTNER), KASTNER, "is missing"),
     "labels not gzip": (write(KASTNER, b"x"), KASTNER, "is not an MGH file of one value per vertex"),
     "labels cut short": (cut(KASTNER), KASTNER, "is not an MGH file"),
+    "labels of a damaged count": (count(KASTNER, 2**30), KASTNER, "it ends early: .* expected at least 4,294,967,580"),
     "labels of other vertices": (mgh(KASTNER, (3, 1, 1, 1)), KASTNER, "holds 3 vertices, expected 1,300"),
     "labels of fractions": (mgh(KASTNER, (1300, 1, 1, 1), fill=0.5), KASTNER, "holds 0.5 at vertex 0, expected"),
     "labels too large": (mgh(KASTNER, (1300, 1, 1, 1), fill=-1e30), KASTNER, r"holds -1\S+ at vertex 0, expec"),
     "label names missing": (remove(COLOURS), COLOURS, "is missing"),
-    "label name without number": (write(COLOURS, b"V1v 1\n"), COLOURS, "it has the line 'V1v 1', expected a number"),
-    "label without name": (write(COLOURS, b"0 x\n5\n"), COLOURS, "it has the line '5', expected a number and a name"),
-    "label named twice": (write(COLOURS, b"5 ventral\n5 b\n"), COLOURS, "names the label 5 'b', but one of them is"),
-    "name of two labels": (write(COLOURS, b"4 ventral\n5 ventral\n"), COLOURS, "names the label 5 'ventral', but one"),
     "label name unknown": (write(COLOURS, b"5 other\n"), "two.toml", r"1, labels is 'ventral', expected .*5 \(other\)"),
     "images missing": (remove(IMAGES), IMAGES, "is missing"),
     "images cut short": (cut(IMAGES), IMAGES, r"is not NSD's images \(.*Download it again"),
+    "images never written": (other_brick(half_written), IMAGES, r"all pixels of image \d+ \(0-based\) are 0"),
+    "images without source": (other_brick(virtual_without_source), IMAGES, r"all pixels of image \d+ \(0-based\) are"),
+    "images without storage": (other_brick(external_storage), IMAGES, "is not NSD's images .*external raw data file"),
+    "images a group": (other_brick(lambda file, source: file.create_group("imgBrick")), IMAGES, "imgBrick is <HDF5 gr"),
     "images of another name": (brick(np.zeros((2, 2, 2, 3), np.uint8), "other"), IMAGES, "is not NSD's images"),
     "images of int16": (brick(np.zeros((2, 2, 2, 3), np.int16)), IMAGES, r"imgBrick is .*expected uint8 of shape"),
     "images of two channels": (brick(np.zeros((2, 2, 2, 2), np.uint8)), IMAGES, r"imgBrick is .*expected uint8"),
-    "too few images": (brick(np.zeros((2, 2, 2, 3), np.uint8)), IMAGES, "imgBrick holds 2 images, but the design asks"),
+    "too few images": (brick(np.ones((2, 2, 2, 3), np.uint8)), IMAGES, "imgBrick holds 2 images, but the design asks"),
     "origins empty": (write(ORIGINS, b""), ORIGINS, r"is not NSD's table of images \(No columns.*Download it again"),
     "origins without ids": (origins("nsdId", "id"), ORIGINS, "it lacks the column nsdId"),
     "origins with a row twice": (write(ORIGINS, b"nsdId,cocoId\n1,2\n1,2\n"), ORIGINS, "an nsdId occurs twice"),
+    "origins with half an id": (
+        write(ORIGINS, b"nsdId,cocoId\n1.5,2\n"),
+        ORIGINS,
+        "it holds the id '1.5', expected a wh",
+    ),
     "origins with other ids": (write(ORIGINS, b"nsdId,cocoId\nx,2\n"), ORIGINS, "is not NSD's table of images .*'x'"),
     "origins with other crops": (origins("(0, 0", "(0, nan"), ORIGINS, r"cropBox is '\(0, nan.*, expected four frac"),
 }
@@ -212,6 +284,33 @@ def test_fault_of_a_file_ends_a_build(tree, recipe, tmp_path, fault):
     assert not list(tmp_path.glob("out/*"))
 
 
+@pytest.mark.parametrize("way", [virtual, external_link, soft_link, compressed])
+def test_images_are_read_however_they_are_stored(tree, tiny_tree, recipe, tmp_path, way):
+    other_brick(way)(tree)
+
+    for root in (tree, tiny_tree):
+        assert (
+            run_cli("build", root, tmp_path / root.parent.name, "--recipe", recipe, "--cache", "none").returncode == 0
+        )
+    assert hashes(tmp_path / tree.parent.name / "stimuli_test") == hashes(
+        tmp_path / tiny_tree.parent.name / "stimuli_test"
+    )
+
+
+def test_odd_values_and_versions_are_read_without_a_word(tree, recipe, tmp_path):
+    """FreeSurfer 7 writes the version 513. NumPy would warn of an infinite signal-to-noise ratio."""
+    for name in (SESSION, NCSNR):
+        content = (tree / name).read_bytes()
+        (tree / name).write_bytes(struct.pack(">i", 513) + content[4:284] + struct.pack(">f", np.inf) + content[288:])
+    recipe.write_text(RECIPE.partition("[[region]]")[0] + '[[region]]\nname = "all"\natlas = "cortex"\n')
+    release = tmp_path / "release"
+
+    for command in (["build", tree, release, "--recipe", recipe], ["verify", release, "--nsd-root", tree, "--all"]):
+        words = [sys.executable, "-m", "allen2022_surface_packaging", "-q", *command]
+        result = subprocess.run(words, capture_output=True, check=False)
+        assert (result.returncode, result.stderr) == (0, b""), result.stdout
+
+
 def test_check_lists_every_problem_of_a_tree(tree, recipe):
     faults = ["session missing", "labels not gzip", "images cut short", "ncsnr of other vertices", "design cut short"]
     for fault in faults:
@@ -230,7 +329,6 @@ def test_check_lists_every_problem_of_a_tree(tree, recipe):
 
 
 def test_file_of_several_recipes_is_reported_once(tree, recipe, tmp_path):
-    """The names of labels are optional for the second recipe alone."""
     text = RECIPE.replace("Two", "Other").replace('name = "IT"', "each = true").replace('labels = ["ventral"]', "")
     (tmp_path / "other.toml").write_text(text)
     for fault in ("session missing", "labels not gzip", "label names missing"):

@@ -16,14 +16,16 @@ def load_image(path: Path | io.BytesIO) -> Image.Image:
     Raises
     ------
     ValueError
-        If the file is not an image, or is one of too many pixels.
+        If the file is not an image, is one of too many pixels, or has no pixel but black ones, as no image of NSD.
     OSError
         If the system cannot read the file.
     """
     try:
         with Image.open(path) as image:
             image.load()
-            return image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises
         raise_if_of_machine(error, path)
         raise ValueError(f"{path} is not an image ({one_line(error)}).") from error
+    if image.getbbox() is None:
+        raise ValueError(f"{path} is black: all of its pixels are 0. Were the images complete from which it was made?")
+    return image

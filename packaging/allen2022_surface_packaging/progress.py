@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -57,7 +59,8 @@ def _hidden() -> bool | None:
 def shown_log(level: int) -> Iterator[None]:
     """Write the log of this package to stderr, from `level` on, above a bar if there is one.
 
-    Other packages are not concerned: they write warnings, as the root logger is left alone.
+    Other packages are not concerned: they write warnings, as the root logger is left alone. Python's warnings, such as those
+    of NumPy about a division by zero, are shown with `-v` or `python -W` only.
     """
     package_logger = logging.getLogger(__package__)
     handler = logging.StreamHandler()
@@ -67,7 +70,9 @@ def shown_log(level: int) -> Iterator[None]:
     package_logger.addHandler(handler)
     package_logger.setLevel(level)
     try:
-        with logging_redirect_tqdm([package_logger]):
+        with logging_redirect_tqdm([package_logger]), warnings.catch_warnings():
+            if level > logging.DEBUG and not sys.warnoptions:
+                warnings.simplefilter("ignore")
             yield
     finally:
         package_logger.removeHandler(handler)

@@ -40,6 +40,11 @@ class Region:
     labels: tuple[int | str, ...] = ()
     each: bool = False
 
+    @property
+    def needs_names(self) -> bool:
+        """Whether the colour table of the atlas is needed, which names the labels."""
+        return self.each or any(isinstance(label, str) for label in self.labels)
+
 
 PUBLISHED_REGIONS = (
     Region("V1", "Kastner2015", (1, 2)),  # V1v, V1d

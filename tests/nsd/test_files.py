@@ -80,19 +80,37 @@ def test_betas_that_end_early_are_refused(monkeypatch, n_readers):
 
 @pytest.mark.parametrize("chunks", [None, (1, 2, 3, 3)], ids=["contiguous", "chunked"])
 def test_images_are_read_in_the_order_of_their_ids(chunks):
-    target, pixels = io.BytesIO(), np.arange(5 * 2 * 3 * 3, dtype=np.uint8).reshape(5, 2, 3, 3)
+    target, pixels = io.BytesIO(), np.arange(1, 1 + 5 * 2 * 3 * 3, dtype=np.uint8).reshape(5, 2, 3, 3)
     with h5py.File(target, "w") as file:
         file.create_dataset("imgBrick", data=pixels, chunks=chunks)
     images = file_of(target.getvalue())
 
-    assert read_brick_shape(images) == (5, 2, 3, 3)
+    assert read_brick_shape(images, [4, 0, 3]) == (5, 2, 3, 3)
     np.testing.assert_array_equal(np.stack(list(read_images(images, [4, 0, 3]))), pixels[[4, 0, 3]])
 
 
-def test_label_names_are_read_without_the_label_of_the_outside():
-    text = "# a comment\n\n  0 Unknown 0 0 0 0\n1 V1v 205 62 78 0\n-1 outside\n  25   FEF\n"
+TABLES = {
+    "with colours": "0 Unknown 0 0 0 0\n1 V1v 205 62 78 0\n2 V1 d 1 2 3 0\n",
+    "without transparency": "1 V1v 205 62 78\n2 V1 d 1 2 3\n",
+    "without colours": "1 V1v\n2 V1 d\n",
+    "tabs and blanks": "\t1\tV1v\t205 62 78 0  \n2  V1   d\t1 2 3 0\n",
+    "lines of Windows": "1 V1v 205 62 78 0\r\n2 V1 d 1 2 3 0\r\n",
+    "comments": "# No. Label\n\n1 V1v 205 62 78 0\n   \n2 V1 d 1 2 3 0\n#end",
+    "unused names that are equal": "-1 Unknown 0 0 0 0\n0 Unknown 0 0 0 0\n1 V1v 205 62 78 0\n2 V1 d 1 2 3 0\n",
+    "unused lines of another form": "LUT v1\n1 V1v 205 62 78 0\n2 V1 d 1 2 3 0\n3\nfour V4 1 2 3 0\n",
+}
 
-    assert read_label_names(file_of(text.encode())) == {1: "V1v", -1: "outside", 25: "FEF"}
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("table", TABLES)
+def test_names_of_labels_are_read_from_any_table(table, encoding):
+    assert read_label_names(file_of(TABLES[table].encode(encoding))) == {"V1v": {1}, "V1 d": {2}}
+
+
+def test_names_of_labels_may_be_in_latin_letters_and_be_shared():
+    text = "1 Sillon précentral 0 0 0 0\n1001 Sillon précentral 0 0 0 0\n1 deux"
+
+    assert read_label_names(file_of(text.encode("latin-1"))) == {"Sillon précentral": {1, 1001}, "deux": {1}}
 
 
 HEADER = "nsdId,cocoId,cocoSplit,cropBox\n"
@@ -113,6 +131,6 @@ def test_origins_are_unknown_when_one_coco_id_is(nsd_ids):
     assert read_origins(file_of(f"{HEADER}1,10,val2017,\n2,,,\n".encode()), nsd_ids) == {}
 
 
-@pytest.mark.parametrize("text", ["nsdId,cocoId\n1,10\n", f"{HEADER}1,10,,\n"])
+@pytest.mark.parametrize("text", ["nsdId,cocoId\n1,10\n", f"{HEADER}1,10,,\n", f"{HEADER}1.0,10.0,NaN,\n2.0,,,\n"])
 def test_split_and_crop_box_may_be_unknown(text):
     assert astuple(read_origins(file_of(text.encode()), [1])[1]) == (10, "", None)

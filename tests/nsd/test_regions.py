@@ -11,7 +11,7 @@ from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Region, make_r
 
 KASTNER = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 0, 0]  # V1v V1d V2v V2d V3v V3d hV4 hV4 VO1
 STREAMS = [1, 0, 0, 0, 0, 0, 0, 0, 5, 5, 5, 4]  # the second hV4 vertex is also in the ventral stream
-NAMES = {1: "early", 4: "midparietal", 5: "ventral", 6: "lateral"}  # no vertex has the label 6
+NAMES = {"early": {1}, "midparietal": {4}, "ventral": {5}, "lateral": {6}}  # no vertex has the label 6
 
 
 def find(*regions, streams=STREAMS, names=NAMES, left=None):
@@ -19,7 +19,7 @@ def find(*regions, streams=STREAMS, names=NAMES, left=None):
     labels = {("Kastner2015", h): np.array(KASTNER, np.float32) for h in ("lh", "rh")}
     labels |= {("streams", "lh"): np.array(left, np.float32), ("streams", "rh"): np.array(streams, np.float32)}
     recipe = replace(make_recipe((1,), name="x"), regions=regions)
-    return find_regions(recipe, labels, {"Kastner2015": {7: "hV4"}, "streams": names}, n_vertices=12)
+    return find_regions(recipe, labels, {"Kastner2015": {"hV4": {7}}, "streams": names}, n_vertices=12)
 
 
 def vertices_of(region_map, hemisphere="lh"):
@@ -43,11 +43,13 @@ def test_published_regions_share_a_vertex_that_is_read_once():
         (Region("", "streams", each=True), {}, {"early": [0], "midparietal": [11], "ventral": [8, 9, 10]}),
         (
             Region("", "streams", each=True),
-            {"names": {1: "L_V1.a/b", 4: "mid-parietal_2"}},
-            {"L_V1_a_b": [0], "mid-parietal_2": [11], "streams_5": [8, 9, 10]},
+            {"names": {"L V1.a/b": {1}, "mid-parietal_2": {4, 5}}},
+            {"L_V1_a_b": [0], "mid-parietal_2": [8, 9, 10, 11]},
         ),
+        (Region("a", "streams", ("both",)), {"names": {"both": {4, 5}}}, {"a": [8, 9, 10, 11]}),
+        (Region("a", "streams", ("ventral", 5)), {}, {"a": [8, 9, 10]}),
         (Region("", "streams", ("ventral",), each=True), {}, {"ventral": [8, 9, 10]}),
-        (Region("", "Kastner2015", (7, 8), each=True), {}, {"hV4": [7, 8], "Kastner2015_8": [9]}),
+        (Region("", "Kastner2015", (7,), each=True), {}, {"hV4": [7, 8]}),
         (Region("everything", "cortex"), {}, {"everything": list(range(12))}),
     ],
 )
@@ -72,11 +74,11 @@ def test_region_may_be_empty_in_one_hemisphere():
         ((Region("b", "streams"),), {"streams": [0] * 12}, r"region 1, labels is empty, .*: none\."),
         ((Region("a", "streams", (99,)),), {"streams": range(1, 13)}, r"10, 11, 12\. Is it NSD's streams atlas\?"),
         ((Region("a", "streams", (99,)),), {"streams": range(1, 14)}, r"10, 11, 12, and 1 more\. Is it NSD's streams"),
-        ((Region("a", "streams", ("ventral", 5)),), {}, r"labels is \['ventral', 5\], but two of them are one label"),
         ((Region("ventral", "cortex"), Region("", "streams", each=True)), {}, "region ventral occurs twice"),
-        ((Region("", "streams", each=True),), {"names": {4: "V1.v", 5: "V1_v"}}, "region V1_v occurs twice"),
-        ((Region("", "streams", each=True),), {"names": {4: "streams_5"}}, "region streams_5 occurs twice"),
-        ((Region("", "streams", each=True),), {"names": {4: "a" * 81}}, "the name of the label 4 has 81 letters"),
+        ((Region("", "streams", each=True),), {"names": {"V1.v": {1, 4}, "V1_v": {5}}}, "region V1_v occurs twice"),
+        ((Region("", "streams", (4,), each=True),), {"names": {"a" * 81: {4}}}, "name of the label 4 has 81 letters"),
+        ((Region("", "Kastner2015", (7, 8), each=True),), {}, r"Kastner2015\.mgz\.ctab has 0 names for the label 8"),
+        ((Region("", "streams", (4,), each=True),), {"names": {"a": {4}, "b": {4}}}, "has 2 names for the label 4"),
     ],
 )
 def test_region_that_an_atlas_cannot_give_is_refused(regions, options, message):

@@ -250,6 +250,7 @@ OF_MANIFEST_AND_TABLES = {
     "origins: an image less": (PLAIN, table(lambda cells: cells[:-1], ORIGINS)),
 }
 OF_ASSEMBLIES_AND_IMAGES = {
+    "image black": (PLAIN, image(lambda opened: Image.new("RGB", opened.size))),
     "image mirrored": (SAMPLE, image(lambda opened: opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
     "images exchanged": (SAMPLE, swap_images),
     "image in grey": (PLAIN, image(lambda opened: opened.convert("L"))),

@@ -50,7 +50,9 @@ def tree(tmp_path):
     write_mgh(tmp_path / "subj01/betas/rh.ncsnr.mgh", [NAN, 0, 0])
     write_mgh(tmp_path / "fsaverage_labels/lh.atlas.mgz", [1, 2, 2])
     write_mgh(tmp_path / "fsaverage_labels/rh.atlas.mgz", [0, 4, 0])
-    (tmp_path / "fsaverage_labels/atlas.mgz.ctab").write_text("0 Unknown 0 0 0 0\n1 V1v 1 1 1 0\n4 a/b 1 1 1 0\n")
+    (tmp_path / "fsaverage_labels/atlas.mgz.ctab").write_text(
+        "\ufeff0 Unknown 0 0 0 0\n1 V1v 1 1 1 0\n2\tV1 d 1 1 1\n4 a/b\n"
+    )
     (tmp_path / "metadata").mkdir()
     design = {
         "masterordering": np.array([[1, 1, 2, 2, 1, 2, 3, 3]], np.uint16),
@@ -127,7 +129,7 @@ REGIONS = {
     "all of an atlas": (Region("all", "atlas"), [("all", (1, 2, 4), ["lh0", "lh1", "lh2", "rh1"])]),
     "each label": (
         Region("", "atlas", each=True),
-        [("V1v", (1,), ["lh0"]), ("atlas_2", (2,), ["lh1", "lh2"]), ("a_b", (4,), ["rh1"])],
+        [("V1v", (1,), ["lh0"]), ("V1_d", (2,), ["lh1", "lh2"]), ("a_b", (4,), ["rh1"])],
     ),
     "whole cortex": (Region("cortex", "cortex"), [("cortex", (), ["lh0", "lh1", "lh2", "rh0", "rh1", "rh2"])]),
 }

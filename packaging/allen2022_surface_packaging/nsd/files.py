@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import re
 from collections import deque
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.io
-from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
+from nibabel.freesurfer.mghformat import MGHHeader
 
 from ..arrays import AnyArray, FloatArray, IntArray, PixelArray
 from ..errors import PackagingError, reading
@@ -24,7 +25,7 @@ from ..facts import N_IMAGES, N_TRIALS
 from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
-MGH_FLOAT = 3  # the code of float32 in an MGH header
+MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}  # by their codes in an MGH header
 LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
 
 
@@ -74,6 +75,11 @@ def read_design(file: RawFile) -> Design:
         of range.
     """
     content = file.read()
+    if content.startswith(b"MATLAB 7.3"):
+        raise PackagingError(
+            f"{file} is a MATLAB file of version 7.3, expected version 5, in which NSD publishes it. Save it with "
+            f"`save -v7`, or download NSD's own ({file.official_path})."
+        )
     with reading(file, "NSD's experiment design"):
         variables = scipy.io.loadmat(io.BytesIO(content))
         subjectim = _read_ids(variables, "subjectim", highest=N_IMAGES)
@@ -94,6 +100,23 @@ def _read_ids(variables: Mapping[str, Any], name: str, *, highest: int) -> IntAr
     return values.astype(np.int64)
 
 
+def _read_mgh_header(content: bytes, n_bytes: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Return the type and the shape in the header of an MGH file, which must be as long as they say."""
+    if len(content) < MGH_DATA_OFFSET:
+        raise ValueError(f"it ends early: {n_bytes:,} bytes, expected at least {MGH_DATA_OFFSET}")
+    header = MGHHeader(content[: MGHHeader.template_dtype.itemsize], check=False)
+    version, kind, dims = int(header["version"]), int(header["type"]), tuple(int(n) for n in header["dims"])
+    if version % 256 != 1:  # FreeSurfer 7 writes what the values are meant for into the byte above
+        raise ValueError(f"its version of MGH is {version}, expected 1")
+    if kind not in MGH_TYPES or min(dims) < 1:
+        raise ValueError(f"it holds type {kind} of shape {dims}, expected values of one of the types {list(MGH_TYPES)}")
+    dtype = np.dtype(MGH_TYPES[kind])
+    expected_bytes = MGH_DATA_OFFSET + dtype.itemsize * math.prod(dims)
+    if n_bytes < expected_bytes:
+        raise ValueError(f"it ends early: {n_bytes:,} bytes, expected at least {expected_bytes:,}")
+    return dtype, dims
+
+
 def read_vertices(file: RawFile) -> AnyArray:
     """Read an MGH or MGZ file of one value per vertex.
 
@@ -105,16 +128,16 @@ def read_vertices(file: RawFile) -> AnyArray:
     Raises
     ------
     PackagingError
-        If the file is missing, damaged or not MGH of shape (n_vertices, 1, 1).
+        If the file is missing, damaged or not MGH of shape (n_vertices, 1, 1, 1).
     """
     content = file.read()
     with reading(file, "an MGH file of one value per vertex"):
         content = gzip.decompress(content) if file.path.endswith(".mgz") else content
-        values: AnyArray = np.asarray(MGHImage.from_bytes(content).dataobj)
-        if values.size != len(values):
-            raise ValueError(f"its shape is {values.shape}, expected (n_vertices, 1, 1)")
-    values = values.ravel()
-    return values.astype(values.dtype.newbyteorder("="))
+        dtype, dims = _read_mgh_header(content, len(content))
+        if dims[1:] != (1, 1, 1):
+            raise ValueError(f"its shape is {dims}, expected (n_vertices, 1, 1, 1)")
+        values = np.frombuffer(content, dtype, dims[0], offset=MGH_DATA_OFFSET)
+    return values.astype(dtype.newbyteorder("="))
 
 
 def read_labels(file: RawFile) -> AnyArray:
@@ -136,32 +159,32 @@ def read_labels(file: RawFile) -> AnyArray:
     return labels
 
 
-def read_label_names(file: RawFile) -> dict[int, str]:
-    """Read the names of an atlas's labels from its colour table.
+def read_label_names(file: RawFile) -> dict[str, set[int]]:
+    """Read the names of an atlas's labels from its colour table: a number, a name and four numbers of a colour in a line.
+
+    Lines of another form are left out, and so are labels below 1, which mark what is outside the atlas.
 
     Returns
     -------
-    the name of each label, without the label 0, which marks what is outside the atlas
+    the labels of each name, which is usually one
 
     Raises
     ------
     PackagingError
-        If a line does not begin with a number and a name, or a number or name occurs twice.
+        If the file is missing.
     """
-    names: dict[int, str] = {}
     content = file.read()
-    with reading(file, "a colour table"):
-        for line in content.decode("utf-8", errors="replace").splitlines():
-            fields = line.split()
-            if not fields or fields[0].startswith("#"):
-                continue
-            if len(fields) < 2 or not re.fullmatch("-?[0-9]{1,10}", fields[0]):
-                raise ValueError(f"it has the line {line[:60]!r}, expected a number and a name")
-            label, name = int(fields[0]), fields[1]
-            if label in names or name in names.values():
-                raise ValueError(f"it names the label {label} {name!r}, but one of them is taken")
-            names[label] = name
-    return {label: name for label, name in names.items() if label != 0}
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")  # which gives every byte a character
+    names: dict[str, set[int]] = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"\s*([0-9]{1,10})\s+(\S.*?)((\s+[0-9]+){3,4})?\s*", line)
+        if match and int(match[1]) > 0:
+            names.setdefault(" ".join(match[2].split()), set()).add(int(match[1]))
+    return names
 
 
 @dataclass(frozen=True)
@@ -181,20 +204,12 @@ def read_betas_shape(file: RawFile) -> BetasShape:
         If the file is missing, not MGH float32 of shape (n_vertices, 1, 1, n_trials), or shorter than its header says.
     """
     content = file.read(MGH_DATA_OFFSET)
-    n_bytes, expected_bytes = file.size(), MGH_DATA_OFFSET
     with reading(file, "a betas file of fsaverage"):
-        if len(content) == MGH_DATA_OFFSET:
-            header = MGHHeader(content[: MGHHeader.template_dtype.itemsize], check=False)
-            version, kind, dims = int(header["version"]), int(header["type"]), tuple(int(n) for n in header["dims"])
-            if version != 1:
-                raise ValueError(f"its version of MGH is {version}, expected 1")
-            if kind != MGH_FLOAT or dims[1:3] != (1, 1) or min(dims) < 1:
-                raise ValueError(
-                    f"it holds type {kind} of shape {dims}, expected float32 (type {MGH_FLOAT}) of shape (n_vertices, 1, 1, n_trials)"
-                )
-            expected_bytes += 4 * dims[0] * dims[3]
-        if n_bytes < expected_bytes:
-            raise ValueError(f"it ends early: {n_bytes:,} bytes, expected at least {expected_bytes:,}")
+        dtype, dims = _read_mgh_header(content, file.size())
+        if dtype != ">f4" or dims[1:3] != (1, 1):
+            raise ValueError(
+                f"it holds {dtype.name} of shape {dims}, expected float32 of shape (n_vertices, 1, 1, n_trials)"
+            )
     return BetasShape(n_vertices=dims[0], n_trials=dims[3])
 
 
@@ -236,15 +251,17 @@ def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
             yield block
 
 
-def read_brick_shape(file: RawFile) -> tuple[int, ...]:
-    """Return the shape (n_images, height, width, 3) of `imgBrick`.
+def read_brick_shape(file: RawFile, nsd_ids: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape (n_images, height, width, 3) of `imgBrick`, after a look at the first and the last of some images.
 
     Raises
     ------
     PackagingError
-        If the file is missing, or does not hold `imgBrick`.
+        As `read_images`, but for images that are not there.
     """
     with _open_brick(file) as brick:
+        for nsd_id in {*nsd_ids[:1], *nsd_ids[-1:]} & {*range(len(brick))}:
+            _read_image(brick, nsd_id)
         shape: tuple[int, ...] = brick.shape
     return shape
 
@@ -260,11 +277,20 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
     Raises
     ------
     PackagingError
-        If the file is missing, or does not hold `imgBrick` with these images.
+        If the file is missing, does not hold `imgBrick` with these images, or one of them was never written.
     """
     with _open_brick(file) as brick:
         for nsd_id in nsd_ids:
-            yield brick[nsd_id]
+            yield _read_image(brick, nsd_id)
+
+
+def _read_image(brick: Any, nsd_id: int) -> PixelArray:
+    pixels: PixelArray = brick[nsd_id]
+    if (
+        not pixels.any()
+    ):  # HDF5 gives zeros for what was never written, and for a source of a virtual dataset that is missing
+        raise ValueError(f"all pixels of image {nsd_id} (0-based) are 0. Is the file, or what it refers to, complete?")
+    return pixels
 
 
 @contextmanager
@@ -274,6 +300,12 @@ def _open_brick(file: RawFile) -> Iterator[Any]:
         brick = opened["imgBrick"]
         if not isinstance(brick, h5py.Dataset) or brick.ndim != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
             raise ValueError(f"imgBrick is {brick}, expected uint8 of shape (n_images, height, width, 3)")
+        if not isinstance(source, str) and (
+            brick.is_virtual or brick.external
+        ):  # HDF5 would read files of this machine
+            raise ValueError(
+                "the pixels of imgBrick lie in other files, expected all in this one, as it is in a bucket"
+            )
         yield brick
 
 
@@ -306,11 +338,11 @@ def read_origins(file: RawFile, nsd_ids: Collection[int]) -> dict[int, ImageOrig
     """
     content = file.read()
     with reading(file, "NSD's table of images"):
-        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.BytesIO(content), dtype=str).fillna("")
         lacking = {"nsdId", "cocoId"} - set(table)
         if lacking:
             raise ValueError(f"it lacks the column {', '.join(sorted(lacking))}")
-        rows = {int(row["nsdId"]): row for row in table.to_dict("records")}
+        rows = {_whole_number(row["nsdId"]): row for row in table.to_dict("records")}
         if len(rows) < len(table):
             raise ValueError("an nsdId occurs twice")
         if not all(nsd_id in rows and rows[nsd_id]["cocoId"] for nsd_id in nsd_ids):
@@ -319,10 +351,18 @@ def read_origins(file: RawFile, nsd_ids: Collection[int]) -> dict[int, ImageOrig
 
 
 def _read_origin(row: Mapping[Hashable, str]) -> ImageOrigin:
-    coco_id, crop_box = int(row["cocoId"]), None
+    coco_id, crop_box = _whole_number(row["cocoId"]), None
     if row.get("cropBox"):  # a text such as "(0, 0, 0.1328125, 0.1328125)"
-        top, bottom, left, right = (float(number) for number in row["cropBox"].strip(" ()").split(","))
+        top, bottom, left, right = (float(number) for number in row["cropBox"].strip(" ()[]").split(","))
         if not all(0 <= share < 1 for share in (top, bottom, left, right)):
             raise ValueError(f"cropBox is {row['cropBox']!r}, expected four fractions")
         crop_box = (top, bottom, left, right)
     return ImageOrigin(coco_id, row.get("cocoSplit", ""), crop_box)
+
+
+def _whole_number(text: str) -> int:
+    """Return a number that a spreadsheet may have written as ``46002.0``."""
+    number = float(text)
+    if number != int(number):
+        raise ValueError(f"it holds the id {text!r}, expected a whole number")
+    return int(number)

@@ -55,10 +55,8 @@ def list_inputs(
     ]
     for atlas in recipe.atlases:
         inputs += [InputFile(tree.labels(atlas, h), LABELS, atlas, hemisphere=h) for h in HEMISPHERES]
-        regions = [region for region in recipe.regions if region.atlas == atlas]
-        is_spelled = any(isinstance(label, str) for region in regions for label in region.labels)
-        if is_spelled or any(region.each for region in regions):
-            inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas, is_optional=not is_spelled))
+        if any(region.needs_names for region in recipe.regions if region.atlas == atlas):
+            inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas))
     for subject, hemisphere in itertools.product(recipe.subjects, HEMISPHERES):
         ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
         inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))

@@ -203,7 +203,7 @@ def _find_regions(
     found: Inspection,
     recipe: Recipe,
     labels: Mapping[InputFile, AnyArray],
-    names: Mapping[InputFile, Mapping[int, str]],
+    names: Mapping[InputFile, Mapping[str, set[int]]],
 ) -> RegionMap | None:
     """Find the regions, if the labels of all atlases are sound."""
     lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
@@ -238,7 +238,9 @@ def _find_pictures(found: Inspection, nsd_ids: IntArray, formats: Sequence[str])
         found.inputs = [one for one in found.inputs if one.kind != IMAGES]
         return extracted, sum(file.size() for file in extracted.values())
     n_bytes = 0
-    for one, (n_images, *image_shape) in found.read(IMAGES, read_brick_shape).items():
+    for one, (n_images, *image_shape) in found.read(
+        IMAGES, partial(read_brick_shape, nsd_ids=nsd_ids.tolist())
+    ).items():
         n_bytes = len(nsd_ids) * int(np.prod(image_shape))
         if len(nsd_ids) and nsd_ids[-1] >= n_images:
             found.contradictions.append(

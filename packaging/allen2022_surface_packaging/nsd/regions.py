@@ -62,7 +62,7 @@ class RegionMap:
 def find_regions(
     recipe: Recipe,
     labels: Mapping[tuple[str, str], AnyArray],
-    names: Mapping[str, Mapping[int, str]],
+    names: Mapping[str, Mapping[str, set[int]]],
     n_vertices: int,
 ) -> RegionMap:
     """Find the vertices of every region of a recipe.
@@ -70,13 +70,13 @@ def find_regions(
     Parameters
     ----------
     labels : the label of every vertex, by atlas and hemisphere; NaN or a number below 1 outside the atlas
-    names : of the labels, by atlas, as far as the colour tables have them
+    names : by atlas the labels of each name, as far as the colour tables have them
     n_vertices : of one hemisphere
 
     Raises
     ------
     PackagingError
-        If an atlas lacks a label of the recipe, or two regions have the same name.
+        If an atlas lacks a label of the recipe or the name of one, or two regions have the same name.
     """
     regions: list[LabelledRegion] = []
     for number, region in enumerate(recipe.regions, start=1):
@@ -93,26 +93,27 @@ def find_regions(
 
 
 def _resolve(
-    key: str, region: Region, atlas: Mapping[str, AnyArray], names: Mapping[int, str]
+    key: str, region: Region, atlas: Mapping[str, AnyArray], names: Mapping[str, set[int]]
 ) -> Iterator[LabelledRegion]:
     """Yield the regions that an entry of a recipe stands for, from the labels of an atlas by hemisphere and their names."""
-    present = set(np.unique(np.concatenate(list(atlas.values()))).tolist())
-    inside = tuple(sorted(int(label) for label in present if label > 0))
-    numbers = {name: number for number, name in names.items()}
-    chosen = {label: numbers.get(label) if isinstance(label, str) else label for label in region.labels}
-    # A label that only the colour table has is known, but must come with others.
-    unknown = [repr(label) for label, number in chosen.items() if number not in present and number not in names]
-    labels = tuple(sorted(number for number in chosen.values() if number is not None)) or inside
+    present = {int(label) for label in np.unique(np.concatenate(list(atlas.values()))) if not np.isnan(label)}
+    known = present.union(*names.values())  # a label that only the colour table has must come with others
+    chosen = {label: names.get(label, set()) if isinstance(label, str) else {label} for label in region.labels}
+    unknown = ", ".join(repr(label) for label, numbers in chosen.items() if not numbers & known)
+    labels = sorted(set().union(*chosen.values()) if chosen else {label for label in present if label > 0})
     if unknown or not labels:
-        raise _label_error(key, region, ", ".join(unknown) or "empty", inside, names)
-    if len(set(labels)) < len(labels):
-        raise PackagingError(f"{key}, labels is {list(region.labels)}, but two of them are one label. List it once.")
-    parts = [(region.name, labels)]
+        raise _label_error(key, region, unknown or "empty", present, names)
+    parts = {region.name: labels}
     if region.each:
-        parts = [(names.get(label, f"{region.atlas}_{label}"), (label,)) for label in labels]
-    for name, part in parts:
-        # Identifiers of neuroids and objects do not allow other characters.
-        region_name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+        parts = {name: sorted(numbers & set(labels)) for name, numbers in names.items() if numbers & set(labels)}
+        counts = Counter(label for part in parts.values() for label in part)
+        for label in labels:
+            if counts[label] != 1:
+                raise PackagingError(
+                    f"{key}, each is true, but {region.atlas}.mgz.ctab has {counts[label]} names for the label {label}, expected "
+                    "one. Correct that file, or write an entry for each label, with a name."
+                )
+    for name, part in sorted(parts.items(), key=lambda item: item[1]):
         if len(name) > LONGEST_NAME:
             raise PackagingError(
                 f"{key}, each is true, but the name of the label {part[0]} has {len(name)} letters, expected at most "
@@ -120,14 +121,16 @@ def _resolve(
             )
         vertices = {hemisphere: np.flatnonzero(np.isin(values, part)) for hemisphere, values in atlas.items()}
         if not any(map(len, vertices.values())):
-            raise _label_error(key, region, f"{part[0]}, which no vertex has", inside, names)
-        yield LabelledRegion(region_name, region.atlas, part, vertices)
+            raise _label_error(key, region, f"{part[0]}, which no vertex has", present, names)
+        # Identifiers of neuroids and objects do not allow other characters.
+        yield LabelledRegion(re.sub(r"[^A-Za-z0-9_-]", "_", name), region.atlas, tuple(part), vertices)
 
 
 def _label_error(
-    key: str, region: Region, found: str, labels: tuple[int, ...], names: Mapping[int, str]
+    key: str, region: Region, found: str, present: set[int], names: Mapping[str, set[int]]
 ) -> PackagingError:
-    known = [f"{label} ({names[label]})" if label in names else str(label) for label in labels]
+    titles = {number: f"{number} ({name})" for name, numbers in names.items() for number in numbers}
+    known = [titles.get(label, str(label)) for label in sorted(present) if label > 0]
     more = [f"and {len(known) - N_NAMED_LABELS} more"] if len(known) > N_NAMED_LABELS else []
     return PackagingError(
         f"{key}, labels is {found}, expected labels of vertices: {', '.join(known[:N_NAMED_LABELS] + more) or 'none'}. "

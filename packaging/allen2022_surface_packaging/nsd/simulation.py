@@ -247,14 +247,14 @@ def _patterns(size: int) -> DoubleArray:
 def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatArray) -> None:
     """Draw the images that the subjects saw, or only the shared ones if those are too many.
 
-    The others stay blank and take no space.
+    The others are grey and take no space.
     """
     patterns = _patterns(size.image_size)
     seen = np.unique(design.subjectim[np.array(size.subjects) - 1]) - 1
     drawn = np.union1d(seen if len(seen) <= MOST_DRAWN_IMAGES else [], design.shared_images).astype(int)
     shape = patterns.shape[1:]
     with _target(tree.images) as path, writing_hdf5(path), h5py.File(path, "w") as file:
-        images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape))
+        images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape), fillvalue=128)
         for nsd_id in drawn:
             pixels = 128 + CONTRAST * np.tensordot(latents[nsd_id], patterns, axes=1)
             images[nsd_id] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

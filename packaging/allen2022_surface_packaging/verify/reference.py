@@ -11,6 +11,7 @@ Nature Neuroscience, doi:10.1038/s41593-021-00962-x; NSD Data Manual.
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import shutil
 import struct
@@ -26,7 +27,6 @@ import numpy as np
 import pandas as pd
 import scipy.io
 import xarray
-from nibabel.freesurfer.mghformat import MGHImage
 
 from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray
 from ..errors import PackagingError, reading
@@ -148,13 +148,12 @@ class Reference:
         for session in self.needed_sessions(subject, images):
             file = self.tree.betas(subject, hemisphere, session, self.recipe.betas)
             with _local_copy(file, "MGH") as path:
-                values = np.asanyarray(
-                    MGHImage.from_filename(path).dataobj
-                )  # a map: only pages that are needed are read
-                betas = values[:, 0, 0, :].T[:, vertices].astype(np.float64)
-            if len(betas) != self.n_trials_per_session:
+                *_, n_trials = struct.unpack(">5i", file.read(20))
+                shape = n_trials, self.n_vertices
+                betas = np.memmap(path, ">f4", "r", 284, shape)[:, vertices].astype(np.float64)
+            if n_trials != self.n_trials_per_session:
                 raise PackagingError(
-                    f"{file} holds {len(betas)} trials, expected {self.n_trials_per_session}. Download it again."
+                    f"{file} holds {n_trials} trials, expected {self.n_trials_per_session}. Download it again."
                 )
             first = (session - 1) * self.n_trials_per_session
             standardised = _standardise_session(betas)
@@ -283,21 +282,23 @@ def _find_regions(
 def _find_labels(tree: NSDTree, asked: Region, values: dict[str, AnyArray]) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the labels of each region for which an entry of a recipe stands, by the region's name."""
     present = np.unique(np.concatenate(list(values.values())))
-    needs_names = asked.each or not set(asked.labels) <= set(present.tolist())
-    names = _read_label_names(tree.label_names(asked.atlas)) if needs_names else {}
-    numbers = {name: number for number, name in names.items()}
-    labels = [numbers.get(label, -1) if isinstance(label, str) else label for label in asked.labels]
-    labels = sorted(labels or [int(label) for label in present if label > 0])
-    for label in labels:
-        if label not in present and label not in names:
-            raise PackagingError(
-                f"{tree.label_names(asked.atlas)} and the vertices of {asked.atlas} lack a label of {asked.labels}."
-            )
+    names = _read_label_names(tree.label_names(asked.atlas)) if asked.needs_names else []
+    labels = {label for label in asked.labels if isinstance(label, int)}
+    labels |= {label for label, name in names if name in asked.labels}
+    labels |= {int(label) for label in present if label > 0 and not asked.labels}
+    known = {word for row in names for word in row}
+    if not {*asked.labels} <= known | {*present} or (asked.each and not labels <= known):
+        raise PackagingError(
+            f"The vertices or the colour table of {asked.atlas} lack a label of {asked.labels or 'vertices'}."
+        )
     if not asked.each:
-        return {asked.name: tuple(labels)}
-    allowed = {label: names.get(label, f"{asked.atlas}_{label}") for label in labels}
-    legal = ["".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in n) for n in allowed.values()]
-    return {name: (label,) for name, label in zip(legal, labels, strict=True)}
+        return {asked.name: tuple(sorted(labels))}
+    parts: dict[str, tuple[int, ...]] = {}
+    for label, name in sorted(names):
+        if label in labels:
+            legal = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name)
+            parts[legal] = (*parts.get(legal, ()), label)
+    return parts
 
 
 def _list_neuroids(
@@ -376,21 +377,27 @@ def _local_copy(file: RawFile, content: str) -> Iterator[Path]:
 
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
     """Read one value per vertex."""
-    with _local_copy(file, "MGH") as path:
-        values: AnyArray = np.array(MGHImage.from_filename(path).dataobj).ravel()
-    if len(values) != n_vertices:
-        raise PackagingError(f"{file} holds {len(values):,} vertices, expected {n_vertices:,}. Download it again.")
+    with reading(file, "MGH"):
+        content = gzip.decompress(file.read()) if file.path.endswith("z") else file.read()
+        n_found, kind = struct.unpack_from(">4xi12xi", content)
+        values: AnyArray = np.frombuffer(content, {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}[kind], n_found, offset=284)
+    if n_found != n_vertices:
+        raise PackagingError(f"{file} holds {n_found:,} vertices, expected {n_vertices:,}. Download it again.")
     return values
 
 
-def _read_label_names(file: RawFile) -> dict[int, str]:
-    """Read the names of the labels above 0 from a colour table; empty if the file is missing."""
-    if not file.exists():
-        return {}
-    with _local_copy(file, "a colour table") as path:
-        lines = [line.split() for line in path.read_text("utf-8", errors="replace").splitlines()]
-        names = {int(words[0]): words[1] for words in lines if words and not words[0].startswith("#")}
-    return {label: name for label, name in names.items() if label}
+def _read_label_names(file: RawFile) -> list[tuple[int, str]]:
+    """Read the labels above 0 and their names from a colour table, whose lines may end with a colour of 3 or 4 numbers."""
+    content = file.read()
+    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    if "\ufffd" in text:
+        text = content.decode("latin-1")
+    rows = []
+    for words in map(str.split, text.splitlines()):
+        n_colours = next((n for n in (4, 3) if len(words) > n + 1 and "".join(words[-n:]).isdecimal()), 0)
+        if len(words) > 1 and words[0].isdecimal() and int(words[0]) > 0:
+            rows.append((int(words[0]), " ".join(words[1 : len(words) - n_colours])))
+    return rows
 
 
 def _read_origins(file: RawFile, nsd_ids: IntArray) -> pd.DataFrame:
@@ -398,8 +405,8 @@ def _read_origins(file: RawFile, nsd_ids: IntArray) -> pd.DataFrame:
     if not file.exists():
         return pd.DataFrame()
     with _local_copy(file, "NSD's table of images") as path:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("nsdId")
-        rows = table.reindex(nsd_ids.astype(str)).reindex(columns=["cocoId", "cocoSplit", "cropBox"]).fillna("")
+        table = pd.read_csv(path, dtype={"nsdId": float, "cocoId": float}).set_index("nsdId")
+        rows = table.reindex(nsd_ids).reindex(columns=["cocoId", "cocoSplit", "cropBox"]).fillna("")
         is_known = (rows != "").all()
         if not is_known["cocoId"]:
             return pd.DataFrame()
