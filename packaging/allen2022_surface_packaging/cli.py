@@ -33,6 +33,7 @@ from .recipe import (
     STATISTICS,
     Recipe,
     change_recipe,
+    format_recipe,
     list_recipes,
     read_recipe,
     recipe_text,
@@ -378,13 +379,21 @@ def _choose_recipes(options: Options) -> dict[Path, Recipe]:
 
 @command(
     argument("ACTION", "list them (the default), or show one", choices=("list", "show"), nargs="?", default="list"),
-    argument("RECIPE", "the name or the file of the recipe to show", type=os.path.expanduser, nargs="?"),
-    examples=["show streams > my_recipe.toml"],
+    argument("RECIPE", "the name or the file of the recipe, or a release", type=os.path.expanduser, nargs="?"),
+    examples=["show streams > my_recipe.toml", "show /data/releases/Allen2022_fmri_surface > same_again.toml"],
 )
 def recipes(options: Options) -> None:
-    """List the recipes that ship, or print one to copy and change."""
+    """List the recipes that ship, or print one to copy and change, or that of a release."""
+    from .release import Manifest, ReleaseFolder
+
     if (options.action == "show") != (options.recipe is not None):
-        options.parser.error("expected `recipes`, or `recipes show NAME|FILE`")
+        options.parser.error("expected `recipes`, or `recipes show NAME|FILE|RELEASE`")
+    if options.action == "show" and options.recipe not in list_recipes() and Path(options.recipe).is_dir():
+        manifest = Manifest.read(ReleaseFolder(Path(options.recipe)))
+        words = " --from-region-assemblies" if manifest.from_region_assemblies else ""
+        words += f" --image-format {manifest.image_format}"
+        print(f"# {PROGRAM} build NSD_ROOT RELEASE --recipe THIS_FILE{words}\n{format_recipe(manifest.recipe)}", end="")
+        return
     if options.action == "show":
         print(recipe_text(options.recipe)[1], end="")
         return

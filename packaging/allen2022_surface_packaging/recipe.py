@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -262,6 +263,22 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
         return path.name if is_shipped else str(path), read_file(path).decode()
     except UnicodeDecodeError as error:
         raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
+
+
+def format_recipe(recipe: Recipe) -> str:
+    """Write a recipe as the text of a recipe file, from which `read_recipe` gives it again."""
+    tables: dict[str, dict[str, object]] = {}
+    for key, attribute in RECIPE_KEYS.items():
+        table, _, name = key.rpartition(".")
+        if key != "region" and (table != "split" or recipe.pool == "shared"):
+            tables.setdefault(f"[{table}]" if table else "", {})[name] = getattr(recipe, attribute)
+    parts = [*tables.items(), *(("[[region]]", vars(region)) for region in recipe.regions)]
+    texts = []
+    for heading, values in parts:  # JSON writes texts, numbers and lists as TOML does
+        given = {name: value for name, value in values.items() if value not in ("", ()) and value is not False}
+        lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
+        texts.append("\n".join([heading, *lines]).strip())
+    return "\n\n".join(texts) + "\n"
 
 
 def read_recipe(name_or_path: str) -> Recipe:

@@ -56,6 +56,39 @@ def releases(tree, tmp_path_factory) -> Path:
     return folder
 
 
+NAMED = """
+name = "named"
+subjects = [1, 4]
+[[region]]
+name = "early"
+atlas = "streams"
+labels = ["early", 5]
+[split]
+fraction = 0.5
+seed = 0
+[invalid]
+policy = "drop"
+"""
+
+
+def test_recipe_that_is_shown_of_a_release_gives_the_same_release(tree, releases, tmp_path):
+    """Of an own pool, of each label, of labels by name, of a changed split, of JPEG, and of a recipe that got a name by an option."""
+    (tmp_path / "named.toml").write_text(NAMED)
+    options = ("--image-format", "jpg", "--cache", "none")
+    run_cli("build", tree, tmp_path / "named", "--recipe", tmp_path / "named.toml", *options)
+    run_cli(
+        "build", tree, tmp_path / "renamed", "--recipe", "leak_free", "--subjects", 3, "--name", "renamed", *options
+    )
+
+    for release in (*(releases / name for name in ("subj01_own", "kastner")), tmp_path / "named", tmp_path / "renamed"):
+        text = run_cli("recipes", "show", release).stdout
+        (tmp_path / "shown.toml").write_text(text)
+        words = text.splitlines()[0].partition("THIS_FILE")[2].split()
+        result = run_cli("build", tree, tmp_path / "again" / release.name, "--recipe", tmp_path / "shown.toml", *words)
+        assert result.returncode == 0, result.stderr
+        assert hashes(tmp_path / "again" / release.name) == hashes(release)
+
+
 @pytest.fixture(scope="module")
 def small_trees(tmp_path_factory) -> dict[str, Path]:
     """Trees of two subjects, by layout. Tests only read them."""
