@@ -317,11 +317,11 @@ def _read_stimulus_set(dataset: Dataset, key: str) -> StimulusSet:
 
 
 def _open_assembly(path: Path, chunks: dict[str, int] | None) -> xr.DataArray:
-    """Open an assembly. The HDF5 library opens no file on a disk that refuses locks, so there, the file is read whole."""
+    """Open an assembly. A file is read whole where the HDF5 library opens none: without locks, or if a path is not in UTF-8."""
     try:
         assembly: xr.DataArray = xr.open_dataarray(path, chunks=chunks)
-    except OSError:
-        file = netCDF4.Dataset(path, memory=path.read_bytes())
+    except (OSError, UnicodeEncodeError):
+        file = netCDF4.Dataset(path.name, memory=path.read_bytes())
         assembly = xr.open_dataarray(xr.backends.NetCDF4DataStore(file), chunks=chunks)
     return assembly
 

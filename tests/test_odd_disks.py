@@ -12,7 +12,8 @@ from allen2022_surface_packaging.assemble import subjects
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
-from support import run_cli
+from brainscore_allen2022_surface.loaders import load_assembly
+from support import hashes, run_cli
 
 SIZE = TreeSize((1,), n_sessions=2, n_trials=60, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,))
 SIZE_OPTIONS = ("--subjects", 1, "--sessions", 2, "--trials", 60, "--vertices", 162, "--image-size", 8)
@@ -112,3 +113,41 @@ def test_files_of_the_system_change_nothing(tree, tmp_path, monkeypatch):
     for command in (("verify", "--nsd-root", root), ("report",), ("pack", tmp_path / "packed")):
         result = run_cli(command[0], tmp_path / "out" / "release", *command[1:])
         assert result.returncode == 0, result.stderr
+
+
+def test_path_that_is_not_in_utf8_works_or_is_refused_before_any_work(tree, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    assert run_cli("build", tree, tmp_path / "release", *BUILD).returncode == 0
+    shutil.copytree(tmp_path / "release", odd / "release")
+    shutil.copytree(tree, odd / "nsd")
+    before = hashes(odd)
+    for command in (
+        ("build", tree, odd / "new", *BUILD),
+        ("build", odd / "nsd", tmp_path / "new", *BUILD, "--from-region-assemblies"),
+        ("verify", odd / "release"),
+        ("verify", tmp_path / "release", "--against", odd / "release"),
+        ("report", odd / "release"),
+        ("pack", odd / "release", tmp_path / "packed"),
+        ("pack", tmp_path / "release", odd / "packed"),
+        ("upload", odd / "release", "--bucket", "brain", "--dry-run"),
+        ("export", tmp_path, "--release", odd / "release"),
+        ("demo", odd / "demo"),
+    ):
+        result = run_cli(*command)
+        assert result.returncode == 1, command
+        (line,) = result.stderr.splitlines()
+        assert "is not in UTF-8, so the NetCDF library opens no file there. Rename the folder" in line
+    assert hashes(odd) == before
+    assert {path.name for path in tmp_path.iterdir()} == {odd.name, "allen2022_surface_cache", "release"}
+
+    for command in (
+        ("simulate", odd / "simulated", *SIZE_OPTIONS),
+        ("check", odd / "nsd", "--subjects", 1),
+        ("build", odd / "nsd", tmp_path / "new", *BUILD, "--cache", odd / "cache"),
+        ("verify", tmp_path / "new", "--nsd-root", odd / "nsd"),
+    ):
+        result = run_cli(*command)
+        assert result.returncode == 0, (command, result.stderr)
+    assert load_assembly("one", "test", source=odd / "release").equals(
+        load_assembly("one", "test", source=tmp_path / "release")
+    )

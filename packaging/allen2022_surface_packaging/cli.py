@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -209,6 +210,19 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
 
 
+def _assembly_path(text: str) -> Path:
+    """Read the path of what is or will hold assemblies: the NetCDF library takes a path only if it is text."""
+    path = _path(text)
+    try:
+        os.fsencode(path.resolve()).decode()
+    except UnicodeDecodeError as error:
+        raise PackagingError(
+            f"The path {path.resolve()} is not in UTF-8, so the NetCDF library opens no file there. Rename the folder, or "
+            "choose another one."
+        ) from error
+    return path
+
+
 def _number(least: int, most: int) -> Callable[[str], int]:
     """Return a function that reads a whole number. A larger one is a mistake, for which no machine has the memory."""
 
@@ -242,7 +256,7 @@ SUBJECT_FORMS = "numbers from 1 to 8, such as 1 2 5 7, or 1,2, or 1-8, or subj01
 COUNT, SEED = _number(1, 10_000), _number(0, LARGEST_SEED)
 # The type of NSD_ROOT is not a Path, which would remove a slash from the address of a bucket.
 NSD_ROOT = argument("NSD_ROOT", "an NSD tree: a folder, or s3://bucket[/prefix]", type=os.path.expanduser)
-RELEASE = argument("RELEASE", "the folder of the release", type=_path)
+RELEASE = argument("RELEASE", "the folder of the release", type=_assembly_path)
 RECIPES = (
     argument(
         "--recipe NAME|FILE",
@@ -301,7 +315,7 @@ def check(options: Options) -> None:
 
 @command(
     NSD_ROOT,
-    argument("RELEASE", "the folder of the release; with several recipes a folder of releases", type=_path),
+    argument("RELEASE", "the folder of the release; with several recipes a folder of releases", type=_assembly_path),
     *RECIPES,
     argument("--workers N", "processes on this machine (default 1)", type=COUNT),
     argument("--scheduler ADDRESS", "a running dask.distributed scheduler, tcp://..."),
@@ -336,6 +350,8 @@ def build(options: Options) -> None:
 
     if options.workers and options.scheduler:
         options.parser.error("--workers starts processes, --scheduler uses running ones: give one of them")
+    if options.from_region_assemblies:
+        _assembly_path(options.nsd_root)
     start = time.monotonic()
     recipes = _choose_recipes(options)
     cache_path = None
@@ -420,6 +436,8 @@ def verify(options: Options) -> None:
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")
+    if options.against and Path(options.against).exists():
+        _assembly_path(options.against)
     answers = verify(
         options.release,
         nsd_root=options.nsd_root,
@@ -480,6 +498,7 @@ def upload(options: Options) -> None:
         "ACL": options.acl,
         "RequestPayer": options.request_payer,
     }
+    _assembly_path(tempfile.gettempdir())
     outcome = publish_release(
         options.release,
         options.bucket,
@@ -493,7 +512,7 @@ def upload(options: Options) -> None:
 
 @command(
     RELEASE,
-    argument("FOLDER", "the folder to write", type=_path),
+    argument("FOLDER", "the folder to write", type=_assembly_path),
     examples=["/data/releases/Allen2022_fmri_surface /data/to_upload"],
 )
 def pack(options: Options) -> None:
@@ -520,7 +539,7 @@ def record(options: Options) -> None:
 @command(
     argument("VISION_CHECKOUT", "a clone of brain-score/vision", type=_path),
     ARTIFACTS,
-    argument("--release RELEASE", "state the ceilings of these releases", type=_path, nargs="+", default=()),
+    argument("--release RELEASE", "state the ceilings of these releases", type=_assembly_path, nargs="+", default=()),
     argument("--overwrite", "replace the plugin of an earlier export"),
     examples=["../vision --release /data/releases/Allen2022_fmri_surface"],
 )
@@ -577,11 +596,12 @@ def doctor(options: Options) -> None:
 
 
 @command(
-    argument("DIRECTORY", "keep everything here (default: a temporary folder)", type=_path, nargs="?"),
+    argument("DIRECTORY", "keep everything here (default: a temporary folder)", type=_assembly_path, nargs="?"),
     examples=["my_demo"],
 )
 def demo(options: Options) -> None:
     """Simulate, build, verify, link, load and compute ceilings, in a minute."""
     from .demo import run_demo  # needs brainscore_vision, which no other command needs
 
+    _assembly_path(tempfile.gettempdir())
     run_demo(options.directory, log_level=options.log_level)
