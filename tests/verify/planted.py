@@ -254,6 +254,7 @@ OF_ASSEMBLIES_AND_IMAGES = {
     "image mirrored": (SAMPLE, image(lambda opened: opened.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
     "images exchanged": (SAMPLE, swap_images),
     "image in grey": (PLAIN, image(lambda opened: opened.convert("L"))),
+    "image all black": (PLAIN, image(lambda opened: opened.point(lambda value: 0))),
     "image of another size": (SAMPLE, image(lambda opened: opened.resize((4, 4)))),
     "JPEG under a name of PNG": (PLAIN, JPEG_NAMED_PNG),
     "image missing and not listed": (PLAIN, forget_image),

@@ -8,6 +8,7 @@ import netCDF4
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
 from allen2022_surface_packaging.nsd.simulation import simulate_tree
@@ -159,21 +160,70 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tre
     assert "subj01_lh_V2_v00005" in problem
 
 
-@pytest.mark.parametrize("is_copied", [False, True])
-def test_jpeg_images_are_compared_with_extracted_ones_or_after_compression(tiny_copy_of_tree, tmp_path, is_copied):
-    build_release(tiny_copy_of_tree, tmp_path / "r", make_recipe((1, 2), name="jpeg"), image_format="jpg")
-    if is_copied:
-        for split in ("train", "test"):
-            shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_copy_of_tree / f"brainscore/stimuli_{split}")
-        build_release(tiny_copy_of_tree, tmp_path / "r", make_recipe((1, 2), name="jpeg"), overwrite=True)
+def test_jpeg_images_are_compared_with_what_the_format_loses(tiny_tree, tmp_path):
+    build_release(tiny_tree, tmp_path / "r", make_recipe((1, 2), name="jpeg"), image_format="jpg")
     assert verify_release(tmp_path / "r") == []
-    assert recompute_release(tmp_path / "r", tiny_copy_of_tree).problems == []
+    assert recompute_release(tmp_path / "r", tiny_tree).problems == []
     first, second = sorted((tmp_path / "r/stimuli_test").iterdir())[:2]
     shutil.copyfile(first, second)
 
-    (problem,) = recompute_release(tmp_path / "r", tiny_copy_of_tree).problems
+    (problem,) = recompute_release(tmp_path / "r", tiny_tree).problems
     assert problem.startswith("test images: 1 of ")
     assert f"differ. {second.stem}: " in problem
+
+
+def exchange(first, second) -> None:
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+
+
+def rewrite(change=lambda image: image, **options):
+    """Return a change of the first of two image files."""
+
+    def change_file(path, _):
+        with Image.open(path) as image:
+            changed = change(image.convert("RGB"))
+        changed.save(path, **options)
+
+    return change_file
+
+
+EXTRACTED = {
+    "as NSD's": ("png", lambda *_: None, ""),
+    "JPEG of quality 95": ("jpg", lambda *_: None, ""),
+    "JPEG of the same quality by another program": ("jpg", rewrite(quality=95, subsampling=0), ""),
+    "JPEG of low quality": ("jpg", rewrite(quality=20), "pixels differ"),
+    "exchanged": ("png", exchange, "pixels differ"),
+    "JPEG exchanged": ("jpg", exchange, "pixels differ"),
+    "a little brighter": (
+        "png",
+        rewrite(lambda image: image.point(lambda value: value + 1)),
+        "pixels differ by up to 1 ",
+    ),
+    "black": ("png", rewrite(lambda image: image.point(lambda value: 0)), "pixels differ"),
+    "resized": ("png", rewrite(lambda image: image.resize((4, 6))), "has the shape (6, 4, 3) here, not (8, 8, 3)"),
+}
+
+
+@pytest.mark.parametrize("name", EXTRACTED)
+def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_copy_of_tree, tmp_path, name):
+    image_format, change, fault = EXTRACTED[name]
+    recipe = make_recipe((1, 2), name="extracted")
+    build_release(tiny_copy_of_tree, tmp_path / "r", recipe, image_format=image_format)
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_copy_of_tree / f"brainscore/stimuli_{split}")
+    change(*sorted((tiny_copy_of_tree / "brainscore/stimuli_test").iterdir())[:2])
+    build_release(tiny_copy_of_tree, tmp_path / "r", recipe, overwrite=True)
+
+    result = recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True)
+    assert [fault in problem for problem in result.problems] == [True] * bool(fault)
+    assert result.not_checked == []
+
+    (tiny_copy_of_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
+    result = recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True)
+    assert result.problems == []
+    assert result.not_checked[0].startswith("pixels, because nsd_stimuli.hdf5 is missing")
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])

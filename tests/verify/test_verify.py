@@ -1,13 +1,19 @@
 """The command `verify`: what it prints, what it keeps, and how it ends."""
 
+import errno
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
+from allen2022_surface_packaging.verify import verdicts
 from allen2022_surface_packaging.verify.soundness import verify_release
 from support import run_cli
 from verify.planted import NAME, TRAIN, put, values
@@ -70,8 +76,15 @@ def test_recomputed_release_has_a_table_of_the_largest_differences(tiny_copy, ti
     assert "vertices recomputed: 4 in" in result.stderr
 
 
+SYSTEM_FILES = ("._release.json", "stimuli_test/._nsd_00001.png", "stimuli_test/Thumbs.db", "desktop.ini")
+SYSTEM_FOLDERS = (".Spotlight-V100", "@eaDir", "$RECYCLE.BIN", "lost+found")
+
+
 def test_files_that_do_not_belong_to_the_release_are_named_and_no_problem(tiny_copy):
-    for name in (".DS_Store", "._release.json", "stimuli_test/._nsd_00001.png", "notes.txt", "stimuli_test/x.png"):
+    image_path = min((tiny_copy / "stimuli_test").iterdir())
+    names = ("notes.txt", "notes/more.txt", f"stimuli_test/{image_path.stem} copy.png", "stimuli_train/report.html")
+    for name in (*SYSTEM_FILES, ".DS_Store", "report.html", *(f"{folder}/x" for folder in SYSTEM_FOLDERS), *names):
+        (tiny_copy / name).parent.mkdir(exist_ok=True)
         (tiny_copy / name).write_bytes(b"x")
 
     result = run_cli("verify", tiny_copy)
@@ -80,17 +93,49 @@ def test_files_that_do_not_belong_to_the_release_are_named_and_no_problem(tiny_c
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert notes == [
         f"note: {tiny_copy / name} does not belong to the release, and nothing reads it."
-        for name in ("notes.txt", "stimuli_test/x.png")
+        for name in ("notes", "notes.txt", *names[2:])
     ]
+    image_path.unlink()
+    assert run_cli("verify", tiny_copy).returncode == 1
 
 
-def test_result_that_cannot_be_kept_is_a_warning(tiny_copy):
-    (tiny_copy / "verify.json").mkdir()  # as in a folder that may not be written
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT])
+def test_verdict_that_cannot_be_recorded_is_one_line(tiny_copy, tiny_tree, monkeypatch, number):
+    def fail(path, _):
+        raise OSError(number, os.strerror(number), str(path))
 
-    result = run_cli("verify", tiny_copy)
+    monkeypatch.setattr(verdicts, "write_whole", fail)
+
+    result = run_cli("verify", tiny_copy, "--nsd-root", tiny_tree)
 
     assert result.returncode == 0
-    assert result.stderr.startswith(f"A report will not show these results, because they were not kept: {tiny_copy}")
+    line = f"The verdict is not recorded, so a report will not show it: {tiny_copy}/verify.json: {os.strerror(number)}."
+    assert result.stderr.splitlines()[-1] == line
+
+
+def test_release_on_a_disk_that_refuses_locks_is_verified(tiny_copy, tiny_tree):
+    """As HDF5 asks for them: here, another process could hold one."""
+    with ExitStack() as files:
+        for path in (*tiny_copy.glob("*.nc"), *tiny_tree.rglob("*.hdf5")):
+            fcntl.flock(files.enter_context(path.open()), fcntl.LOCK_EX)
+
+        assert run_cli("verify", tiny_copy, "--nsd-root", tiny_tree, "--against", tiny_copy).returncode == 0
+
+
+def test_release_below_a_path_that_is_not_utf8(tiny_copy, tiny_tree):
+    root = tiny_copy.parent / os.fsdecode(b"caf\xe9")
+    shutil.copytree(tiny_copy, root / "release")
+    shutil.copytree(tiny_tree, root / "nsd")
+
+    result = run_cli("verify", root / "release", "--nsd-root", root / "nsd", "--against", root / "release")
+
+    assert (result.returncode, result.stdout.count("problem: ")) == (0, 0)
+    assert set(json.loads((root / "release/verify.json").read_text())) == {
+        "manifest_sha1",
+        "release",
+        "nsd_root",
+        "against",
+    }
 
 
 def test_lack_of_descriptors_is_no_damage_of_the_release(tiny_copy):

@@ -136,10 +136,10 @@ def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
     for dimension in DIMENSIONS:
         yield from compare_tables(split, f"{dimension}s", here.coordinates[dimension], there.coordinates[dimension])
     yield from _compare_values(split, here, there)
-    common = [column for column in here.stimuli if column in there.stimuli]
-    yield from compare_tables(split, "stimuli", here.stimuli[common], there.stimuli[common])
-    paths = [(i, path, there.image_paths[i]) for i, path in here.image_paths.items() if i in there.image_paths]
-    yield from compare_images(split, paths)
+    columns = [column for column in here.stimuli if column in there.stimuli]
+    yield from compare_tables(split, "stimuli", here.stimuli[columns], there.stimuli[columns])
+    common = [i for i in here.image_paths if i in there.image_paths]
+    yield from compare_images(split, ((i, here.image_paths[i], there.image_paths[i]) for i in common))
 
 
 def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]:

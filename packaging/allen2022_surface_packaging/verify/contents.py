@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import xarray
@@ -57,7 +58,15 @@ def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
     if not path.is_file():
         raise PackagingError(f"{path} is missing. {AGAIN}")
     with reading(path, "an assembly", AGAIN):
-        assembly: xarray.DataArray = xarray.open_dataarray(path)
+        try:
+            assembly: xarray.DataArray = xarray.open_dataarray(path)
+        except (
+            OSError,
+            UnicodeEncodeError,
+        ):  # netCDF4 asks for a lock, which the disk may refuse, and for a path in UTF-8
+            store = xarray.backends.NetCDF4DataStore(netCDF4.Dataset("release", memory=path.read_bytes()))
+            assembly = xarray.open_dataarray(store)
+            assembly.encoding["source"] = str(path)
     with assembly:
         if set(assembly.dims) != set(DIMENSIONS):
             raise PackagingError(f"{path} has the dimensions {assembly.dims}, expected {DIMENSIONS}. {AGAIN}")

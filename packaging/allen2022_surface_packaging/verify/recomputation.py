@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ..arrays import PixelArray
 from ..facts import subject_name
-from ..files import read_file
 from ..nsd.inputs import BETAS, EXTRACTED, IMAGES, list_inputs
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
@@ -26,8 +23,10 @@ from .differences import Difference, compare_images, compare_tables, group_value
 from .reference import Reference, read_reference
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
-JPEG_QUALITY = 95
 OTHER = "from the raw files"
+OUTSIDE_SAMPLE = "values of neuroids outside the sample (--all checks them)"
+NOT_RECOMPUTED = "values, because a coordinate is wrong"
+NO_PIXELS = "pixels, because nsd_stimuli.hdf5 is missing: images are those that were extracted before"
 
 
 class Recomputation(NamedTuple):
@@ -38,10 +37,12 @@ class Recomputation(NamedTuple):
     values : how the recomputed values differ, by split, subject and region
         It is empty if the coordinates differ, because values cannot be compared then.
     problems : a line each; empty if the raw files give the release
+    not_checked : what this leaves open
     """
 
     values: dict[tuple[str, str, str], Difference]
     problems: list[str]
+    not_checked: list[str]
 
 
 def recompute_release(
@@ -77,7 +78,12 @@ def recompute_release(
     problems += map(str, _compare_tables(expected.tables(), read_tables(folder)))
     for split, side in sides.items():
         problems += map(str, compare_images(split, _pair_images(expected, split, side)))
-    return Recomputation(values, problems)
+    not_checked = [] if tree.images.exists() else [NO_PIXELS]
+    if not values:
+        not_checked.append(NOT_RECOMPUTED)
+    elif not every_vertex:
+        not_checked.append(OUTSIDE_SAMPLE if manifest.recipe.nan_policy == "zero" else f"NaN and {OUTSIDE_SAMPLE}")
+    return Recomputation(values, problems, not_checked)
 
 
 def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
@@ -188,24 +194,14 @@ def _compare_tables(expected: dict[str, pd.DataFrame], found: dict[str, pd.DataF
             yield f"{name} is {'only here' if name in found else f'only {OTHER}'}."
 
 
-def _pair_images(expected: Reference, split: str, side: Side) -> Iterator[tuple[str, Path, Path | PixelArray]]:
-    """Yield each image with the one that an earlier packaging extracted, if it is that one, or else with its pixels in imgBrick."""
-    extracted = expected.tree.extracted_images()
-    others = []
-    for stimulus_id, nsd_id in zip(side.stimuli["stimulus_id"], side.stimuli["nsd_id"], strict=True):
-        path = side.image_paths[stimulus_id]
-        file = extracted.get(path.name) or extracted.get(f"stimulus_{path.name}")
-        if file is not None and path.is_file() and file.read() == read_file(path):
-            yield stimulus_id, path, path
-        else:
-            others.append((stimulus_id, path, nsd_id))
-    if not others:
-        return
-    originals = expected.pixels(np.array([nsd_id for _, _, nsd_id in others]))
-    for (stimulus_id, path, _), pixels in zip(others, originals, strict=True):
-        if path.suffix == ".jpg":
-            buffer = io.BytesIO()
-            Image.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY)
-            yield stimulus_id, path, np.asarray(Image.open(buffer))
-        else:
-            yield stimulus_id, path, pixels
+def _pair_images(expected: Reference, split: str, side: Side) -> Iterator[tuple[str, Path, bytes | PixelArray]]:
+    """Yield each image with NSD's own pixels, or if the tree lacks those, with the file that an earlier packaging extracted."""
+    stimuli = side.stimuli[side.stimuli["nsd_id"].isin(expected.splits[split])]
+    paths = [side.image_paths[i] for i in stimuli["stimulus_id"]]
+    files = expected.tree.extracted_images()
+    partners = [files.get(path.name) or files.get(f"stimulus_{path.name}") for path in paths]
+    extracted = [file for file in partners if file is not None]
+    originals: Iterable[bytes | PixelArray] = (file.read() for file in extracted)
+    if expected.tree.images.exists() or len(extracted) < len(paths):
+        originals = expected.pixels(stimuli["nsd_id"].to_numpy())
+    yield from zip(stimuli["stimulus_id"], paths, originals, strict=True)

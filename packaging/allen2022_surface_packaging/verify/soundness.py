@@ -35,6 +35,16 @@ from ..release import (
 from .contents import list_blocks, opened_assembly, read_neuroids, read_tables
 from .differences import Difference, compare_tables
 
+# Of Windows, macOS and Linux; other such names begin with a dot, $ or @.
+SYSTEM_NAMES = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "system volume information",
+    "__macosx",
+    "icon\r",
+    "lost+found",
+}
 STANDARD_TOLERANCE = 1e-4  # of mean and deviation over images: single precision rounds each value
 
 
@@ -67,14 +77,13 @@ def find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[st
             yield f"{path} has the SHA-1 {sha1}, expected {record.sha1}."
 
 
-def find_strangers(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Path]:
-    """Yield the files that the manifest does not list. Those of a file system, such as .DS_Store, are nothing to report."""
-    known = {folder.manifest_path, folder.verification_path, folder.report_path}
-    for path in sorted(folder.path.rglob("*")):
-        name = path.relative_to(folder.path)
-        is_hidden = any(part.startswith(".") for part in name.parts)
-        if path.is_file() and not is_hidden and name.as_posix() not in manifest.files and path not in known:
-            yield path
+def list_strangers(folder: ReleaseFolder, manifest: Manifest) -> list[Path]:
+    """List the files and folders that the manifest does not list, without those that systems and programs leave everywhere."""
+    listed = {folder.path / name for name in manifest.files}
+    folders = {path.parent for path in listed if path.parent.is_dir()}
+    known = listed | folders | {folder.manifest_path, folder.verification_path, folder.report_path}
+    entries = sorted(entry for parent in folders for entry in parent.iterdir() if entry not in known)
+    return [path for path in entries if path.name[0] not in ".$@" and path.name.lower() not in SYSTEM_NAMES]
 
 
 def find_contradictions(folder: ReleaseFolder, manifest: Manifest) -> list[str]:
@@ -132,6 +141,8 @@ def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
             yield str(error)
             continue
         formats.add(image.format)
+        if not image.getbbox():
+            yield f"{path} is all black. Was NSD's file of images complete?"
         if image.mode != "RGB" or image.format != FORMAT_NAMES.get(path.suffix[1:]):
             yield f"{path} is a file of {image.format} with {image.mode} pixels, expected {path.suffix[1:]} and RGB."
     if FORMAT_NAMES[manifest.image_format] not in formats:

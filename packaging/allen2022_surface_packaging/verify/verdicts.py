@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import PackagingError, describe_os_error, printable
+from ..errors import PackagingError, printable
 from ..files import sha1_of, write_whole
 from ..release import Manifest, ReleaseFolder
 from .comparison import compare_release
 from .differences import STEPS_OF_SINGLE_PRECISION, TOLERANCE
 from .recomputation import recompute_release
-from .soundness import find_changed_files, find_contradictions, find_strangers
+from .soundness import find_changed_files, find_contradictions, list_strangers
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ NEEDS_RAW_FILES = (
     "values, pixels, noise ceilings, COCO ids, the choice of images and vertices, counts of filled values, and the sizes of "
     "inputs (--nsd-root NSD_ROOT checks them)"
 )
-OUTSIDE_SAMPLE = "values of neuroids outside the sample (--all checks them)"
-NOT_RECOMPUTED = "values, because a coordinate is wrong"
 DAMAGED = "tables, images and assemblies, because a file is not the one that was written"
 VERSIONS = "versions of packages, because nothing else tells which were installed"
 
@@ -104,15 +102,15 @@ def require_no_problems(release_path: Path, answers: dict[str, Answer]) -> None:
 
 
 def write_answers(release_path: Path, answers: dict[str, Answer]) -> None:
-    """Keep the answers beside the release, in place of earlier ones. A folder that cannot be written is a warning."""
+    """Keep the answers beside the release, in place of earlier ones. A release that cannot be changed gives a warning."""
     folder = ReleaseFolder(release_path)
     content: dict[str, object] = {"manifest_sha1": sha1_of(folder.manifest_path)}
     content |= {question: answer.findings for question, answer in answers.items() if answer.findings is not None}
     try:
         write_whole(folder.verification_path, [f"{json.dumps(content, indent=1)}\n".encode()])
     except OSError as error:
-        reason = describe_os_error(error)
-        logger.warning("A report will not show these results, because they were not kept: %s", reason)
+        path, reason = folder.verification_path, error.strerror or error
+        logger.warning("The verdict is not recorded, so a report will not show it: %s: %s.", path, reason)
 
 
 def _ask_release(folder: ReleaseFolder) -> Answer:
@@ -124,7 +122,7 @@ def _ask_release(folder: ReleaseFolder) -> Answer:
         f"is not sound: {_count(problems)}" if problems else verdict,
         problems,
         notes=[
-            f"{path} does not belong to the release, and nothing reads it." for path in find_strangers(folder, manifest)
+            f"{path} does not belong to the release, and nothing reads it." for path in list_strangers(folder, manifest)
         ],
         not_checked=[DAMAGED] if changed else [],
         findings={"problems": problems},
@@ -133,31 +131,28 @@ def _ask_release(folder: ReleaseFolder) -> Answer:
 
 def _ask_raw_files(release_path: Path, nsd_root: str, every_vertex: bool, seed: int) -> Answer:
     try:
-        values, problems = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
+        values, problems, not_checked = recompute_release(release_path, nsd_root, every_vertex=every_vertex, seed=seed)
     except PackagingError as error:
         return Answer(f"was not compared with {nsd_root}", [str(error)], not_checked=[NEEDS_RAW_FILES])
     verdict = f"is not what {nsd_root} gives: {_count(problems)}; " if problems else f"is what {nsd_root} gives: "
     differences = [asdict(difference) for difference in values.values()]
-    findings = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
-    answer = Answer(verdict, problems, findings=findings | {"differences": differences, "problems": problems})
+    findings: dict[str, object] = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE}
+    findings |= {"differences": differences, "problems": problems}
     if not values:
-        answer.verdict += "no value was recomputed"
-        answer.not_checked.append(NOT_RECOMPUTED)
-        return answer
+        return Answer(f"{verdict}no value was recomputed", problems, not_checked=not_checked, findings=findings)
     rows = [(subject, region, difference.largest) for (_, subject, region), difference in values.items()]
     largest = (
         pd.DataFrame(rows, columns=["subject", "region", "largest"]).groupby(["region", "subject"], sort=False).max()
     )
-    answer.verdict += (
+    verdict += (
         f"{sum(difference.of for difference in values.values()):,} values of {'all' if every_vertex else 'a sample of'} "
         f"neuroids were recomputed, the largest difference is {largest['largest'].max():.1e}, and {TOLERANCE:.0e} is allowed "
         f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)"
     )
-    answer.not_checked += [] if every_vertex else [OUTSIDE_SAMPLE]
     table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-").rename_axis(None, axis=1).reset_index()
     title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
-    answer.table = f"{title}\n\n{table.to_string(index=False)}"
-    return answer
+    text = f"{title}\n\n{table.to_string(index=False)}"
+    return Answer(verdict, problems, not_checked=not_checked, table=text, findings=findings)
 
 
 def _ask_other(release_path: Path, other: str) -> Answer:
