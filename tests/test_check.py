@@ -112,6 +112,7 @@ def test_missing_optional_file_is_no_problem(tree):
     assert (
         "aws s3 cp --no-sign-request s3://natural-scenes-dataset/nsddata/experiments/nsd/nsd_stim_info" in result.stdout
     )
+    assert "Fetch them: some megabytes at most, " in result.stdout
     assert "no problems found" in result.stdout
 
 
@@ -122,6 +123,20 @@ def test_simulated_tree_is_not_filled_with_files_of_nsd(tree):
 
     assert "aws s3" not in output
     assert "allen2022-surface simulate" in output
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["..", "nsddata", "nsddata_betas/ppdata/subj01", "nsddata/freesurfer/fsaverage/label", "metadata", "subj01/betas"],
+)
+def test_folder_above_or_inside_a_tree_is_answered_with_the_tree(tree, folder):
+    (tree / folder).mkdir(parents=True, exist_ok=True)  # in the other layout it is an empty folder
+    has_files = any((tree / folder).iterdir())
+    result = run_cli("check", tree / folder)
+
+    assert result.returncode == 1
+    line = f"allen2022-surface: {tree / folder} is no NSD tree, but {tree} is. Name that one.\n"
+    assert result.stderr == line if has_files else "listed above" in result.stderr
 
 
 def test_root_that_is_a_file_is_refused(tmp_path):

@@ -120,8 +120,9 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
     root = tree.storage.root
     existing = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
     n_bytes, n_free = sum(FILE_BYTES.get(one.kind, 0) for one in inputs), shutil.disk_usage(existing).free
+    size = f"about {format_bytes(n_bytes)}" if n_bytes else "some megabytes at most"
     lines = [
-        f"Fetch them: about {format_bytes(n_bytes)}, {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free. You need "
+        f"Fetch them: {size}, {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free. You need "
         f"the AWS command line (pip install awscli), but no account. NSD's terms apply: {TERMS_URL}",
         "",
         *list_fetch_commands(root, inputs),

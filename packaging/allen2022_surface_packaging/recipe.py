@@ -73,7 +73,8 @@ class Recipe:
     standardize_on : "all" or "train"
         The images over which the second standardisation takes its mean and deviation.
     nan_policy : "zero" or "drop"
-        Fill NaN with zero, or leave out every vertex with a NaN among the trials that the release needs.
+        Fill NaN with zero, or leave out every vertex of a subject that is NaN in a trial of an image of the release, or in
+        another trial of such a session. Other sessions do not count: the images, and so the subjects, decide which do.
     source : the file of the recipe, for messages; not part of a release
     """
 

@@ -128,6 +128,10 @@ FAULTS = {
     ),
     "a coordinate missing": (lambda a: a.drop_vars("hemisphere"), "lacks the coordinate hemisphere"),
     "a coordinate of no dimension": (lambda a: a.assign_coords(vertex_index=7), "holds 1 values of vertex_index"),
+    "an image never written": (
+        lambda a: a.where(a.nsd_id != a.nsd_id[a.min_reps_across_subjects >= 3][0]),
+        "all are 0",
+    ),
     "double precision": (lambda a: a.astype(np.float64), "holds float64"),
 }
 

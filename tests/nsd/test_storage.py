@@ -251,7 +251,7 @@ def test_stamp_changes_with_the_content_only(proxy, client):
 @pytest.mark.parametrize(
     ("root", "environment", "message"),
     [
-        (f"s3://{BUCKET}/elsewhere", {}, rf"s3://{BUCKET}/elsewhere holds no NSD design"),
+        (f"s3://{BUCKET}/nsddata", {}, rf"s3://{BUCKET}/nsddata is no NSD tree, but s3://{BUCKET} is\. Name that one"),
         ("s3://no-such-bucket", {}, r"s3://no-such-bucket/.*: failed to list .*There is no such bucket"),
         ("gs://somewhere", {}, r"gs:... is not an NSD tree. Expected a folder, s3://bucket"),
         ("no/such/folder", {}, r"no/such/folder holds no NSD design"),

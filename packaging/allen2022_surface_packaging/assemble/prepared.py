@@ -66,7 +66,7 @@ def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
     Raises
     ------
     PackagingError
-        If a file is damaged.
+        If a file is damaged, or was written in part.
     """
     rows = np.searchsorted(plan.fewest_repetitions.index.to_numpy(), plan.averaged_images)
     averages: dict[str, FloatArray] = {}
@@ -75,6 +75,11 @@ def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
         with _opened(plan.prepared_assemblies[region.name]) as assembly:
             averages[region.name] = assembly[:, first : first + region.n_vertices].values[rows]
         averages[region.name][np.isinf(averages[region.name])] = np.nan
+        for row in np.flatnonzero((np.nan_to_num(averages[region.name]) == 0).all(axis=1))[:1]:
+            raise PackagingError(
+                f"{plan.prepared_assemblies[region.name]} has no average of image {plan.averaged_images[row]} (0-based) and "
+                f"{subject_name(subject)}: all are 0 or NaN. Is it, or what it refers to, complete? Prepare it again."
+            )
     return averages
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from ..errors import PackagingError
 from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
-from .storage import RawFile, Storage, open_storage
+from .bucket import Bucket
+from .storage import Folder, RawFile, Storage, open_storage
 
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
 
@@ -159,15 +161,35 @@ def find_tree(root: str | Path) -> NSDTree:
     Raises
     ------
     PackagingError
-        If `root` is a file, or its address does not name a bucket.
+        If `root` is a file, its address does not name a bucket, or not `root` but a folder above or inside it is a tree.
     """
     storage = open_storage(root)
+    found = _find_in(storage)
+    if not found:
+        near = next(filter(None, map(_find_in, _list_near(storage))), None)
+        if near:
+            raise PackagingError(f"{root} is no NSD tree, but {near} is. Name that one.")
+    return found or NSDTree(storage, OFFICIAL)
+
+
+def _find_in(storage: Storage) -> NSDTree | None:
+    """Return the tree at a place; None if no file of NSD is there."""
     trees = [NSDTree(storage, layout) for layout in LAYOUTS.values()]
-    with_design = [tree for tree in trees if tree.design.exists()]
-    return next(iter(with_design or filter(_has_any_file, trees)), trees[0])
+    return next((tree for tree in trees if tree.design.exists()), None) or next(filter(_has_any_file, trees), None)
 
 
 def _has_any_file(tree: NSDTree) -> bool:
-    layout = tree.layout
-    folders = [layout.experiment, layout.labels, *(layout.betas_folder(subject) for subject in SUBJECTS)]
-    return tree.images.exists() or any(tree.storage.names(folder) for folder in folders)
+    folders = [tree.layout.labels, *(tree.layout.betas_folder(subject) for subject in SUBJECTS)]
+    files = (tree.stimulus_info, tree.images)
+    return any(file.exists() for file in files) or any(tree.storage.names(folder) for folder in folders)
+
+
+def _list_near(storage: Storage) -> list[Storage]:
+    """List the folders above one that is not empty, and those inside it; of a prefix in a bucket, the prefixes above."""
+    if isinstance(storage, Bucket):
+        parts = storage.prefix.split("/")
+        return [Bucket(storage.name, "/".join(parts[:n])) for n in reversed(range(len(parts)))]
+    root = storage.root.absolute()
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    folders = [entry for entry in entries if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK)]
+    return [Folder(path) for path in (*root.parents, *folders)] if entries else []
