@@ -89,6 +89,17 @@ def test_images_are_read_in_the_order_of_their_ids(chunks):
     np.testing.assert_array_equal(np.stack(list(read_images(images, [4, 0, 3]))), pixels[[4, 0, 3]])
 
 
+def test_images_of_a_bucket_may_not_refer_to_other_files(tmp_path):
+    """HDF5 would look for the other files on this machine, or crash."""
+    layout = h5py.VirtualLayout((2, 4, 4, 3), "u1")
+    layout[:] = h5py.VirtualSource("source.hdf5", "imgBrick", (2, 4, 4, 3))
+    with h5py.File(tmp_path / "a", "w") as file:
+        file.create_virtual_dataset("imgBrick", layout)
+
+    with pytest.raises(PackagingError, match="the pixels of imgBrick lie in other files, expected all in this one"):
+        next(read_images(file_of((tmp_path / "a").read_bytes()), [0]))
+
+
 TABLES = {
     "with colours": "0 Unknown 0 0 0 0\n1 V1v 205 62 78 0\n2 V1 d 1 2 3 0\n",
     "without transparency": "1 V1v 205 62 78\n2 V1 d 1 2 3\n",

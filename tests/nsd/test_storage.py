@@ -103,6 +103,37 @@ def test_private_bucket_is_read_with_the_credentials_of_a_profile(proxy, client,
     assert RawFile(open_storage("s3://private"), "folder/a", "a").read() == b"content"
 
 
+SSO = "sso_start_url = https://x.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r"
+USELESS = {  # variables, ~/.aws/config, and what the message about a private bucket says
+    "expired token": ({"AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}, "", "ExpiredToken.*renew them"),
+    "half a key": ({}, "", "Partial credentials.*Set AWS_PROFILE"),
+    "unknown profile": ({"AWS_PROFILE": "nobody"}, "", r"\(nobody\) could not be found.*Correct AWS_PROFILE"),
+    "broken settings": ({"AWS_PROFILE": "lab"}, "[profile lab\n", "Unable to parse config file.*Correct AWS_PROFILE"),
+    "failing process": ({"AWS_PROFILE": "lab"}, "[profile lab]\ncredential_process = false\n", "Correct AWS_PROFILE"),
+    "no login": ({"AWS_PROFILE": "lab"}, f"[profile lab]\n{SSO}\n", "aws sso login"),
+}
+
+
+@pytest.mark.parametrize(("variables", "settings", "message"), USELESS.values(), ids=USELESS)
+def test_useless_credentials_matter_only_where_a_signature_is_needed(
+    proxy, client, tiny_tree, monkeypatch, variables, settings, message
+):
+    client.create_bucket(Bucket="private")
+    client.put_object(Bucket="private", Key="folder/a", Body=b"content")
+    (Path.home() / ".aws").mkdir()
+    (Path.home() / ".aws/config").write_text(settings)
+    if "AWS_PROFILE" not in variables:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    proxy.fault = lambda request: refuse(403, "ExpiredToken") if "Authorization" in request.headers else None
+
+    assert in_bucket().read() == (tiny_tree / BETAS).read_bytes()
+    with pytest.raises(PackagingError, match=rf"^s3://private/folder/a: failed to read .*{message}") as raised:
+        RawFile(open_storage("s3://private"), "folder/a", "a").read()
+    assert "\n" not in str(raised.value)
+
+
 def test_second_build_from_a_bucket_reads_only_headers_of_betas(proxy, tmp_path):
     build_release(f"s3://{BUCKET}", tmp_path / "first", RECIPE, cache_path=tmp_path / "cache")
     assert len(read_spans(proxy, BETAS)) > 1
@@ -257,7 +288,6 @@ def test_stamp_changes_with_the_content_only(proxy, client):
         ("no/such/folder", {}, r"no/such/folder holds no NSD design"),
         (f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, r"failed to list .*AWS_ENDPOINT_URL right\?"),
         (f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": "localhost:9000"}, r"AWS_ENDPOINT_URL right\?"),
-        (f"s3://{BUCKET}", {"AWS_PROFILE": "nobody"}, r"failed to list .*nobody"),
     ],
 )
 def test_root_that_cannot_be_read_is_one_line(proxy, tmp_path, monkeypatch, root, environment, message):

@@ -59,21 +59,27 @@ class Bucket:
         """Open an object that is there; nothing is fetched before a read."""
         return BucketFile(self, path, self._list(path)[path])
 
-    @cached_property
-    def client(self) -> S3Client:
-        """The S3 client: anonymous if there are no credentials, as NSD's own bucket allows."""
-        import boto3  # here, because the import is slow and a tree in a folder does not need it
-        from botocore import UNSIGNED
-        from botocore.config import Config
+    def request(self, operation: str, **parameters: Any) -> Any:
+        """Send a request to the bucket: without a signature, as NSD's own bucket allows, and signed if that is refused.
 
-        session = boto3.Session()
-        config = Config(
-            retries={"mode": "standard", "max_attempts": 5},
-            read_timeout=READ_SECONDS,
-            max_pool_connections=4 * BucketFile.n_readers,
-            signature_version=UNSIGNED if session.get_credentials() is None else None,
-        )
-        return session.client("s3", config=config)
+        Credentials that have expired or cannot be read therefore do not matter where none are needed.
+        """
+        from botocore.exceptions import ClientError  # here and below, because a tree in a folder needs no slow import
+
+        try:
+            return getattr(self._clients[-1], operation)(Bucket=self.name, **parameters)
+        except ClientError as error:
+            is_refused = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 401, 403)
+            signing = _connect(is_signing=True) if is_refused and len(self._clients) == 1 else None
+            if signing is None:
+                raise
+            self._clients.append(signing)
+            return getattr(signing, operation)(Bucket=self.name, **parameters)
+
+    @cached_property
+    def _clients(self) -> list[S3Client | None]:
+        """A client that does not sign, and behind it one that does if the bucket asked for it."""
+        return [_connect(is_signing=False)]
 
     @cached_property
     def _listings(self) -> dict[str, dict[str, ObjectTypeDef]]:
@@ -85,11 +91,45 @@ class Bucket:
         if folder not in self._listings:
             root = f"{self.prefix}/" if self.prefix else ""
             with explained(f"{self}/{folder}", "to list the folder", "s3:ListBucket"):
-                listing = self.client.get_paginator("list_objects_v2")
-                pages = listing.paginate(Bucket=self.name, Prefix=root + folder, Delimiter="/")
-                objects = [found for page in pages for found in page.get("Contents", ())]
+                objects: list[ObjectTypeDef] = []
+                more: dict[str, str] | None = {}
+                while more is not None:
+                    page = self.request("list_objects_v2", Prefix=root + folder, Delimiter="/", **more)
+                    objects += page.get("Contents", ())
+                    more = {"ContinuationToken": page["NextContinuationToken"]} if page["IsTruncated"] else None
             self._listings[folder] = {found["Key"].removeprefix(root): found for found in objects}
         return self._listings[folder]
+
+
+def _connect(*, is_signing: bool) -> S3Client | None:
+    """Return a client of S3; None if it should sign, but there are no credentials."""
+    import boto3
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.credentials import CredentialResolver
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 5},
+        read_timeout=READ_SECONDS,
+        max_pool_connections=4 * BucketFile.n_readers,
+        signature_version=None if is_signing else UNSIGNED,
+    )
+    if is_signing:
+        session = boto3.Session()
+        return session.client("s3", config=config) if session.get_credentials() else None
+
+    def connect(**settings: tuple[None, None, str | None, None]) -> S3Client:
+        session = botocore.session.Session(settings)
+        session.register_component("credential_provider", CredentialResolver([]))  # which may fail or ask a server
+        return boto3.Session(botocore_session=session).client("s3", config=config)
+
+    try:
+        return connect()
+    except BotoCoreError:  # a profile that is not there, or a file of settings that is broken
+        nothing, no_file = (None, None, None, None), (None, None, os.devnull, None)
+        return connect(profile=nothing, region=nothing, config_file=no_file, credentials_file=no_file)
 
 
 class BucketFile(io.RawIOBase):
@@ -153,9 +193,7 @@ class BucketFile(io.RawIOBase):
         """Request a range of bytes, and refuse the answer of a proxy that ignores which bytes it was asked for."""
         key = f"{self._bucket.prefix}/{self._path}".lstrip("/")
         last, size, etag = start + n_bytes - 1, self._listed["Size"], self._listed["ETag"]
-        answer = self._bucket.client.get_object(
-            Bucket=self._bucket.name, Key=key, Range=f"bytes={start}-{last}", IfMatch=etag
-        )
+        answer = self._bucket.request("get_object", Key=key, Range=f"bytes={start}-{last}", IfMatch=etag)
         answered = answer.get("ContentLength"), answer.get("ContentRange")
         if answered != (n_bytes, f"bytes {start}-{last}/{size}"):
             raise PackagingError(
