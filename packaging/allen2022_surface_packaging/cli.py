@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from . import __version__
 from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
@@ -60,6 +60,14 @@ Command: TypeAlias = Callable[[Options], None]
 Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
 
 COMMANDS: dict[str, tuple[Command, Sequence[str], tuple[Argument, ...]]] = {}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {printable(message.rstrip('.'))}. See: {self.prog} --help\n")
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -150,11 +158,11 @@ def parse(command_line: Sequence[str]) -> Options:
     namespace
         Besides the options: ``command``, the name of the command, ``parser``, its parser, and ``log_level``.
     """
-    verbosity = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    verbosity = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     levels = verbosity.add_mutually_exclusive_group()
     levels.add_argument("-v", "--verbose", **_level(logging.DEBUG), help="say more, with the time of day")
     levels.add_argument("-q", "--quiet", **_level(logging.WARNING), help="print results and problems only, no progress")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Package the Natural Scenes Dataset on the cortical surface for Brain-Score.",
         epilog=USUAL_ORDER,
@@ -344,7 +352,7 @@ def check(options: Options) -> None:
 def build(options: Options) -> None:
     """Build a release from an NSD tree."""
     from .assemble.pipeline import build_releases
-    from .assemble.summary import describe_build
+    from .assemble.summary import describe_build, describe_next
 
     if options.workers and options.scheduler:
         options.parser.error("--workers starts processes, --scheduler uses running ones: give one of them")
@@ -366,6 +374,8 @@ def build(options: Options) -> None:
         scheduler=options.scheduler,
     )
     print(describe_build(manifests, time.monotonic() - start))
+    if options.log_level <= logging.INFO:
+        print(f"\n{describe_next(manifests)}")
 
 
 def _choose_recipes(options: Options) -> dict[Path, Recipe]:

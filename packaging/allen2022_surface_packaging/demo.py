@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from .link import is_linked, link, unlink
 from .nsd.simulation import simulate_tree
 from .nsd.size import TreeSize
 from .plugin import import_plugin
-from .progress import format_bytes
+from .progress import format_bytes, format_program
 from .publish.artifacts import read_artifacts
 from .publish.upload import publish_release
 from .recipe import PUBLISHED_REGIONS, make_recipe
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
 
 RECIPE = make_recipe()
 BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"
+CACHES = ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME")  # of Brain-Score, which are in the home folder else
 TOLERANCE = 0.1  # of a measured ceiling from the simulated one
-NEXT = """
-next:
-    allen2022-surface demo my_demo            # the same, and the files stay in my_demo
-    allen2022-surface report my_demo/release  # a page about the release, for the browser
-    allen2022-surface check NSD_ROOT          # your copy of NSD: which files it lacks, and how to fetch them
-    allen2022-surface build NSD_ROOT RELEASE  # the release of NSD"""
+NEXT = (
+    "demo FOLDER  # the same, and the files stay there",
+    "report FOLDER/release  # a page about the release, for the browser",
+    "check NSD_ROOT  # your copy of NSD: which files it lacks, and how to fetch them",
+    "build NSD_ROOT RELEASE  # the release of NSD",
+)
 
 
 def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
@@ -67,7 +69,7 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
         redirect_stdout(io.StringIO()) if log_level > logging.INFO else nullcontext(),
         _quiet() if log_level > logging.DEBUG else nullcontext(),
     ):
-        ceilings = _run_steps(directory or Path(temporary_folder), Path(temporary_folder) / "brainio")
+        ceilings = _run_steps(directory or Path(temporary_folder), Path(temporary_folder) / "caches")
     print(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
     if not ((ceilings["split-half ceiling"] - ceilings["simulated"]).abs() < TOLERANCE).all():
         raise PackagingError(
@@ -75,7 +77,8 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
         )
     print(f"Every ceiling is within {TOLERANCE} of the simulated one.")
     if log_level <= logging.INFO:
-        print(NEXT.replace("my_demo", str(directory or "my_demo")))
+        folder, program = shlex.quote(str(directory or "my_demo")), format_program()
+        print("\nnext:", *(f"{program} {words}".replace("FOLDER", folder) for words in NEXT), sep="\n    ")
 
 
 def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
@@ -92,7 +95,8 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
         problems = verify_release(release_path)
     if problems:
         raise PackagingError(problems[0])
-    with _linked(), _local_s3(), patch.dict(os.environ, BRAINIO_HOME=str(cache_path)):
+    caches = {variable: str(cache_path / variable) for variable in CACHES}
+    with _linked(), _local_s3(), patch.dict(os.environ, caches):
         with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder") as results:
             assembly = _load_test_split(release_path)
             n_images = len(np.unique(assembly["stimulus_id"].values))

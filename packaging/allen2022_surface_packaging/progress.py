@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -77,6 +80,14 @@ def shown_log(level: int) -> Iterator[None]:
     finally:
         package_logger.removeHandler(handler)
         package_logger.setLevel(previous_level)
+
+
+def format_program(name: str = "allen2022-surface") -> str:
+    """Write a program of this environment as one can type it here: its name if a shell finds it so, else its path."""
+    path, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if not path.exists() or (found and Path(found).samefile(path)):
+        return name
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def format_seconds(seconds: float) -> str:

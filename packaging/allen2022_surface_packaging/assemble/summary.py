@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..facts import N_REPETITIONS, subject_names
-from ..progress import format_bytes, format_seconds
+from ..progress import format_bytes, format_program, format_seconds
 from ..recipe import published_dataset
 from ..release import Manifest
 
@@ -17,12 +17,17 @@ RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"  # the plugin's
 
 
 def describe_build(manifests: Mapping[Path, Manifest], seconds: float) -> str:
-    """Write for people what the releases of one build hold, how long it took, and which commands come next.
+    """Write for people what the releases of one build hold, and how long it took.
 
     Nothing is read: the releases are there already, so no error may follow.
     """
     title = f"Built {len(manifests)} release{'s' * (len(manifests) > 1)} in {format_seconds(seconds)}."
-    blocks = [_describe(path, manifest) for path, manifest in manifests.items()]
+    return "\n\n".join([title, *(_describe(path, manifest) for path, manifest in manifests.items())])
+
+
+def describe_next(manifests: Mapping[Path, Manifest]) -> str:
+    """Write which commands come after a build."""
+    program = format_program()
     path, manifest = next(iter(manifests.items()))
     source = path.absolute() if len(manifests) == 1 else path.absolute().parent
     is_published = published_dataset(manifest.name) is not None
@@ -30,14 +35,14 @@ def describe_build(manifests: Mapping[Path, Manifest], seconds: float) -> str:
     if is_published:
         code = f"from brainscore_vision import load_dataset; print(load_dataset('{manifest.name}.test'))"
     commands = [
-        f"allen2022-surface verify {shlex.quote(str(path))}",
-        f"allen2022-surface report {shlex.quote(str(path))}",
-        *(["allen2022-surface link"] if is_published else []),
+        f"{program} verify {shlex.quote(str(path))}",
+        f"{program} report {shlex.quote(str(path))}",
+        *([f"{program} link"] if is_published else []),
         f"export {RELEASE_VARIABLE}={shlex.quote(str(source))}",
-        f'python -c "{code}"',
+        f'{format_program("python")} -c "{code}"',
     ]
     following = "next" if len(manifests) == 1 else "next (likewise for the other releases)"
-    return "\n\n".join([title, *blocks, "\n    ".join([f"{following}:", *commands])])
+    return "\n    ".join([f"{following}:", *commands])
 
 
 def _describe(path: Path, manifest: Manifest) -> str:

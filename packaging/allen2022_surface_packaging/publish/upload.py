@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ..errors import PackagingError
 from ..facts import N_REPETITIONS
-from ..progress import follow_bytes
+from ..progress import follow_bytes, format_bytes
 from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
 from ..release import Manifest
 from .artifacts import ObjectRecord, choose_artifacts, record_release
@@ -117,7 +117,7 @@ def _describe_plan(target: UploadTarget, plan: Plan) -> str:
         if existing is not None:
             state = "already there, skipped" if existing.is_same else "different, replaced only with --overwrite"
         lines.append(f"{target.key(file):{width}}  {file.size:>14,} bytes  SHA-1 {file.sha1}  {state}")
-    return "\n".join([*lines, f"{_n_bytes_to_send(plan):,} bytes to send"])
+    return "\n".join([*lines, f"{format_bytes(_n_bytes_to_send(plan))} to send"])
 
 
 def _send(target: UploadTarget, plan: Plan) -> list[str]:
