@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from ..assemble.assembly import VARIABLE_NAME, create_assembly
 from ..errors import PackagingError
 from ..files import naming, read_file, sha1_of
 from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
-from ..verify.soundness import verify_release
+from ..verify.soundness import list_strangers, verify_release
+
+logger = logging.getLogger(__name__)
 
 Kind: TypeAlias = Literal["assembly", "stimulus_csv", "stimulus_zip"]
 
@@ -89,6 +92,8 @@ def open_release(path: Path, *, allow_simulated: bool = False) -> tuple[ReleaseF
     problems = verify_release(path)
     if problems:
         raise PackagingError(f"{release} is not sound, so it is not published: {problems[0]}")
+    for stranger in list_strangers(release, manifest):
+        logger.warning("%s does not belong to the release, so it is left out.", stranger)
     return release, manifest
 
 
