@@ -96,6 +96,16 @@ def test_damaged_manifest_is_refused_in_one_line(written, damage):
         Manifest.read(ReleaseFolder(written))
 
 
+def test_manifest_of_another_version_that_cannot_be_read_names_the_version(written):
+    versions = {"brainscore_allen2022_surface": "99.0"}
+    rewrite_manifest(written, lambda manifest: manifest.update(versions=versions, shapes="as in version 99"))
+
+    with pytest.raises(
+        PackagingError, match=r"It was built by version 99\.0 of this package, and this is .*: install that\."
+    ):
+        Manifest.read(ReleaseFolder(written))
+
+
 @pytest.mark.parametrize("path", ["missing", "empty", "file"])
 def test_folder_without_a_manifest_is_not_a_release(tmp_path, path):
     (tmp_path / "empty").mkdir()

@@ -427,7 +427,7 @@ def recipes(options: Options) -> None:
 
 
 @command(
-    RELEASE,
+    argument("RELEASE", "the folder of the release", type=_path),
     argument("--nsd-root NSD_ROOT", "recompute values from raw files, by independent code", type=os.path.expanduser),
     argument("--all", "recompute every value (default: a sample of vertices)"),
     argument("--seed N", "of the sample (default 0)", type=SEED),
@@ -444,8 +444,6 @@ def verify(options: Options) -> None:
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")
-    if options.against and Path(options.against).exists():
-        _assembly_path(options.against)
     answers = verify(
         options.release,
         nsd_root=options.nsd_root,

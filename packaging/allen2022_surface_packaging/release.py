@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -172,13 +173,18 @@ class Manifest:
         path = folder.manifest_path
         if not path.exists():
             raise PackagingError(f"{folder} is not a release: it holds no {path.name}. Build one first.")
+        content = read_file(path)
         try:
-            manifest = msgspec.json.decode(read_file(path).decode(), type=cls)
+            manifest = msgspec.json.decode(content.decode(), type=cls)
             for key, found, is_right, expected in _checks(manifest):
                 if not is_right:
                     raise ValueError(f"{key} is {found!r:.{LONGEST_TEXT}}, expected {expected:.{LONGEST_TEXT}}")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-            raise PackagingError(f"{path} is damaged ({one_line(error)}). Build the release again.") from error
+            advice = "Build the release again."
+            writer = re.search(rb'"brainscore_allen2022_surface": *"([\w.+-]+)"', content)
+            if writer and writer[1] != __version__.encode():
+                advice = f"It was built by version {writer[1].decode()} of this package, and this is {__version__}: install that."
+            raise PackagingError(f"{path} is damaged ({one_line(error)}). {advice}") from error
         return manifest
 
     def write(self, folder: ReleaseFolder) -> None:

@@ -98,6 +98,9 @@ def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_
     plain = Page(write_report(release_copy)).findings
     assert run_cli("verify", release_copy, "--nsd-root", nsd_tree).returncode == 0
     recomputed = Page(write_report(release_copy)).findings
+    picture_path = min((release_copy / "stimuli_train").iterdir())
+    picture_path.write_bytes(picture_path.read_bytes())
+    written = Page(write_report(release_copy)).findings
     path = release_copy / "release.json"
     path.write_text(path.read_text() + "\n")
     changed = Page(write_report(release_copy)).findings
@@ -109,6 +112,7 @@ def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_
     assert (
         f"{n_values:,} values were recomputed (a random sample). The largest difference is {largest:.1e}." in recomputed
     )
+    assert "Not verified since a file was written" in written
     assert "Not verified since it was built again" in changed
 
 

@@ -18,18 +18,21 @@ from allen2022_surface_packaging.verify.soundness import verify_release
 from support import run_cli
 from verify.planted import NAME, TRAIN, put, values
 
-VERSIONS = "versions of packages, because nothing else tells which were installed"
+VERSIONS = "    versions of packages, because nothing else tells which were installed"
 
 
 def test_sound_release(tiny_copy):
     result = run_cli("verify", tiny_copy)
 
     n_files = len(json.loads((tiny_copy / "release.json").read_text())["files"])
-    first, _, last = result.stdout.splitlines()
+    first, _, *checks = result.stdout.splitlines()
     assert (result.returncode, result.stderr) == (0, "")
     assert first == f"{tiny_copy} is sound: its {n_files} files agree with the manifest and with each other"
-    assert last.startswith("not checked: values, pixels, noise ceilings, COCO ids, ")
-    assert last.endswith(f"(--nsd-root NSD_ROOT checks them); {VERSIONS}.")
+    assert checks[:2] == ["checked:", "    size and SHA-1 of every file"]
+    assert checks[3] == "not checked:"
+    assert checks[4].startswith("    values, pixels, noise ceilings, COCO ids, ")
+    assert checks[4].endswith(" (--nsd-root NSD_ROOT checks them)")
+    assert checks[5:] == [VERSIONS]
 
 
 def test_every_question_has_an_answer_and_verify_json_keeps_the_last_ones(tiny_copy, tiny_release, tiny_tree):
@@ -46,7 +49,8 @@ def test_every_question_has_an_answer_and_verify_json_keeps_the_last_ones(tiny_c
     assert len(problems) == 16
     assert problems[0].startswith("problem: train values of subj01 V1: ")
     assert problems[0].endswith(" from the raw files.")
-    assert lines[-1] == f"not checked: values of neuroids outside the sample (--all checks them); {VERSIONS}."
+    sample = "    values of neuroids outside the sample (--all checks them)"
+    assert lines[-3:] == ["not checked:", sample, VERSIONS]
     line = result.stderr.splitlines()[-1]
     assert (
         f"{tiny_copy} is not what {tiny_tree} gives, and differs from {tiny_release}. The problems are listed above."
@@ -72,7 +76,7 @@ def test_recomputed_release_has_a_table_of_the_largest_differences(tiny_copy, ti
     assert "values of all neuroids were recomputed, the largest difference is " in lines[1]
     assert "largest difference from the raw files (unitless; 1e-05 is allowed):" in lines
     assert [line.split()[0] for line in lines[5:10]] == ["region", "V1", "V2", "V4", "IT"]
-    assert lines[-1] == f"not checked: {VERSIONS}."
+    assert lines[-2:] == ["not checked:", VERSIONS]
     assert "vertices recomputed: 4 in" in result.stderr
 
 

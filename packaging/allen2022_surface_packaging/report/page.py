@@ -97,7 +97,7 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             regions=regions,
             columns=columns,
             groups=groups,
-            verdict=read_verdict(folder),
+            verdict=read_verdict(folder, manifest),
             findings=list_findings(groups, pairs, shared_noise),
             cortex=cortex_maps(neuroids, manifest),
             heat_measures=[_heat_measure(groups, regions, columns, measure) for measure in GROUP_MEASURES],

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..errors import one_line
 from ..files import read_file, sha1_of
-from ..release import ReleaseFolder
+from ..release import Manifest, ReleaseFolder
 
 
 class Verdict(NamedTuple):
@@ -23,8 +23,8 @@ class Verdict(NamedTuple):
     checks: list[tuple[str, str, list[str]]]
 
 
-def read_verdict(folder: ReleaseFolder) -> Verdict:
-    """Read what `verify` wrote. A file of unknown structure, or about other files, gives no verdict."""
+def read_verdict(folder: ReleaseFolder, manifest: Manifest) -> Verdict:
+    """Read what `verify` wrote. A file of unknown structure, or older than a file of the release, gives no verdict."""
     path = folder.verification_path
     if not path.is_file():
         return Verdict("unknown", "Not verified yet", [])
@@ -32,6 +32,8 @@ def read_verdict(folder: ReleaseFolder) -> Verdict:
         content = json.loads(read_file(path))
         if content["manifest_sha1"] != sha1_of(folder.manifest_path):
             return Verdict("unknown", "Not verified since it was built again", [])
+        if any((folder.path / name).stat().st_mtime_ns > path.stat().st_mtime_ns for name in manifest.files):
+            return Verdict("unknown", "Not verified since a file was written", [])
         checks = list(_read_checks(content))
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:
         return Verdict("unknown", "No verdict", [(path.name, f"It cannot be read: {one_line(error)}.", [])])

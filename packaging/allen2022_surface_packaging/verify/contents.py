@@ -64,7 +64,7 @@ def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
             OSError,
             UnicodeEncodeError,
         ):  # netCDF4 asks for a lock, which the disk may refuse, and for a path in UTF-8
-            store = xarray.backends.NetCDF4DataStore(netCDF4.Dataset("release", memory=path.read_bytes()))
+            store = xarray.backends.NetCDF4DataStore(netCDF4.Dataset(path.name, memory=path.read_bytes()))
             assembly = xarray.open_dataarray(store)
             assembly.encoding["source"] = str(path)
     with assembly:

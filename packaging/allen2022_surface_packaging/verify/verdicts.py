@@ -23,6 +23,12 @@ from .soundness import find_changed_files, find_contradictions, list_strangers
 
 logger = logging.getLogger(__name__)
 
+FILES = "size and SHA-1 of every file"
+CONTENTS = (
+    "tables, images, shapes and coordinates, by the recipe and by each other; values, which are finite and standardised"
+)
+RAW_FILES = "coordinates, noise ceilings, tables, images, inputs and values, computed again from the raw files"
+OTHER = "coordinates, values, tables and images of both"
 NEEDS_RAW_FILES = (
     "values, pixels, noise ceilings, COCO ids, the choice of images and vertices, counts of filled values, and the sizes of "
     "inputs (--nsd-root NSD_ROOT checks them)"
@@ -39,7 +45,7 @@ class Answer:
     ----------
     verdict : the rest of a sentence that begins with the name of the release; what follows ": " are details
     problems, notes : a line each; a note is no problem
-    not_checked : what the answer leaves open
+    checked, not_checked : what the answer is about, and what it leaves open
     table : of the largest difference from the raw files, if values were recomputed
     findings : what is kept in ``verify.json``; None if the question could not be answered
     """
@@ -47,6 +53,7 @@ class Answer:
     verdict: str
     problems: list[str]
     notes: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
     not_checked: list[str] = field(default_factory=list)
     table: str = ""
     findings: dict[str, object] | None = None
@@ -83,15 +90,17 @@ def verify(
 
 
 def describe_answers(release_path: Path, answers: dict[str, Answer]) -> Iterator[str]:
-    """Yield the text for people: verdicts, table, each problem once, notes, and at last what was not checked."""
+    """Yield the text for people: verdicts, table, each problem once, notes, and what was checked and what was not."""
     given = answers.values()
     yield from (f"{release_path} {answer.verdict}" for answer in given)
     yield from (f"\n{answer.table}" for answer in given if answer.table)
     lines = [f"problem: {problem}" for answer in given for problem in answer.problems]
     lines += [f"note: {note}" for answer in given for note in answer.notes]
     yield from ["", *map(printable, dict.fromkeys(lines))] if lines else []
-    not_checked = [part for answer in given for part in answer.not_checked]
-    yield f"\nnot checked: {'; '.join([*not_checked, VERSIONS])}."
+    yield "\nchecked:"
+    yield from (f"    {part}" for answer in given for part in answer.checked)
+    yield "not checked:"
+    yield from (f"    {part}" for part in (*(part for answer in given for part in answer.not_checked), VERSIONS))
 
 
 def require_no_problems(release_path: Path, answers: dict[str, Answer]) -> None:
@@ -124,6 +133,7 @@ def _ask_release(folder: ReleaseFolder) -> Answer:
         notes=[
             f"{path} does not belong to the release, and nothing reads it." for path in list_strangers(folder, manifest)
         ],
+        checked=[FILES] if changed else [FILES, CONTENTS],
         not_checked=[DAMAGED] if changed else [],
         findings={"problems": problems},
     )
@@ -152,7 +162,7 @@ def _ask_raw_files(release_path: Path, nsd_root: str, every_vertex: bool, seed: 
     table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-").rename_axis(None, axis=1).reset_index()
     title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
     text = f"{title}\n\n{table.to_string(index=False)}"
-    return Answer(verdict, problems, not_checked=not_checked, table=text, findings=findings)
+    return Answer(verdict, problems, checked=[RAW_FILES], not_checked=not_checked, table=text, findings=findings)
 
 
 def _ask_other(release_path: Path, other: str) -> Answer:
@@ -169,6 +179,7 @@ def _ask_other(release_path: Path, other: str) -> Answer:
         f"{verdict}: {details if differences else judgement}",
         problems,
         notes=[str(difference) for difference in differences if not difference.beyond],
+        checked=[OTHER],
         findings={name: {"verdict": judgement, "differences": [asdict(difference) for difference in differences]}},
     )
 
