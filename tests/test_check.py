@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+import nibabel
 import pytest
 import scipy.io
 
@@ -174,6 +175,27 @@ def test_sound_tree_gets_an_estimate(tree):
     assert re.search(r"reads +1.6 MB, 8 betas files$", result.stdout, re.MULTILINE)
     assert re.search(r"takes +about \d+ s with one worker \(computed from the sizes", result.stdout)
     assert result.stdout.rstrip().endswith("no problems found")
+
+
+@pytest.mark.parametrize("has_names", [True, False])
+def test_labels_of_an_atlas_are_listed_with_their_names_and_sizes(tree, has_names):
+    if not has_names:
+        next(tree.rglob("streams.mgz.ctab")).unlink()
+    result = run_cli("recipes", "labels", "streams", tree)
+    rows = [line.split() for line in result.stdout.splitlines()]
+
+    assert result.returncode == 0
+    assert rows[0] == ["label", "name", "lh", "rh"]
+    assert [row[0] for row in rows[1:]] == [str(label) for label in range(1, 8)]
+    ventral = [nibabel.load(next(tree.rglob(f"{h}.streams.mgz"))).get_fdata() == 5 for h in HEMISPHERES]
+    assert rows[5] == ["5", *["ventral"] * has_names, *(str(is_ventral.sum()) for is_ventral in ventral)]
+
+
+def test_atlas_that_is_not_there_is_answered_with_those_that_are(tree):
+    result = run_cli("recipes", "labels", "stream", tree)
+
+    line = f"{tree} has no atlas stream. Its atlases: HCP_MMP1, Kastner2015, nsdgeneral, streams."
+    assert (result.returncode, result.stderr) == (1, f"allen2022-surface: {line}\n")
 
 
 @pytest.mark.parametrize("names", [["streams"], ["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])

@@ -12,8 +12,16 @@ import pandas as pd
 
 from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
-from .facts import N_IMAGES, N_REPETITIONS, N_TRIALS_PER_SESSION, N_VERTICES_OF_FSAVERAGE, TERMS_URL, subject_name
-from .nsd.files import MGH_DATA_OFFSET
+from .facts import (
+    HEMISPHERES,
+    N_IMAGES,
+    N_REPETITIONS,
+    N_TRIALS_PER_SESSION,
+    N_VERTICES_OF_FSAVERAGE,
+    TERMS_URL,
+    subject_name,
+)
+from .nsd.files import MGH_DATA_OFFSET, read_label_names, read_labels
 from .nsd.inputs import BETAS, IMAGES, NCSNR, InputFile
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.storage import Folder
@@ -156,3 +164,23 @@ def list_fetch_commands(root: Path, inputs: Iterable[InputFile]) -> list[str]:
                 f"aws s3 sync --no-sign-request --size-only {url} {shlex.quote(str(path))} \\\n    --exclude '*' {filters}"
             )
     return commands
+
+
+def describe_labels(nsd_root: str, atlas: str) -> str:
+    """List the labels of an atlas of a tree, a row each: number, name, and vertices of each hemisphere.
+
+    Raises
+    ------
+    PackagingError
+        If the tree lacks the atlas, or it is damaged.
+    """
+    tree = find_tree(nsd_root)
+    if not any(tree.labels(atlas, hemisphere).exists() for hemisphere in HEMISPHERES):
+        raise PackagingError(f"{nsd_root} has no atlas {atlas}. Its atlases: {', '.join(tree.atlases()) or 'none'}.")
+    table = tree.label_names(atlas)
+    names = read_label_names(table) if table.exists() else {}
+    rows = pd.DataFrame({h: pd.Series(read_labels(tree.labels(atlas, h))).value_counts() for h in HEMISPHERES})
+    rows = rows.reindex(sorted({*rows.index[rows.index > 0], *set().union(*names.values())})).fillna(0).astype(int)
+    spelled = [" or ".join(name for name, numbers in names.items() if label in numbers) for label in rows.index]
+    rows.insert(0, "name", spelled)
+    return rows.rename(index=int).rename_axis("label").reset_index().to_string(index=False)

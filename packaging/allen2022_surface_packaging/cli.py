@@ -402,17 +402,36 @@ def _choose_recipes(options: Options) -> dict[Path, Recipe]:
 
 
 @command(
-    argument("ACTION", "list them (the default), or show one", choices=("list", "show"), nargs="?", default="list"),
-    argument("RECIPE", "the name or the file of the recipe, or a release", type=os.path.expanduser, nargs="?"),
-    examples=["show streams > my_recipe.toml", "show /data/releases/Allen2022_fmri_surface > same_again.toml"],
+    argument(
+        "ACTION",
+        "list them (the default), show one, or list the labels of an atlas",
+        choices=("list", "show", "labels"),
+        nargs="?",
+        default="list",
+    ),
+    argument(
+        "RECIPE", "the name or the file of the recipe, a release, or an atlas", type=os.path.expanduser, nargs="?"
+    ),
+    argument("NSD_ROOT", "the NSD tree that holds the atlas", type=os.path.expanduser, nargs="?"),
+    examples=[
+        "show streams > my_recipe.toml",
+        "show /data/releases/Allen2022_fmri_surface > same_again.toml",
+        "labels HCP_MMP1 /data/nsd",
+    ],
 )
 def recipes(options: Options) -> None:
-    """List the recipes that ship, or print one to copy and change, or that of a release."""
-    from .release import Manifest, ReleaseFolder
+    """List the recipes that ship, print one to copy and change, or that of a release, or list the labels of an atlas."""
+    n_given = sum(given is not None for given in (options.recipe, options.nsd_root))
+    if n_given != {"list": 0, "show": 1, "labels": 2}[options.action]:
+        options.parser.error("expected `recipes`, `recipes show NAME|FILE|RELEASE` or `recipes labels ATLAS NSD_ROOT`")
+    if options.action == "labels":
+        from .check import describe_labels
 
-    if (options.action == "show") != (options.recipe is not None):
-        options.parser.error("expected `recipes`, or `recipes show NAME|FILE|RELEASE`")
+        print(describe_labels(options.nsd_root, options.recipe))
+        return
     if options.action == "show" and options.recipe not in list_recipes() and Path(options.recipe).is_dir():
+        from .release import Manifest, ReleaseFolder
+
         manifest = Manifest.read(ReleaseFolder(Path(options.recipe)))
         words = " --from-region-assemblies" if manifest.from_region_assemblies else ""
         words += f" --image-format {manifest.image_format}"

@@ -103,3 +103,4 @@ def test_small_and_odd_counts_of_vertices_have_all_published_regions(n_vertices)
             assert np.isin(labels["Kastner2015"], numbers).sum() >= 6
             assert set(numbers) <= set(labels["Kastner2015"])
         assert (labels["streams"] == 5).sum() >= 6
+        assert (labels["nsdgeneral"] == 1).sum() < max(40, n_vertices / 4)

@@ -78,7 +78,7 @@ def _draw(atlas: str, areas: dict[str, Any], labels: AnyArray, directions: Doubl
         n = max(FEWEST_VERTICES.get(name, 1), round(area["n_vertices"][side] * len(labels) / N_VERTICES_OF_FSAVERAGE))
         n -= (labels == names.index(name) + 1).sum() if name in names else 0
         free = np.flatnonzero(labels == 0)
-        vertices = free[np.argsort(distances_to_path(directions[free], area["path"]), kind="stable")[:n]]
+        vertices = free[np.argsort(distances_to_path(directions[free], area["path"]), kind="stable")[: max(0, n)]]
         if name in names:
             labels[vertices] = names.index(name) + 1
         else:

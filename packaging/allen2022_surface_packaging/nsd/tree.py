@@ -110,6 +110,11 @@ class NSDTree:
         """Return the labels of an atlas on fsaverage."""
         return self._file(lambda layout: f"{layout.labels}/{hemisphere}.{atlas}.mgz")
 
+    def atlases(self) -> list[str]:
+        """Return the names of the atlases on fsaverage that are there, sorted."""
+        matches = (re.fullmatch(r"lh\.(.+)\.mgz", name) for name in self.storage.names(self.layout.labels))
+        return [match[1] for match in matches if match]
+
     def label_names(self, atlas: str) -> RawFile:
         """Return the colour table of an atlas, which names its labels. A tree may lack it."""
         return self._file(lambda layout: f"{layout.labels}/{atlas}.mgz.ctab")
