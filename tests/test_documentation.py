@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 PAGE_NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
+SCORE = "docs/score.md"  # its blocks print scores of the models of tests/analysis/models.py
 TOUR = "docs/tour.md"  # tests/analysis/test_tour.py runs its Python blocks
 BLOCK = re.compile(
     r"^(?:<!-- not run by the tests: (?P<reason>.+) -->\n)?```(?P<language>.*)\n(?P<text>[\s\S]*?)^```$", re.MULTILINE
@@ -49,7 +50,8 @@ NOT_RUN = {
 BEFORE = {
     r"build +NSD_ROOT RELEASE": "rm -rf RELEASE",
     r"record RELEASE": "python fill_in.py",
-    r"benchmark\(model\)": "from models import signal_model; model = signal_model()",
+    r"score = benchmark\(model\)": "from models import signal_model; model = signal_model()",
+    r"load_model\(": "import brainscore_vision, models; brainscore_vision.load_model = models.load_model",
 }
 FILL_IN = """
 import csv
@@ -152,6 +154,7 @@ class Shell:
         exported = self.folder / "environment"
         if exported.is_file():
             self.environment = dict(line.split("=", 1) for line in exported.read_text().split("\0") if line)
+        return run.stdout
 
 
 def runnable_blocks(page):
@@ -171,7 +174,9 @@ def test_every_block_of_a_page_runs_in_order(page, folder, bucket, linked):
         if targets:  # this test is one of `make test`
             subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, check=True, capture_output=True)
         else:
-            shell.run(language, text)
+            output = shell.run(language, text)
+            if page == SCORE and language == "python":
+                assert re.findall(r"\b[01]\.\d", output) and "nan" not in output.lower(), output
 
 
 def list_anchors(path):

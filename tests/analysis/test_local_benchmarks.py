@@ -13,9 +13,11 @@ import pytest
 from brainscore_vision import benchmark_registry, data_registry, load_benchmark
 from brainscore_vision.benchmark_helpers.neural_common import RSABenchmark, TrainTestNeuralBenchmark
 
-from analysis.models import random_model, signal_model
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.recipe import read_recipe
+from analysis.models import load_model, random_model, random_network, signal_model
 from brainscore_allen2022_surface.analysis import benchmarks
-from brainscore_allen2022_surface.analysis.benchmarks import import_upstream, local_benchmarks
+from brainscore_allen2022_surface.analysis.benchmarks import import_upstream, local_benchmark, local_benchmarks
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 from brainscore_allen2022_surface.loaders import load_assembly
 from support import accept
@@ -38,8 +40,7 @@ def without_disk_cache(monkeypatch):
 @pytest.fixture
 def upstream():
     """The registries of Brain-Score, filled by its own plugins."""
-    import_upstream("data")
-    import_upstream("benchmarks")
+    import_upstream("data", "benchmarks")
 
 
 def change_responses(path):
@@ -67,7 +68,7 @@ def test_ridge_benchmark_ranks_signal_above_random_model(release, region):
 
     score, random_score = benchmark(signal_model()), benchmark(random_model())
 
-    assert type(benchmark) is TrainTestNeuralBenchmark
+    assert isinstance(benchmark, TrainTestNeuralBenchmark)
     # A prediction without noise correlates with averages over three repetitions as the root of the noise ceiling.
     assert float(score.raw) == pytest.approx(np.median(np.sqrt(nc_testset / 100)), abs=0.05)
     assert float(score.ceiling) == pytest.approx(np.median(expected_consistency(nc_testset)), abs=0.05)
@@ -81,7 +82,7 @@ def test_rdm_benchmark_ranks_signal_above_random_model(release, region):
 
     score, random_score = benchmark(signal_model()), benchmark(random_model())
 
-    assert type(benchmark) is RSABenchmark
+    assert isinstance(benchmark, RSABenchmark)
     assert 0.85 < float(score) <= 1
     assert float(score.raw) == pytest.approx(score.ceiling.attrs["lower_bound_loo"], abs=0.05)
     assert abs(float(random_score)) < 0.05
@@ -121,6 +122,111 @@ def assert_equal(actual, expected):
     np.testing.assert_array_equal(actual.values, expected.values)
     for level in ("stimulus_id", "neuroid_id", "subject", "region", "nc_testset"):
         np.testing.assert_array_equal(actual[level].values, expected[level].values)
+
+
+# --- any region of any release ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def areas(nsd_tree, tmp_path_factory):
+    """A release with a name and with regions that Brain-Score does not know."""
+    path = tmp_path_factory.mktemp("areas") / "release"
+    build_release(nsd_tree, path, read_recipe("kastner"))
+    return path
+
+
+def fill_with_zeros(path, region, n_neuroids):
+    """Fill neuroids with zeros, and let them seem reliable."""
+    for split in ("train", "test"):
+        with netCDF4.Dataset(path / f"{NAME}_{split}.nc", "a") as file:
+            columns = np.flatnonzero(file["region"][:] == region)[:n_neuroids]
+            for column in columns:
+                file["data"][:, column] = 0
+                file["nc_testset"][column] = 50
+        accept(path, f"{NAME}_{split}.nc")
+
+
+@pytest.mark.parametrize("metric", ["ridge", "rdm"])
+def test_local_benchmark_gives_the_score_of_the_registered_one(upstream, release, monkeypatch, metric):
+    """Brain-Score's own code loads whole assemblies, and computes its own ceiling."""
+    for split in ("train", "test"):
+        whole = load_assembly(NAME, split, source=release)
+        monkeypatch.setitem(data_registry, f"{NAME}_{split}", lambda whole=whole: whole)
+    expected = load_benchmark(f"{NAME}.V4-{metric}")(random_network())
+
+    local = local_benchmark(release, "V4", metric)
+
+    assert float(local(random_network())) == pytest.approx(float(expected), abs=0 if metric == "rdm" else 1e-6)
+    assert local.identifier.startswith(f"{NAME}.V4-{metric}--")
+    assert local.identifier == load_local(release, f"{NAME}.V4-{metric}").identifier
+
+
+def test_zero_filled_vertices_are_left_out_with_a_warning(release_copy):
+    fill_with_zeros(release_copy, "V1", 3)
+    registered_marker = marker_of(local_benchmark(release_copy, "V1", "rdm").identifier)
+
+    with pytest.warns(
+        UserWarning, match=f"3 of 126 neuroids of {NAME}.V1 are left out, because their responses are constant"
+    ):
+        benchmark = local_benchmark(release_copy, "V1")
+
+    assert float(benchmark(signal_model())) == pytest.approx(1, abs=0.1)
+    assert benchmark.test_assembly.sizes["neuroid"] == 123
+    assert marker_of(benchmark.identifier) != registered_marker  # so that a NaN in a cache does not come back
+
+
+@pytest.mark.parametrize("metric", ["ridge", "ridgecv", "rdm"])
+def test_region_of_another_release_takes_the_layer_of_a_region_or_a_layer(areas, metric):
+    by_region, by_layer, worse = (local_benchmark(areas, "V3v", metric, layer=name) for name in ("V4", "signal", "V1"))
+    model = load_model()
+
+    score = float(by_region(model))
+
+    assert by_region.identifier.startswith(f"kastner.V3v-{metric}--")
+    assert score == float(by_layer(model)) > 0.8
+    assert score > float(worse(model)) > 0.2
+    assert set(model.layer_model.region_layer_map) == {"V1", "V2", "V4", "IT"}  # as before
+
+
+def test_region_without_a_layer_asks_for_one_in_one_line(areas):
+    benchmark = local_benchmark(areas, "V3v")
+
+    with pytest.raises(
+        ValueError, match="The model layered has no layer for V3v. Name .* layers for IT, V1, V2, V4."
+    ) as error:
+        benchmark(load_model())
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="The model signal has no region_layer_map, so it cannot use layer='V2'"):
+        local_benchmark(areas, "V3v", layer="V2")(signal_model())
+
+
+REFUSED = {
+    "metric": ({"metric": "pls"}, "The metric is 'pls', expected one of ridge, ridgecv, rdm"),
+    "no reliable neuroid": ({"region": "FEF"}, "No neuroid of kastner.FEF has a noise ceiling .* above 30 %"),
+    "region": ({"region": "V9"}, "V9"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "reason"), REFUSED.values(), ids=REFUSED)
+def test_impossible_benchmark_is_refused(areas, arguments, reason):
+    with pytest.raises(ValueError, match=reason):
+        local_benchmark(areas, **{"region": "V3v", **arguments})
+
+
+def test_folder_of_releases_needs_a_name(releases_path):
+    with pytest.raises(ValueError, match="is not a release, so the name of one is needed"):
+        local_benchmark(releases_path, "V4")
+
+    benchmark = local_benchmark(releases_path, "V4", "rdm", name=f"{NAME}_4subj")
+
+    assert benchmark.identifier.startswith(f"{NAME}_4subj.V4-rdm--")
+
+
+def test_random_network_scores_about_as_high_as_a_perfect_model_on_simulated_data(release):
+    for metric, lowest in (("ridgecv", 0.9), ("rdm", 0.8)):
+        benchmark = local_benchmark(release, "V1", metric)
+
+        assert lowest < float(benchmark(random_network())) < float(benchmark(signal_model()))
 
 
 # --- nothing stays behind --------------------------------------------------------------------------------------------------
