@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support import hashes, list_open_files
+from support import hashes, list_open_files, run_cli
 
 COMMAND = [sys.executable, "-m", "allen2022_surface_packaging"]
 CACHE = "allen2022_surface_cache"
@@ -225,19 +225,21 @@ import sys
 from distributed import LocalCluster
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    options = {"threads_per_worker": 1, "processes": False, "protocol": "tcp", "dashboard_address": None}
+    with LocalCluster(n_workers=int(sys.argv[1]), **options) as cluster:
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 """
 
 
 @contextmanager
-def cluster(folder: Path):
-    """A scheduler with one worker, in a session of its own."""
+def cluster(folder: Path, n_workers: int = 1, python_path: str = ""):
+    """A scheduler and its workers, in a session of its own."""
     script = folder / "scheduler.py"
     script.write_text(SCHEDULER)
     process = subprocess.Popen(
-        [sys.executable, script],
+        [sys.executable, script, str(n_workers)],
+        env=os.environ | {"PYTHONPATH": python_path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -263,6 +265,27 @@ def test_build_fails_in_one_line_when_the_scheduler_dies(nsd_tree, tmp_path):
         status, line = run.end()
     assert status == 1
     assert address in line
+    assert not list(tmp_path.glob("*release*"))
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "content", "message"),
+    [
+        (0, "", "The dask scheduler has no workers. Start some"),
+        (1, "raise ModuleNotFoundError('No module named it')", "0.1.0 (No module named it). Install it where"),
+        (1, "__version__ = '0.0.9'", "0.1.0 (0.0.9). Install it where the scheduler and all workers run."),
+    ],
+)
+def test_what_a_cluster_lacks_is_said_in_one_line(nsd_tree, tmp_path, monkeypatch, n_workers, content, message):
+    monkeypatch.setattr("allen2022_surface_packaging.assemble.cluster.PATIENCE_SECONDS", 1)
+    package = tmp_path / "path" / "allen2022_surface_packaging" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text(content)
+    with cluster(tmp_path, n_workers, str(package.parent.parent) if content else "") as (_, address):
+        result = run_cli("build", nsd_tree, tmp_path / "release", "--scheduler", address, "--cache", "none")
+
+    assert result.returncode == 1
+    assert message in result.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("*release*"))
 
 

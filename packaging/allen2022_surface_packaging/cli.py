@@ -363,8 +363,11 @@ def build(options: Options) -> None:
     cache_path = None
     if options.cache != "none":
         cache_path = Path(options.cache) if options.cache else options.release.absolute().parent / CACHE_NAME
+    nsd_root = options.nsd_root
+    if options.scheduler and Path(nsd_root).exists():
+        nsd_root = Path(nsd_root).absolute()  # workers may run in another folder
     manifests = build_releases(
-        options.nsd_root,
+        nsd_root,
         recipes,
         image_format=options.image_format,
         from_region_assemblies=options.from_region_assemblies,

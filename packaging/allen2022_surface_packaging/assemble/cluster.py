@@ -9,14 +9,17 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import PackagingError, one_line
+from ..release import installed_versions
 
 if TYPE_CHECKING:
     import distributed
 
 SCHEDULER_TIMEOUT = "30s"
+PATIENCE_SECONDS = 45  # without a result, before it is asked whether there are workers
 NO_WORKERS_TIMEOUT = "distributed.scheduler.no-workers-timeout"
 ANY_LOCAL_PORT = "127.0.0.1:0"  # of the scheduler's pages; its usual port may be taken by another build
 
@@ -45,7 +48,8 @@ def run_tasks(
     Raises
     ------
     PackagingError
-        If the scheduler cannot be reached, workers keep dying, or the task raises one.
+        If the scheduler cannot be reached, it has no workers, they lack this package, they keep dying, or the task raises
+        one.
     """
     if scheduler is None and (n_workers == 1 or len(items) < 2):
         yield from map(task, items)
@@ -55,18 +59,19 @@ def run_tasks(
     for name in ("distributed", "distributed.client"):  # errors of workers arrive as exceptions
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with _connect_to(scheduler) if scheduler else _start_workers(n_workers, scratch_path) as client:
+        _require_package(client)
         futures = client.map(task, items, pure=False)
         try:
-            for future in distributed.as_completed(futures, loop=client.loop):
+            for future in _as_completed(futures, client):
                 yield future.result()
         except (distributed.scheduler.KilledWorker, distributed.scheduler.NoWorkerError) as error:
             raise PackagingError(
                 f"Several workers died while they worked on the same task, or all as soon as they were started "
                 f"({one_line(error)}). Give each more memory."
             ) from error
-        except distributed.client.FutureCancelledError as error:
+        except distributed.CancelledError as error:
             raise PackagingError(
-                f"The connection to the dask scheduler {scheduler or 'of this build'} was lost ({error.reason}). Run the "
+                f"The connection to the dask scheduler {scheduler or 'of this build'} was lost ({one_line(error)}). Run the "
                 "same command again with a scheduler that runs; the build continues."
             ) from error
         finally:
@@ -82,6 +87,45 @@ def _connect_to(scheduler: str) -> distributed.Client:
         return distributed.Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise PackagingError(f"No dask scheduler answers at {scheduler} ({one_line(error)}). Is it running?") from error
+
+
+def _as_completed(
+    futures: Sequence[distributed.Future[Result]], client: distributed.Client
+) -> Iterator[distributed.Future[Result]]:
+    """Yield futures as they are completed. Raise a `PackagingError` if for a while there is none, and no worker."""
+    import distributed
+
+    pending = set(futures)
+    while pending:
+        try:
+            for future in distributed.as_completed(pending, loop=client.loop, timeout=PATIENCE_SECONDS):
+                pending.remove(future)
+                yield future
+        except TimeoutError:
+            if not client.nthreads():
+                raise PackagingError(
+                    "The dask scheduler has no workers. Start some (dask worker ADDRESS), and run the same command again; the "
+                    "build continues."
+                ) from None
+
+
+def _require_package(client: distributed.Client) -> None:
+    """Raise a `PackagingError` if the scheduler or a worker lacks this package: tasks would wait for ever."""
+    expected = installed_versions()["brainscore_allen2022_surface"]
+    name = "allen2022_surface_packaging:__version__"
+    versions = {
+        f"worker {worker}": found for worker, found in client.run(resolve_name, name, on_error="return").items()
+    }
+    try:
+        versions["scheduler"] = client.run_on_scheduler(resolve_name, name)
+    except ModuleNotFoundError as error:
+        versions["scheduler"] = error
+    for place, found in versions.items():
+        if isinstance(found, ModuleNotFoundError) or (isinstance(found, str) and found != expected):
+            raise PackagingError(
+                f"The dask {place} lacks allen2022_surface_packaging {expected} "
+                f"({found if isinstance(found, str) else one_line(found)}). Install it where the scheduler and all workers run."
+            )
 
 
 @contextmanager
