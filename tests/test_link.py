@@ -344,6 +344,7 @@ BROKEN = {  # what a module of that name raises, which is imported in place of t
         "urllib3 is not installed. Install it: pip install urllib3",
     ),
     "msgspec": ("RuntimeError('compiled for another Python')", "RuntimeError: compiled for another Python"),
+    "tqdm": ("ImportError('cannot import name tqdm')", ""),
     "packaging": ("ModuleNotFoundError('No packaging')", "ModuleNotFoundError: No packaging"),
 }
 

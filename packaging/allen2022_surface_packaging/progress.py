@@ -9,12 +9,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +27,8 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
     Only a log that shows INFO shows progress. Where there is no terminal, it is a line for every tenth, but not more often
     than every ten seconds, and none for a single item.
     """
+    from tqdm import tqdm  # not by `doctor`, as in `shown_log`
+
     bar = tqdm(
         items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hidden()
     )
@@ -49,6 +48,8 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
 @contextmanager
 def follow_bytes(n_bytes: int, *, title: str) -> Iterator[Callable[[int], object]]:
     """Yield a function that takes the number of bytes that were done since its last call. There is only a bar."""
+    from tqdm import tqdm
+
     with tqdm(desc=title, total=n_bytes, unit="B", unit_scale=True, bar_format=BAR_FORMAT, disable=_hidden()) as bar:
         yield bar.update
 
@@ -66,6 +67,11 @@ def shown_log(level: int) -> Iterator[None]:
     of NumPy about a division by zero, are shown with `-v` or `python -W` only.
     """
     package_logger = logging.getLogger(__package__)
+    redirected: AbstractContextManager[None] = nullcontext()
+    with suppress(Exception):  # `doctor` says which packages are missing or broken, so it does without
+        from tqdm.contrib.logging import logging_redirect_tqdm
+
+        redirected = logging_redirect_tqdm([package_logger])
     handler = logging.StreamHandler()
     if level <= logging.DEBUG:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
@@ -73,7 +79,7 @@ def shown_log(level: int) -> Iterator[None]:
     package_logger.addHandler(handler)
     package_logger.setLevel(level)
     try:
-        with logging_redirect_tqdm([package_logger]), warnings.catch_warnings():
+        with redirected, warnings.catch_warnings():
             if level > logging.DEBUG and not sys.warnoptions:
                 warnings.simplefilter("ignore")
             yield

@@ -24,6 +24,7 @@ ADVICE = {
     **dict.fromkeys(("RequestTimeTooSkewed", "RequestExpired"), CLOCK),
     **dict.fromkeys(("412", "PreconditionFailed"), "It changed while it was read: start again."),
     "AccessControlListNotSupported": "The bucket has no ACLs: leave --acl out.",
+    "NotImplemented": "This server lacks a part of S3 that is needed here. Choose a bucket of another one.",
     "NoSuchKey": "It was removed meanwhile: start again.",
     "NoSuchBucket": "There is no such bucket. Check its name, and that the profile belongs to the right account.",
 }

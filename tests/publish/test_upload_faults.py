@@ -44,6 +44,7 @@ FAULTS = {  # which requests, what S3 answers, and what the user reads
     "no versions": (lambda r: "versioning" in r.query, refuse(403, "AccessDenied"), "It needs s3:GetBucketVersioning"),
     "no looking": (lambda r: r.method == "HEAD", refuse(403, "AccessDenied"), "It needs s3:GetObject"),
     "no putting": (is_put, refuse(403, "AccessDenied"), "do not allow it. It needs s3:PutObject"),
+    "no conditions": (is_put, refuse(501, "NotImplemented"), "This server lacks a part of S3 that is needed here"),
     "no ACLs": (is_put, refuse(400, "AccessControlListNotSupported"), "leave --acl out"),
     "503 for good": (is_put, refuse(503, "SlowDown"), "S3 keeps failing. What has been sent is kept"),
     "cut for good": (is_put, cut, "Is the network up.*run the same command again"),
@@ -86,6 +87,8 @@ def test_bucket_that_requires_a_header_gets_it_by_an_option_that_the_error_names
         is_concerned = request.puts() or (header[0] == "x-amz-request-payer" and request.name in OBJECTS)
         if "x-amz-tagging" in headers or "tagging" in request.query:
             return refuse(501, "NotImplemented")
+        if "kms" in header[0] + header[1] and is_unsigned(request):
+            return refuse(400, "InvalidArgument", "KMS managed keys require AWS Signature Version 4")
         return refuse(403, "AccessDenied") if is_concerned and headers.get(header[0]) != header[1] else None
 
     proxy.fault = fault

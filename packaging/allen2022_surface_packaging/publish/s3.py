@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 SENT_AGAIN = "What has been sent is kept: run the same command again"
 LARGEST_OBJECT_BYTES = 5 * 2**30  # of one PutObject: Amazon S3 User Guide, "Uploading objects"
-# What S3 answers to somebody who may not read an object; 404 if the existence of the object is hidden as well
-REFUSED = {401, 403, 404}
+# What S3 answers to somebody who may not read an object; 400 without a signature if it is encrypted by KMS, 404 if the
+# existence of the object is hidden as well
+REFUSED = {400, 401, 403, 404}
 # What S3 answers if the condition of a PutObject does not hold (any more)
 WRITTEN_MEANWHILE = {"PreconditionFailed", "ConditionalRequestConflict"}
 
