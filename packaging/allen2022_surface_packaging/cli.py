@@ -479,12 +479,18 @@ def verify(options: Options) -> None:
     require_no_problems(options.release, answers)
 
 
-@command(RELEASE, examples=["/data/releases/Allen2022_fmri_surface"])
+@command(
+    RELEASE,
+    argument(
+        "--output FILE", "the file to write (default RELEASE/report.html); an older report is replaced", type=_path
+    ),
+    examples=["/data/releases/Allen2022_fmri_surface", "/shared/release --output ~/report.html"],
+)
 def report(options: Options) -> None:
-    """Write RELEASE/report.html, a page about the release."""
+    """Write a page about the release, as one HTML file."""
     from .report.page import write_report
 
-    print(f"The report is in {write_report(options.release)}")
+    print(f"The report is in {write_report(options.release, options.output)}")
 
 
 @command(

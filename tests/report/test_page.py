@@ -18,7 +18,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import change_recipe, read_recipe
 from allen2022_surface_packaging.report.page import write_report
 from report.reading import REGION_NAMES, SPLITS, Page, agrees, change_manifest, number, split_half_ceiling
-from support import run_cli
+from support import hashes, run_cli
 
 
 def test_facts_and_tiles_equal_the_release(page, truth, reported):
@@ -150,6 +150,43 @@ def test_report_is_replaced_with_the_same_bytes_in_any_process(reported, tmp_pat
     assert "warning" not in result.stderr.lower()
     assert (copy / "report.html").read_bytes() == (reported / "report.html").read_bytes()
     assert run_cli("verify", copy).returncode == 0  # a report is no part of the release
+
+
+@pytest.mark.needs("mount")
+def test_report_of_a_read_only_release_is_written_elsewhere(reported, tmp_path):
+    release, output = tmp_path / "read_only", tmp_path / "new" / "report.html"
+    release.mkdir()
+    subprocess.run(["mount", "--bind", reported, release], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", release], check=True)
+        refused = run_cli("report", release)
+        written = [
+            run_cli("report", release, "--output", output) for _ in range(2)
+        ]  # the second one replaces the first
+    finally:
+        subprocess.run(["umount", release], check=True)
+
+    advice = (
+        f"cannot be written (Read-only file system). Write the report elsewhere: allen2022-surface report {release}"
+    )
+    assert refused.stderr.splitlines()[-1] == f"allen2022-surface: {release} {advice} --output FILE"
+    assert [result.stdout for result in written] == [f"The report is in {output}\n"] * 2
+    assert output.read_bytes() == (reported / "report.html").read_bytes()
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("", "is a folder, expected the file to write"), ("release.json", "exists already and is not a report")],
+)
+def test_report_replaces_nothing_but_a_report(release_copy, output, message):
+    before = hashes(release_copy)
+
+    result = run_cli("report", release_copy, "--output", release_copy / output)
+
+    assert result.returncode == 1
+    assert f"{release_copy / output} {message}" in result.stderr
+    assert hashes(release_copy) == before
 
 
 def test_page_may_load_nothing_and_runs_only_its_script(page, full_size):

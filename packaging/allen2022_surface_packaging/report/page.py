@@ -8,6 +8,7 @@ import logging
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 import pandas as pd
@@ -42,27 +43,53 @@ from .verdict import read_verdict
 logger = logging.getLogger(__name__)
 
 TEMPLATES = files(__package__) / "templates"
+GENERATOR = '<meta name="generator" content="allen2022-surface report">'
+LONGEST_HEAD = 1000  # bytes before which it stands
 MOST_THUMBNAILS = 450  # per split: enough for all images of the published releases, and few enough for a small page
 
 
-def write_report(release_path: Path) -> Path:
-    """Write `report.html` into a release, replace an older one, and return its path.
+def write_report(release_path: Path, output_path: Path | None = None) -> Path:
+    """Write the report of a release, by default `report.html` in its folder, replace an older one, and return its path.
 
     The same release gives the same bytes.
 
     Raises
     ------
     PackagingError
-        If the folder is not a release, if a file of it is missing or damaged, or if the plugin is not installed.
+        If the folder is not a release, if a file of it is missing or damaged, if the plugin is not installed, or if the
+        report cannot be written or would replace another file than a report.
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
+    path = output_path or folder.report_path
+    _require_writable(path, folder)
     _require_files(folder, manifest)
     with reading(folder, "a sound release", f"`allen2022-surface verify {folder}` says what is wrong with it."):
         content = render_page(folder, manifest).encode()
-    write_whole(folder.report_path, [content])
-    logger.info("%s: %.1f MB", folder.report_path, len(content) / 1e6)
-    return folder.report_path
+    write_whole(path, [content])
+    logger.info("%s: %.1f MB", path, len(content) / 1e6)
+    return path
+
+
+def _require_writable(path: Path, folder: ReleaseFolder) -> None:
+    """Raise a `PackagingError` if the report cannot be written, which is better known before the measurements."""
+    if path.is_dir():
+        raise PackagingError(
+            f"{path} is a folder, expected the file to write, such as {path / folder.report_path.name}."
+        )
+    if path != folder.report_path and path.is_file():
+        with path.open("rb") as file:
+            if GENERATOR.encode() not in file.read(LONGEST_HEAD):
+                raise PackagingError(f"{path} exists already and is not a report. Choose another --output FILE.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise PackagingError(
+            f"{path.parent} cannot be written ({error.strerror}). Write the report elsewhere: "
+            f"allen2022-surface report {folder} --output FILE"
+        ) from error
 
 
 def _require_files(folder: ReleaseFolder, manifest: Manifest) -> None:
@@ -142,6 +169,7 @@ def _environment() -> Environment:
         "digest": lambda text: base64.b64encode(sha256(text.encode()).digest()).decode("ascii"),
     }
     environment.globals |= {
+        "generator": Markup(GENERATOR),
         "asset": lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8")),
         "scale": charts.scale_colours(),
         "first_light_step": charts.FIRST_LIGHT_STEP,
