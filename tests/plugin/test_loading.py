@@ -97,6 +97,21 @@ def test_release_loads_from_a_disk_that_refuses_locks(release):
     assert set(region["region"].values) == {"V4"}
 
 
+def test_release_loads_below_any_path_and_beside_files_of_a_mac(release, releases_path):
+    """As an external disk has them: a name that is not UTF-8, and `.DS_Store` and `._x` beside every `x`."""
+    folder = Path(os.fsdecode(bytes(releases_path) + b"_caf\xe9"))
+    shutil.copytree(release, folder / "release")
+    for path in list(folder.rglob("*")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7")
+        path.with_name(".DS_Store").write_bytes(b"\0")
+
+    for source in (folder, folder / "release"):
+        actual = load_assembly(NAME, "test", source=source)
+        expected = load_assembly(NAME, "test", source=release)
+        xr.testing.assert_equal(actual, expected)
+        assert actual.stimulus_set.identifier == expected.stimulus_set.identifier
+
+
 def test_brainscore_computes_a_ceiling(brainscore, releases):
     assembly = brainscore.load_dataset(f"{NAME}.V4.test").isel(time_bin=0)
 

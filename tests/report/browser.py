@@ -75,6 +75,20 @@ class Tab:
             f"(e => {{ e.value = {str(value)!r}; e.dispatchEvent({event}) }})(document.getElementById({id!r}))"
         )
 
+    def click(self, selector: str) -> None:
+        """Click on an element, as a reader does."""
+        expression = f"document.querySelector({selector!r}).click()"
+        self.call("Runtime.evaluate", expression=expression, userGesture=True)
+
+    def download(self, folder: Path, selector: str) -> Path:
+        """Click on an element, and return the file that the page saves."""
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.click(selector)
+        while not any(folder.iterdir()) or any(folder.glob("*.crdownload")):
+            time.sleep(0.02)
+        (path,) = folder.iterdir()
+        return path
+
     def picture(self, selector: str) -> np.ndarray:
         """Return the pixels of an element when everything is drawn: red, green, blue and alpha."""
         box = self.evaluate(
@@ -126,6 +140,7 @@ def open_chromium(profile_path: Path) -> Iterator[Tab]:
         tab = Tab(address)
         for domain in ("Page", "Runtime", "Log", "Network"):
             tab.call(f"{domain}.enable")
+        tab.call("Page.bringToFront")  # only a page with the focus may copy text
         yield tab
         tab.socket.close()
     finally:

@@ -76,6 +76,11 @@ class Page(HTMLParser):
         return self.rows(f"distributions-{number}")
 
     @property
+    def methods(self) -> str:
+        """The methods for a paper, with their references, in one line."""
+        return " ".join(self.text.partition("Methods for a paper, with references")[2].partition("Copy")[0].split())
+
+    @property
     def findings(self) -> str:
         """The verdict of `verify`, and what needs attention."""
         return self.text.partition("Findings")[2].partition("subjects")[0]

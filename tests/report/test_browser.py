@@ -1,11 +1,14 @@
 """The report in headless Chromium."""
 
+import csv
 import re
+from itertools import compress
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from report.reading import Page, measure, number
+from report.reading import REGION_NAMES, Page, measure, number
 
 DESKTOP, PHONE = 1280, 390
 
@@ -113,7 +116,7 @@ def test_paper_shows_all_of_a_few_regions_and_both_maps(tab, full_size):
     assert len(rows) == 4 * 2
     assert hidden == []
     assert captions == ["Regions", "Split-half ceiling"]
-    assert n_canvases == [6, 12]  # both subjects have the same regions
+    assert n_canvases == [6, 18]  # both subjects have the same regions; and their mean
 
 
 def test_page_without_scripts_is_whole(tab, reported):
@@ -216,6 +219,83 @@ def point_at(tab, side: str, column: int, row: int, *, drag: int = 0) -> None:
         tab.call("Input.dispatchMouseEvent", type="mousePressed", x=x + column, y=y + row, button="left", clickCount=1)
         for type in ("mouseMoved", "mouseReleased"):
             tab.call("Input.dispatchMouseEvent", type=type, x=x + column + drag, y=y + row, button="left", buttons=1)
+
+
+def test_names_of_regions_are_written_on_them(tab, full_size):
+    tab.open(full_size / "report.html", width=DESKTOP)
+    press(tab, "Behind")
+    tab.choose("cortex-measure", -1)
+    tab.choose("cortex-region", 0)
+    named = tab.picture("#cortex-left")
+    tab.evaluate("document.getElementById('cortex-names').click()")
+    plain = tab.picture("#cortex-left")
+
+    rows, columns = np.nonzero(is_coloured(plain) & (named[:, :, :3].min(axis=2) > 200))  # white letters
+    assert 5 < np.ptp(rows) < 15 and 10 < np.ptp(columns) < 25
+    assert abs(np.median(columns) - np.mean(extent(is_coloured(plain)))) < 10
+
+
+def test_saved_picture_shows_both_hemispheres_and_the_legend_on_white(tab, full_size, tmp_path):
+    tab.open(full_size / "report.html", width=PHONE, scheme="dark")
+    press(tab, "Lateral")
+    tab.choose("cortex-subject", 2)
+
+    path = tab.download(tmp_path, "#cortex-save")
+
+    assert path.name == "planted_Noise_ceiling_of_all_2_subjects_mean_.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
+    assert pixels.shape == (1044, 2400, 3)
+    left, right = pixels[60:900, :1200], pixels[60:900, 1200:]
+    for hemisphere, other in ((left, right), (right, left)):
+        assert 0.1 < (hemisphere.min(axis=2) < 250).mean() < 0.9
+        assert is_coloured(hemisphere).sum() == pytest.approx(is_coloured(other).sum(), rel=0.3)
+        # On a scale to 80 %, the mean of noise ceilings of 80 % and 20 % is green.
+        red, green, blue = np.median(hemisphere[is_coloured(hemisphere)], axis=0)
+        assert green > 1.2 * blue > 1.2 * red
+    title, legend = pixels[:50], pixels[960:]
+    assert all((strip == 255).mean() > 0.8 and (strip == 0).any() for strip in (title, legend))
+    assert is_coloured(legend).sum() > 10_000
+
+
+def test_saved_table_holds_what_is_shown(tab, reported, tmp_path):
+    tab.open(reported / "report.html", width=DESKTOP)
+    tab.choose("heat-measure", 4)
+    tab.choose("region-table-filter", "v1")
+    page = Page(reported / "report.html")
+    heat = page.data["heat-values"][4]["values"]
+    header, *rows = page.tables["region-table"]
+    is_shown = [row[0] == "V1" or row[1] == "all" for row in rows]  # the totals are not filtered
+    shown = {
+        "region-table": [header, *([cell.replace(",", "") for cell in row] for row in compress(rows, is_shown))],
+        "heat": [
+            page.tables["heat"][0],
+            *([name, *(f"{n:.0f}" for n in row)] for name, row in zip(REGION_NAMES, heat, strict=True)),
+        ],
+        "option-table": page.tables["option-table"],
+        "shared-noise-table": [[cell.replace("−", "-") for cell in row] for row in page.tables["shared-noise-table"]],
+    }
+    for name, expected in shown.items():
+        (tmp_path / name).mkdir()
+        number_of_table = tab.evaluate(f"[...document.querySelectorAll('table')].findIndex(e => e.id === '{name}')")
+        tab.evaluate(f"document.querySelectorAll('.save button')[{number_of_table}].id = 'save-{name}'")
+
+        path = tab.download(tmp_path / name, f"#save-{name}")
+
+        assert path.name == f"Allen2022_fmri_surface_{name}.csv"
+        with path.open(newline="", encoding="utf-8") as file:
+            assert list(csv.reader(file)) == expected
+    assert tab.evaluate("document.querySelectorAll('.save button').length") == len(page.tables)
+
+
+def test_methods_are_copied_with_their_references(tab, reported):
+    tab.open(reported / "report.html", width=DESKTOP)
+    tab.evaluate("document.getElementById('methods').closest('details').open = true")
+    tab.click("#methods-copy")
+
+    copied = tab.evaluate("getSelection().toString()")
+    assert copied.startswith("These data are simulated") and copied.rstrip().endswith("10.1093/cercor/bhu277")
+    assert tab.texts("output[for=methods-copy]") == ["copied"]
 
 
 def test_mouse_and_arrow_keys_turn_the_cortex(tab, full_size):

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import change_recipe, read_recipe
 from allen2022_surface_packaging.report.page import write_report
 from report.reading import REGION_NAMES, SPLITS, Page, agrees, change_manifest, number, split_half_ceiling
-from support import hashes, run_cli
+from support import accept, hashes, run_cli
 
 
 def test_facts_and_tiles_equal_the_release(page, truth, reported):
@@ -38,6 +39,23 @@ def test_facts_and_tiles_equal_the_release(page, truth, reported):
         "Time bin": "70 to 170 ms, a placeholder that Brain-Score requires",
     }
     assert expected.items() <= page.facts.items()
+    n_images = len(table)
+    for text in (
+        "fMRI responses of subj01-subj08 of the Natural Scenes Dataset (Allen et al., 2022; data: https://doi.org/10.60489/roda.v8l0sr)",
+        "betas_fithrf_GLMdenoise_RR; b3: ",
+        f"{n_images} images that each of these subjects saw three times. A random split (seed 42) made",
+        f"{(table.split == 'train').sum()} training images and {(table.split == 'test').sum()} test images.",
+        "average responses to all of these images. Values that were not a number (",
+        "V1 (labels 1, 2), V2 (labels 3, 4) and V4 (label 7) of the atlas Kastner2015 (Wang et al., 2015); "
+        "IT (label 5) of the atlas streams (Allen et al., 2022)",
+        f"with brainscore_allen2022_surface {manifest['versions']['brainscore_allen2022_surface']} (recipe Allen2022",
+    ):
+        assert text in page.methods
+    assert re.findall(r"https://doi.org/\S+?(?=[\s);])", page.methods + " ") == [
+        "https://doi.org/10.60489/roda.v8l0sr",
+        "https://doi.org/10.1038/s41593-021-00962-x",
+        "https://doi.org/10.1093/cercor/bhu277",
+    ]
     assert page.facts["Size"].endswith(f" in {len(manifest['files'])} files")
     tiles = re.search(
         r"(\S+)subjects\s+(\S+)regions\s+(\S+)images\s+(\S+)neuroids\s+(\S+) %median noise ceiling\s+(\S+)split-half",
@@ -71,6 +89,14 @@ def test_contact_sheets_show_the_images_of_each_split_in_order(page, reported):
     assert f"Train: all {len(tables[0])} images" in page.text
 
 
+def assert_fits(tab, path):
+    """Assert that nothing is wider than a screen or a phone, with everything unfolded."""
+    for width in (1280, 390):
+        tab.open(path, width=width)
+        tab.evaluate("document.querySelectorAll('details').forEach(e => (e.open = true))")
+        assert tab.problems(width) == []
+
+
 def test_report_of_180_regions_is_small_and_shows_one_region_at_a_time(tab, nsd_tree, tmp_path):
     build_release(nsd_tree, tmp_path / "many", change_recipe(read_recipe("hcp_mmp1"), subjects=(1, 2, 5)))
     path = write_report(tmp_path / "many")
@@ -78,6 +104,8 @@ def test_report_of_180_regions_is_small_and_shows_one_region_at_a_time(tab, nsd_
     assert len(page.rows("heat")) == 180
     assert len(page.rows("region-table")) == 180 * 4
     assert "The release covers 180 regions of HCP_MMP1" in page.text
+    assert "Regions were 180 regions of the atlas HCP_MMP1 (Glasser et al., 2016)" in page.methods
+    assert "https://doi.org/10.1038/nature18933" in page.methods and "Wang" not in page.methods
     assert re.fullmatch(r"\d+ to \d+ in a region", page.facts["Neuroids"])
     assert path.stat().st_size < 3e6
 
@@ -87,13 +115,15 @@ def test_report_of_180_regions_is_small_and_shows_one_region_at_a_time(tab, nsd_
     tab.evaluate("document.querySelector('#heat tbody tr:nth-child(7) a').click()")
     assert tab.texts(".panel h3") == [page.rows("heat")[6][0]]
     assert tab.evaluate("document.documentElement.scrollHeight") < 7000
-    assert tab.problems(1280) == []
+    assert_fits(tab, path)
 
 
-def test_report_of_one_subject_with_own_images_explains_its_splits(nsd_tree, tmp_path):
+def test_report_of_one_subject_with_own_images_explains_its_splits(tab, nsd_tree, tmp_path):
     build_release(nsd_tree, tmp_path / "own", read_recipe("subj01_own"))
 
-    page = Page(write_report(tmp_path / "own"))
+    path = write_report(tmp_path / "own")
+
+    page = Page(path)
 
     assert "The train split holds the images that only this subject saw" in page.text
     assert page.facts["Images"].endswith("train images are own images")
@@ -101,16 +131,24 @@ def test_report_of_one_subject_with_own_images_explains_its_splits(nsd_tree, tmp
     assert "split_seed" not in {row[0] for row in page.rows("option-table")}
     assert page.tables["heat"][0] == ["Region", "subj01"]  # no column for all of one subject
     assert "responses of one person" in page.text
+    assert re.search(r"The \d+ training images are those that only subj01 saw\. The \d+ test images", page.methods)
+    assert "average responses to the training images alone" in page.methods
+    assert_fits(tab, path)
 
 
-def test_report_of_the_whole_cortex_has_one_region(nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "cortex", change_recipe(read_recipe("cortex"), subjects=(1,)))
+def test_report_of_the_whole_cortex_has_one_region(tab, nsd_tree, tmp_path):
+    recipe = change_recipe(read_recipe("cortex"), subjects=(1,), nan_policy="drop")
+    build_release(nsd_tree, tmp_path / "cortex", recipe)
 
-    page = Page(write_report(tmp_path / "cortex"))
+    path = write_report(tmp_path / "cortex")
+
+    page = Page(path)
 
     assert "The release covers the whole cortex" in page.text
     assert page.rows("source-table") == [["cortex", "cortex", "every vertex", "1,284"]]
     assert "All regions" not in page.text
+    assert "Vertices with a trial that was not a number were left out. Regions were the whole cortical" in page.methods
+    assert_fits(tab, path)
 
 
 @pytest.mark.parametrize(("simulated", "n_maps"), [(True, 1), (False, 0)])
@@ -194,6 +232,7 @@ def test_page_may_load_nothing_and_runs_only_its_script(page, full_size):
         assert all(picture["src"].startswith("data:image/") for picture in shown.pictures)
         assert {link for link in shown.links if not link.startswith(("#", "data:"))} == {
             "https://doi.org/10.1038/s41593-021-00962-x",
+            "https://doi.org/10.60489/roda.v8l0sr",
             "https://naturalscenesdataset.org",
         }
         (script,) = re.findall(r"<script>(.*?)</script>", shown.source, re.DOTALL)
@@ -219,3 +258,11 @@ def test_incomplete_or_damaged_release_is_refused_in_one_line(release_copy, name
         assert message in result.stderr.splitlines()[-1]
         assert f"`allen2022-surface verify {release_copy}`" in result.stderr.splitlines()[-1]
     assert not (release_copy / "report.html").exists()
+
+
+def test_release_with_a_black_image_is_refused(release_copy):
+    path = sorted((release_copy / "stimuli_train").iterdir())[3]
+    Image.new("RGB", (64, 64)).save(path)
+    accept(release_copy, f"stimuli_train/{path.name}")
+
+    assert f"{path} is black" in run_cli("report", release_copy).stderr.splitlines()[-1]

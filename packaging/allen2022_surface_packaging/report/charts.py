@@ -119,7 +119,7 @@ def thumbnails(stimuli: pd.DataFrame, folder: Path) -> list[dict[str, object]]:
     Raises
     ------
     ValueError
-        If a file is not an image.
+        If a file is not an image, or black.
     """
     shown: list[dict[str, object]] = []
     for file_name, name in zip(stimuli["image_file_name"], stimuli["stimulus_id"], strict=True):

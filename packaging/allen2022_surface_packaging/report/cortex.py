@@ -11,15 +11,16 @@ import base64
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_data, load_surf_mesh
 from scipy.spatial import KDTree
 
-from ..arrays import AnyArray, IntArray
+from ..arrays import AnyArray
 from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
 from ..release import Manifest
 from .charts import SHARED_COLOUR, region_colours, scale_colours
-from .statistics import ALL_REGIONS, NEUROID_MEASURES, Neuroids, highest_on_scale, region_names, subject_names
+from .statistics import NEUROID_MEASURES, Neuroids, highest_on_scale, region_names, subject_names
 
 SURFACE_SIZES = tuple(10 * 4**n_subdivisions + 2 for n_subdivisions in range(8))  # 12 to fsaverage's 163,842
 LARGEST_CODE = 65_534  # of a value; the next number stands for no value
@@ -37,7 +38,7 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | N
         in several; `sets`, the numbers of the regions in each set of regions that a vertex can be in; `layouts`, arrays of
         shape (2 n,) with 1 + the number of the set of each vertex of both hemispheres, or 0; `scale`, the colours of
         values; `measures`, how each is written, its lowest and highest value, and the `end` of its scale, which starts
-        at 0; and `subjects`, each with its `name`, the number of its `layout`, and the `values` of each measure at the
+        at 0; and `subjects`, the last of which is the mean of several, each with its `name`, the number of its `layout`, and the `values` of each measure at the
         vertices in a region, as 16-bit numbers between the lowest and the highest value.
     """
     if not manifest.simulated and manifest.n_vertices not in SURFACE_SIZES:
@@ -48,11 +49,11 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | N
     measures = [_describe_measure(neuroids, *measure) for measure in NEUROID_MEASURES]
     layouts: dict[str, int] = {}
     subjects = []
-    for name in subject_names(manifest):
-        layout, rows = _lay_out(neuroids, neuroids.rows(ALL_REGIONS, name), names, n_known, region_sets)
+    for name, neuroids_shown in _maps_to_show(neuroids, manifest, n_known).items():
+        layout, shown = _lay_out(neuroids_shown, names, n_known, region_sets)
         values = []
         for measure, scale in zip(NEUROID_MEASURES, measures, strict=True):
-            shares = (neuroids.values(measure.column, rows) - scale["lowest"]) / (scale["highest"] - scale["lowest"])
+            shares = (shown[measure.column].to_numpy() - scale["lowest"]) / (scale["highest"] - scale["lowest"])
             codes = np.where(np.isfinite(shares), np.round(LARGEST_CODE * np.nan_to_num(shares)), LARGEST_CODE + 1)
             values.append(_pack(codes.astype(np.uint16)))
         subjects.append({"name": name, "layout": layouts.setdefault(_pack(layout), len(layouts)), "values": values})
@@ -69,15 +70,24 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | N
     }
 
 
+def _maps_to_show(neuroids: Neuroids, manifest: Manifest, n_known: int) -> dict[str, pd.DataFrame]:
+    """Return the neuroids at the first vertices of each subject; and of several subjects the mean, without NaN values."""
+    shown = neuroids.table[neuroids.table["vertex_index"] < n_known]
+    maps = {name: shown[shown["subject"] == name] for name in subject_names(manifest)}
+    if len(maps) > 1:
+        by_vertex = shown.groupby(["region", "hemisphere", "vertex_index"], observed=True)
+        means = by_vertex[[measure.column for measure in NEUROID_MEASURES]].mean()
+        maps[f"all {len(maps)} subjects (mean)"] = means.reset_index()
+    return maps
+
+
 def _lay_out(
-    neuroids: Neuroids, rows: IntArray, names: list[str], n_known: int, region_sets: dict[tuple[int, ...], int]
-) -> tuple[AnyArray, IntArray]:
-    """Return the layout of a subject, and a row of the table of neuroids for each vertex in a region.
+    shown: pd.DataFrame, names: list[str], n_known: int, region_sets: dict[tuple[int, ...], int]
+) -> tuple[AnyArray, pd.DataFrame]:
+    """Return the layout of a map, and a row of its table for each vertex in a region.
 
     New sets of regions get new numbers. A vertex in several regions has the same values in all.
     """
-    rows = rows[neuroids.values("vertex_index", rows) < n_known]
-    shown = neuroids.table.iloc[rows]
     numbers = shown["region"].cat.rename_categories({name: number for number, name in enumerate(names)}).to_numpy()
     vertices = shown["vertex_index"].to_numpy() + n_known * (shown["hemisphere"] == HEMISPHERES[1]).to_numpy()
     order = np.lexsort((numbers, vertices))
@@ -88,7 +98,7 @@ def _lay_out(
         sets[vertex] = region_sets.setdefault(tuple(regions.tolist()), len(region_sets))
     layout = np.zeros(n_known * len(HEMISPHERES), dtype=np.uint16)
     layout[covered] = sets + 1
-    return layout, rows[order][starts]
+    return layout, shown.iloc[order[starts]]
 
 
 def _describe_measure(neuroids: Neuroids, column: str, title: str, unit: str, n_digits: int) -> dict[str, Any]:

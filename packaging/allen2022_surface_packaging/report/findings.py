@@ -83,7 +83,7 @@ def _invalid(regions: pd.DataFrame, total: dict[Hashable, Any]) -> Iterator[str]
         rows = much.reset_index().to_dict("records")
         names = [f"{row['region']} of {row['subject']} ({row['percent_filled']:.1f} %)" for row in rows]
         yield (
-            f"Much was filled: {total['percent_filled']:.1f} % of all values, and more than {100 * MUCH_FILLED:.0f} % in "
+            f"Much was filled: {total['percent_filled']:.2f} % of all values, and more than {100 * MUCH_FILLED:.0f} % in "
             f"{_name(names)}."
         )
     share = total["n_without_ceiling"] / total["n_neuroids"]

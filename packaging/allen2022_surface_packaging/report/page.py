@@ -24,6 +24,7 @@ from . import charts, tables
 from .ceilings import estimate_ceilings, measure_shared_noise
 from .cortex import cortex_maps
 from .findings import list_findings
+from .methods import NSD_DOI, describe_methods
 from .statistics import (
     ALL_REGIONS,
     ALL_SUBJECTS,
@@ -127,6 +128,11 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
             verdict=read_verdict(folder, manifest),
             findings=list_findings(groups, pairs, shared_noise),
             cortex=cortex_maps(neuroids, manifest),
+            methods=describe_methods(
+                manifest,
+                n_neuroids=int(groups["n_neuroids"][ALL_REGIONS, ALL_SUBJECTS]),
+                percent_filled=float(groups["percent_filled"][ALL_REGIONS, ALL_SUBJECTS]),
+            ),
             heat_measures=[_heat_measure(groups, regions, columns, measure) for measure in GROUP_MEASURES],
             panels=[
                 _panel(name, groups.loc[[name]].droplevel("region").loc[columns], neuroids, highest)
@@ -175,6 +181,7 @@ def _environment() -> Environment:
         "first_light_step": charts.FIRST_LIGHT_STEP,
         "plot": charts.PLOT,
         "expected_curve": charts.expected_curve,
+        "nsd_doi": NSD_DOI,
         "betas_meanings": tables.BETAS_MEANINGS,
         "time_bin": [value for values in TIME_BIN.values() for value in values],
     }

@@ -117,10 +117,10 @@
       colours.set(colour, 3 * i);
       coloured[i] = 1;
     }
-    return { layout, values, colours, coloured };
+    return { layout, values, colours, coloured, region };
   }
 
-  function paint(canvas, picture, map, side, { borders, marked }) {
+  function paint(canvas, picture, map, side, { borders, marked, names }) {
     const { width, height, vertex } = picture;
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
@@ -148,6 +148,36 @@
       pixels[i] = 0xff000000 | ((b * shade) << 16) | ((g * shade) << 8) | (r * shade);
     }
     context.putImageData(image, 0, 0);
+    if (names) writeNames(context, picture, map, side, names);
+  }
+
+  // Write the name of each region in sight, with letters of a size in pixels, where the region is widest. Larger regions come
+  // first, and a name that would lie on another one is left out.
+  function writeNames(context, { width, height, vertex }, map, side, size) {
+    const codes = vertex.map((point) => (point === NONE ? 0 : map.layout[side * data.n + nearest[point]]));
+    const inside = new Uint16Array(codes.length); // steps to the border of the region
+    const widest = new Map(); // by the code of a set of regions
+    const reach = (i, beside) => (codes[beside] === codes[i] ? inside[beside] : 0) + 1;
+    for (let i = 0; i < codes.length; i++) if (codes[i]) inside[i] = Math.min(reach(i, i - 1), reach(i, i - width));
+    for (let i = codes.length - 1; i >= 0; i--) {
+      if (!codes[i]) continue;
+      inside[i] = Math.min(inside[i], reach(i, i + 1), reach(i, i + width));
+      if (inside[i] > (inside[widest.get(codes[i])] ?? 0)) widest.set(codes[i], i);
+    }
+    const placed = [];
+    Object.assign(context, { font: `600 ${size}px system-ui, sans-serif`, textAlign: "center", textBaseline: "middle", lineWidth: size / 4, lineJoin: "round" });
+    for (const [code, i] of [...widest].sort((first, second) => inside[second[1]] - inside[first[1]])) {
+      const regions = data.sets[code - 1].filter((region) => map.region < 0 || region === map.region);
+      const text = regions.map((region) => data.regions[region]).join(" + ");
+      const half = [context.measureText(text).width / 2, size / 2];
+      const at = [Math.min(width - half[0], Math.max(half[0], i % width)), Math.floor(i / width)];
+      const isFree = placed.every((other) => [0, 1].some((k) => Math.abs(at[k] - other.at[k]) > half[k] + other.half[k]));
+      if (!text || inside[i] < size / 4 || !isFree) continue;
+      placed.push({ at, half });
+      Object.assign(context, { strokeStyle: "#000", fillStyle: "#fff" });
+      context.strokeText(text, ...at);
+      context.fillText(text, ...at);
+    }
   }
 
   const VIEWS = {
@@ -157,7 +187,7 @@
   const view = { ...VIEWS["Visual cortex"], zoom: 1 };
   const canvases = [element("cortex-left"), element("cortex-right")];
   const chosen = { subject: element("cortex-subject"), measure: element("cortex-measure"), region: element("cortex-region") };
-  const borders = element("cortex-borders");
+  const borders = element("cortex-borders"), names = element("cortex-names");
   const readout = element("cortex-readout"), summary = element("cortex-summary");
   let pictures = [], map, marked = [-1, -1], waiting = false, moving = false;
 
@@ -172,12 +202,15 @@
     canvases.forEach((canvas, side) => {
       const { clientWidth, clientHeight } = canvas;
       pictures[side] = rasterise(side, view, clientWidth * fine, clientHeight * fine);
-      paint(canvas, pictures[side], map, side, { borders: borders.checked, marked: marked[side] });
     });
+    repaint();
   }
   const redraw = () => { if (!waiting) { waiting = true; requestAnimationFrame(draw); } };
   function repaint() {
-    canvases.forEach((canvas, side) => paint(canvas, pictures[side], map, side, { borders: borders.checked, marked: marked[side] }));
+    canvases.forEach((canvas, side) => {
+      const size = names.checked && (13 * pictures[side].width) / canvas.clientWidth;
+      paint(canvas, pictures[side], map, side, { borders: borders.checked, marked: marked[side], names: size });
+    });
   }
 
   function choose() {
@@ -326,7 +359,41 @@
     element("cortex-buttons").append(button);
   }
   Object.values(chosen).forEach((select) => select.addEventListener("change", choose));
-  borders.addEventListener("change", repaint);
+  for (const box of [borders, names]) box.addEventListener("change", repaint);
+
+  // Save both hemispheres as they are shown, with their legend, in the resolution of print and on white.
+  element("cortex-save").addEventListener("click", () => {
+    const [subject, measure, region] = Object.values(chosen).map((select) => Number(select.value));
+    const picture = document.createElement("canvas"), [width, height, line] = [1200, 900, 36];
+    Object.assign(picture, { width: 2 * width, height: height + 4 * line });
+    const context = picture.getContext("2d");
+    context.fillStyle = "#fff";
+    context.fillRect(0, 0, picture.width, picture.height);
+    data.hemispheres.forEach((_, side) => {
+      const canvas = document.createElement("canvas");
+      const drawn = rasterise(side, view, width, height);
+      paint(canvas, drawn, map, side, { borders: borders.checked, marked: -1, names: names.checked && line });
+      context.drawImage(canvas, side * width, 1.5 * line);
+    });
+    Object.assign(context, { font: `${line}px system-ui, sans-serif`, fillStyle: "#000" });
+    const mark = element("simulated")?.firstElementChild.textContent ?? "";
+    context.fillText(`${mark} ${document.querySelector("h1").textContent}, ${describe(subject, measure, region)}`.trim(), line, 1.2 * line);
+    let x = line;
+    const y = height + 3 * line, write = (text) => { context.fillText(text, x, y); x += context.measureText(text).width + line / 2; };
+    for (const part of element("cortex-legend").querySelectorAll(":scope > span, .ends > span")) {
+      if (part.className === "scale")
+        for (const colour of data.scale) { context.fillStyle = colour; context.fillRect(x, y - line, 8, line); x += 8; }
+      if (part.firstElementChild?.className === "swatch") {
+        context.fillStyle = part.firstElementChild.style.background;
+        context.fillRect(x, y - 0.8 * line, line, line);
+        x += 1.3 * line;
+      }
+      context.fillStyle = "#000";
+      if (part.className !== "ends" && part.textContent) write(part.textContent);
+      else if (part.className === "scale") x += line / 2;
+    }
+    picture.toBlob((blob) => save(`${describe(subject, measure, region).replace(/[^\w-]+/g, "_")}.png`, blob));
+  });
   document.querySelectorAll("[data-region]").forEach((button) =>
     button.addEventListener("click", () => {
       chosen.region.value = button.dataset.region;
@@ -362,7 +429,7 @@
         name.textContent = measure < 0 ? (alike.length === data.subjects.length ? "all" : alike.join(" ")) : data.subjects[subject].name;
         grid.append(name, ...PRINTED.map(([, side], i) => {
           const canvas = document.createElement("canvas");
-          paint(canvas, drawn[i], map, side, { borders: false, marked: -1 });
+          paint(canvas, drawn[i], map, side, { borders: false, marked: -1, names: false });
           return canvas;
         }));
       }

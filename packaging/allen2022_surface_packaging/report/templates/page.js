@@ -1,4 +1,12 @@
 "use strict";
+// Save a file that the page has made, under a name that starts with that of the release.
+function save(name, blob) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${document.querySelector("h1").textContent}_${name}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
 // The page without this script is whole, but its tables cannot be sorted or filtered, and all regions are open.
 (() => {
   document.documentElement.classList.add("js");
@@ -47,6 +55,35 @@
       });
     });
   }
+
+  // Each table can be saved as it is shown: sorted and filtered, without the pictures in it. Numbers have no commas between
+  // thousands, and unknown ones are empty.
+  const cellText = (cell) => {
+    const text = cell.textContent.trim().replace(/−/g, "-");
+    if (text === "–") return "";
+    if (/^-?\d{1,3}(,\d{3})+(\.\d+)?$/.test(text)) return text.replace(/,/g, "");
+    return /[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  };
+  const csvOf = (table) => {
+    const rows = [...table.rows].filter((row) => !row.hidden);
+    const columns = [...rows[0].cells].map((_, i) => i).filter((i) => !rows.some((row) => row.cells[i].querySelector("svg")));
+    return rows.map((row) => `${columns.map((i) => cellText(row.cells[i])).join(",")}\n`).join("");
+  };
+  for (const table of find("table")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Save as CSV";
+    button.addEventListener("click", () => save(`${table.id}.csv`, new Blob([csvOf(table)], { type: "text/csv" })));
+    const line = document.createElement("p");
+    line.className = "buttons save";
+    line.append(button);
+    (table.closest(".long") ?? table).after(line);
+  }
+
+  document.getElementById("methods-copy").addEventListener("click", (event) => {
+    getSelection().selectAllChildren(document.getElementById("methods"));
+    event.target.nextElementSibling.textContent = document.execCommand("copy") ? "copied" : "selected: press Ctrl+C";
+  });
 
   for (const input of find("input[data-table]")) {
     const rows = [...document.getElementById(input.dataset.table).tBodies[0].rows];
