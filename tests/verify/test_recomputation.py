@@ -201,7 +201,6 @@ EXTRACTED = {
         rewrite(lambda image: image.point(lambda value: value + 1)),
         "pixels differ by up to 1 ",
     ),
-    "black": ("png", rewrite(lambda image: image.point(lambda value: 0)), "pixels differ"),
     "resized": ("png", rewrite(lambda image: image.resize((4, 6))), "has the shape (6, 4, 3) here, not (8, 8, 3)"),
 }
 

@@ -8,36 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray
 
 from ..errors import PackagingError, one_line
 from ..plugin import import_plugin
-from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
-from .contents import list_blocks, opened_assembly, read_neuroids, read_tables
+from ..release import DIMENSIONS, SPLITS
+from .contents import Side, list_blocks, open_release, read_neuroids
 from .differences import Difference, align, compare_images, compare_tables, group_values, measure_values
 
 FILE_NAMES = ["image_file_name", "filename"]  # two releases may name the files of equal images differently
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One split of a release, or of a published object.
-
-    Attributes
-    ----------
-    coordinates : a table for each dimension
-    stimuli : without the names of the files
-    """
-
-    assembly: xarray.DataArray
-    coordinates: dict[str, pd.DataFrame]
-    stimuli: pd.DataFrame
-    image_paths: dict[str, Path]
 
 
 def compare_release(release_path: Path, other: str) -> list[Difference]:
@@ -63,31 +46,10 @@ def compare_release(release_path: Path, other: str) -> list[Difference]:
             if region is not None:
                 assembly = here[split].assembly
                 columns = np.flatnonzero(np.asarray(assembly.coords.get("region", [])) == region)
-                assembly = assembly.isel(neuroid=columns)
-                here[split] = replace(here[split], assembly=assembly, coordinates=_list_coordinates(assembly))
+                here[split] = replace(here[split], assembly=assembly.isel(neuroid=columns))
         for split, side in there.items():
             differences += _compare_sides(split, here[split], side)
     return differences
-
-
-def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
-    """Open both splits of a release.
-
-    Raises
-    ------
-    PackagingError
-        If it is missing or cannot be read.
-    """
-    folder = ReleaseFolder(path)
-    name, tables = Manifest.read(folder).name, read_tables(folder)
-    sides = {}
-    for split in SPLITS:
-        stimuli = tables[folder.stimulus_table_path(split).name]
-        paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
-        images = dict(zip(stimuli["stimulus_id"], paths, strict=True))
-        assembly = files.enter_context(opened_assembly(folder.assembly_path(name, split)))
-        sides[split] = Side(assembly, _list_coordinates(assembly), stimuli.drop(columns="image_file_name"), images)
-    return sides
 
 
 def _load_object(identifier: str) -> tuple[str | None, str, Side]:
@@ -106,22 +68,10 @@ def _load_object(identifier: str) -> tuple[str | None, str, Side]:
     except (OSError, ValueError, KeyError) as error:
         raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
     stimuli = assembly.attrs["stimulus_set"]
-    table = pd.DataFrame(stimuli).drop(columns=FILE_NAMES, errors="ignore")
-    coordinates = _list_coordinates(assembly)
-    merged = set(stimuli) - {"stimulus_id", "nsd_id"}  # columns that the plugin added
-    coordinates["presentation"] = coordinates["presentation"].drop(columns=list(merged), errors="ignore")
-    return region, split, Side(assembly, coordinates, table, stimuli.stimulus_paths)
-
-
-def _list_coordinates(assembly: xarray.DataArray) -> dict[str, pd.DataFrame]:
-    """Return the coordinates of each dimension as a table."""
-    from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords  # here: it takes a second
-
-    tables = {dimension: pd.DataFrame(index=range(assembly.sizes[dimension])) for dimension in DIMENSIONS}
-    for name, dimensions, values in walk_coords(assembly):
-        if len(dimensions) == 1:
-            tables[dimensions[0]][name] = values
-    return tables
+    # The plugin adds the columns of the stimulus set to the presentations, and makes one index of all coordinates.
+    added = [column for column in stimuli if column not in ("stimulus_id", "nsd_id")]
+    assembly = assembly.reset_index(list(assembly.indexes)).drop_vars(added)
+    return region, split, Side(assembly, pd.DataFrame(stimuli), stimuli.stimulus_paths)
 
 
 def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
@@ -134,9 +84,9 @@ def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
         yield Difference(split, "kind of assembly", 1, 1, 1, f"{kinds[0]} here, {kinds[1]} there")
         return
     for dimension in DIMENSIONS:
-        yield from compare_tables(split, f"{dimension}s", here.coordinates[dimension], there.coordinates[dimension])
+        yield from compare_tables(split, f"{dimension}s", here.coordinates(dimension), there.coordinates(dimension))
     yield from _compare_values(split, here, there)
-    columns = [column for column in here.stimuli if column in there.stimuli]
+    columns = [column for column in here.stimuli if column in there.stimuli and column not in FILE_NAMES]
     yield from compare_tables(split, "stimuli", here.stimuli[columns], there.stimuli[columns])
     common = [i for i in here.image_paths if i in there.image_paths]
     yield from compare_images(split, ((i, here.image_paths[i], there.image_paths[i]) for i in common))
@@ -144,9 +94,9 @@ def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
 
 def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]:
     """Compare the values that both assemblies have, by subject and region."""
-    presentations, neuroids = here.coordinates["presentation"], here.coordinates["neuroid"]
-    rows_here, rows_there = align(presentations, there.coordinates["presentation"])
-    columns_here, columns_there = align(neuroids, there.coordinates["neuroid"])
+    presentations, neuroids = here.coordinates("presentation"), here.coordinates("neuroid")
+    rows_here, rows_there = align(presentations, there.coordinates("presentation"))
+    columns_here, columns_there = align(neuroids, there.coordinates("neuroid"))
     if not (len(rows_here) and len(columns_here)):
         return
     measured = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import netCDF4
@@ -13,7 +13,7 @@ import xarray
 
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, reading
-from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, ReleaseFolder
+from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
 
 AGAIN = "Build the release again."
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
@@ -46,17 +46,47 @@ def read_tables(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@contextmanager
-def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
-    """Open an assembly, and close it at the end. Its values are read when they are needed, by `read_neuroids`.
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One split of a release, or of a published object.
+
+    Attributes
+    ----------
+    assembly : its values are read when they are needed, by `read_neuroids`
+    stimuli : the stimulus table
+    image_paths : by `stimulus_id`
+    """
+
+    assembly: xarray.DataArray
+    stimuli: pd.DataFrame
+    image_paths: dict[str, Path]
+
+    def coordinates(self, dimension: str) -> pd.DataFrame:
+        """Return the coordinates of a dimension as columns."""
+        columns = {name: c.values for name, c in self.assembly.coords.items() if c.dims == (dimension,)}
+        return pd.DataFrame(columns, index=range(self.assembly.sizes[dimension]))
+
+
+def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
+    """Open both splits of a release, until `files` are closed.
 
     Raises
     ------
     PackagingError
-        If the file is missing, or holds no assembly that can be read.
+        If a file is missing, or cannot be read.
     """
-    if not path.is_file():
-        raise PackagingError(f"{path} is missing. {AGAIN}")
+    folder = ReleaseFolder(path)
+    name, tables = Manifest.read(folder).name, read_tables(folder)
+    sides = {}
+    for split in SPLITS:
+        stimuli = tables[folder.stimulus_table_path(split).name]
+        paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
+        assembly = files.enter_context(_open_assembly(folder.assembly_path(name, split)))
+        sides[split] = Side(assembly, stimuli, dict(zip(stimuli["stimulus_id"], paths, strict=True)))
+    return sides
+
+
+def _open_assembly(path: Path) -> xarray.DataArray:
     with reading(path, "an assembly", AGAIN):
         try:
             assembly: xarray.DataArray = xarray.open_dataarray(path)
@@ -67,10 +97,9 @@ def opened_assembly(path: Path) -> Iterator[xarray.DataArray]:
             store = xarray.backends.NetCDF4DataStore(netCDF4.Dataset(path.name, memory=path.read_bytes()))
             assembly = xarray.open_dataarray(store)
             assembly.encoding["source"] = str(path)
-    with assembly:
         if set(assembly.dims) != set(DIMENSIONS):
-            raise PackagingError(f"{path} has the dimensions {assembly.dims}, expected {DIMENSIONS}. {AGAIN}")
-        yield assembly
+            raise ValueError(f"it has the dimensions {assembly.dims}, expected {DIMENSIONS}")
+    return assembly
 
 
 def list_blocks(n_neuroids: int) -> list[IntArray]:

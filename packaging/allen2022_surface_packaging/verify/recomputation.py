@@ -17,8 +17,7 @@ from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
 from ..release import FilledCounts, Manifest, ReleaseFolder
-from .comparison import Side, open_release
-from .contents import list_blocks, read_neuroids, read_tables
+from .contents import Side, list_blocks, open_release, read_neuroids, read_tables
 from .differences import Difference, compare_images, compare_tables, group_values, measure_values
 from .reference import Reference, read_reference
 
@@ -119,11 +118,11 @@ def _list_inputs(expected: Reference, manifest: Manifest) -> list[RawFile]:
 
 def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterator[Difference]:
     for split, side in sides.items():
-        neuroids, found = expected.neuroids, side.coordinates["neuroid"]
+        neuroids, found = expected.neuroids, side.coordinates("neuroid")
         if expected.recipe.nan_policy == "drop" and "neuroid_id" in found:
             neuroids = neuroids[neuroids["neuroid_id"].isin(found["neuroid_id"])]
         presentations = expected.presentations(split)
-        yield from compare_tables(split, "presentations", side.coordinates["presentation"], presentations, OTHER)
+        yield from compare_tables(split, "presentations", side.coordinates("presentation"), presentations, OTHER)
         yield from compare_tables(split, "neuroids", found, neuroids, OTHER)
 
 
@@ -134,7 +133,7 @@ def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | No
     -------
     table of neuroids; the column ``column`` says where a neuroid is in the release, and is negative if it was dropped
     """
-    released = sides["train"].coordinates["neuroid"]
+    released = sides["train"].coordinates("neuroid")
     neuroids = expected.neuroids.assign(
         column=pd.Index(released["neuroid_id"]).get_indexer(expected.neuroids["neuroid_id"])
     )
@@ -169,7 +168,7 @@ def _compare_values(
             neuroids = block[is_chosen]
             for split, side in sides.items():
                 found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
-                presentations = side.coordinates["presentation"]
+                presentations = side.coordinates("presentation")
                 measured.append(measure_values(split, found, values[split][:, is_chosen], presentations, neuroids))
     table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)

@@ -413,6 +413,6 @@ def _read_origins(file: RawFile, nsd_ids: IntArray) -> pd.DataFrame:
         origins = pd.DataFrame({"coco_id": rows["cocoId"].astype(np.int64).to_numpy()})
         if is_known.all():
             origins["coco_split"] = rows["cocoSplit"].to_numpy()
-            boxes = [box.strip(" ()").split(",") for box in rows["cropBox"]]
+            boxes = [box.strip(" ()[]").split(",") for box in rows["cropBox"]]
             origins[["crop_top", "crop_bottom", "crop_left", "crop_right"]] = np.array(boxes, dtype=np.float64)
     return origins

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import xarray
 
 from ..errors import PackagingError
 from ..facts import (
@@ -32,7 +31,7 @@ from ..release import (
     ReleaseFolder,
     list_presentations,
 )
-from .contents import list_blocks, opened_assembly, read_neuroids, read_tables
+from .contents import Side, list_blocks, open_release, read_neuroids, read_tables
 from .differences import Difference, compare_tables
 
 # Of Windows, macOS and Linux; other such names begin with a dot, $ or @.
@@ -141,8 +140,6 @@ def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
             yield str(error)
             continue
         formats.add(image.format)
-        if not image.getbbox():
-            yield f"{path} is all black. Was NSD's file of images complete?"
         if image.mode != "RGB" or image.format != FORMAT_NAMES.get(path.suffix[1:]):
             yield f"{path} is a file of {image.format} with {image.mode} pixels, expected {path.suffix[1:]} and RGB."
     if FORMAT_NAMES[manifest.image_format] not in formats:
@@ -152,24 +149,17 @@ def _check_images(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
 def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Difference | str]:
     """Compare both assemblies with the manifest, with their stimulus tables and with each other."""
     with ExitStack() as files:
-        assemblies = {}
-        for split in SPLITS:
-            assemblies[split] = files.enter_context(opened_assembly(folder.assembly_path(manifest.name, split)))
-            yield from _check_layout(folder, manifest, split, assemblies[split])
-        train, test = (_tabulate(assemblies[split], NEUROID_COORDINATES) for split in SPLITS)
+        sides = open_release(folder.path, files)
+        for split, side in sides.items():
+            yield from _check_layout(folder.assembly_path(manifest.name, split), manifest, split, side)
+        train, test = (side.coordinates("neuroid") for side in sides.values())
         yield from compare_tables("test", "neuroids", test, train, "in train")
         yield from _check_regions(manifest)
         yield from _check_neuroids(train, manifest)
-        yield from _check_values(assemblies, train["neuroid_id"], manifest)
+        yield from _check_values(sides, train["neuroid_id"], manifest)
 
 
-def _tabulate(assembly: xarray.DataArray, names: Iterable[str]) -> pd.DataFrame:
-    return pd.DataFrame({name: assembly[name].values for name in names})
-
-
-def _check_layout(
-    folder: ReleaseFolder, manifest: Manifest, split: str, assembly: xarray.DataArray
-) -> Iterator[Difference | str]:
+def _check_layout(path: Path, manifest: Manifest, split: str, side: Side) -> Iterator[Difference | str]:
     """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions.
 
     Raises
@@ -177,9 +167,7 @@ def _check_layout(
     PackagingError
         If the coordinates cannot be compared.
     """
-    path = folder.assembly_path(manifest.name, split)
-    nsd_ids = read_tables(folder)[folder.stimulus_table_path(split).name]["nsd_id"].to_numpy()
-    presentations = list_presentations(split, nsd_ids)
+    assembly, presentations = side.assembly, list_presentations(split, side.stimuli["nsd_id"].to_numpy())
     names = {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
     if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
         raise PackagingError(
@@ -194,13 +182,13 @@ def _check_layout(
         found = assembly.attrs.get(attribute)
         if found != f"{manifest.name}.{split}":
             yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
-    for rows, expected in (("presentations", presentations), ("time_bins", pd.DataFrame(TIME_BIN))):
-        yield from compare_tables(path.name, rows, _tabulate(assembly, map(str, expected)), expected, "expected")
+    for dimension, expected in (("presentation", presentations), ("time_bin", pd.DataFrame(TIME_BIN))):
+        yield from compare_tables(path.name, f"{dimension}s", side.coordinates(dimension), expected, "expected")
     dataset = published_dataset(manifest.name)
     n_sessions = {subject_name(subject): N_SESSIONS[subject] for subject in manifest.recipe.subjects}
     is_whole = _is_full_size(manifest) and manifest.sessions == n_sessions
-    if dataset is not None and is_whole and len(nsd_ids) != dataset.n_images[split]:
-        yield f"{path.name} holds {len(nsd_ids)} images, but {dataset.n_images[split]} were published."
+    if dataset is not None and is_whole and len(side.stimuli) != dataset.n_images[split]:
+        yield f"{path.name} holds {len(side.stimuli)} images, but {dataset.n_images[split]} were published."
 
 
 def _is_full_size(manifest: Manifest) -> bool:
@@ -249,9 +237,7 @@ def _check_regions(manifest: Manifest) -> Iterator[str]:
             yield f"The manifest gives {region.name} {region.n_vertices:,} vertices, but NSD's atlas has {n_published:,}."
 
 
-def _check_values(
-    assemblies: dict[str, xarray.DataArray], neuroid_ids: pd.Series[str], manifest: Manifest
-) -> Iterator[str]:
+def _check_values(sides: dict[str, Side], neuroid_ids: pd.Series[str], manifest: Manifest) -> Iterator[str]:
     """Check that values are finite, and that each neuroid has mean 0 and deviation 1 over the images of the recipe.
 
     A neuroid with a zero is left out: it may have been filled, or be constant. If all images are standardised together, the
@@ -262,7 +248,7 @@ def _check_values(
     wrong: list[tuple[str, float, float]] = []
     for columns in list_blocks(len(neuroid_ids)):
         ids = neuroid_ids[columns].to_numpy()
-        train, test = (read_neuroids(assemblies[split], columns) for split in SPLITS)
+        train, test = (read_neuroids(side.assembly, columns) for side in sides.values())
         values = np.concatenate([train, test])
         is_finite = np.isfinite(values).all(axis=0)
         if not is_finite.all():

@@ -28,7 +28,7 @@ CONTENTS = (
     "tables, images, shapes and coordinates, by the recipe and by each other; values, which are finite and standardised"
 )
 RAW_FILES = "coordinates, noise ceilings, tables, images, inputs and values, computed again from the raw files"
-OTHER = "coordinates, values, tables and images of both"
+OTHER = "coordinates and stimulus tables, and the values and images that both have"
 NEEDS_RAW_FILES = (
     "values, pixels, noise ceilings, COCO ids, the choice of images and vertices, counts of filled values, and the sizes of "
     "inputs (--nsd-root NSD_ROOT checks them)"
