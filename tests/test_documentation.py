@@ -42,7 +42,7 @@ BLOCK = re.compile(
 )
 NOT_RUN = {
     ("CONTRIBUTING.md", "python tests/tools/fuzz.py --cases 500 --seed 1           # damaged input of every kind"),
-    ("README.md", "pip install --constraint constraints.txt -e '.[brainscore]'"),
+    ("README.md", "pip install --constraint constraints.txt -e '.[brainscore,report]'"),
     ("docs/cluster.md", "from dask_jobqueue import SLURMCluster"),
     ("docs/cluster.md", "allen2022-surface build NSD_ROOT RELEASE --scheduler tcp://ADDRESS"),
 }

@@ -299,6 +299,8 @@ def test_doctor_says_why_an_identifier_does_not_load(linked, release, monkeypatc
     state, advice = finding(run("doctor", f"{NAME}_V4.test", status=1), f"{NAME}_V4.test")
     assert "Brain-Score says: No registrations found" in state
     assert advice.startswith(f"Did you mean {NAME}.V4.test")
+    state, advice = finding(run("doctor", "Other2000", status=1), "Other2000")
+    assert state.endswith(f"It is one of {linked.parent}/other")
     state, advice = finding(run("doctor", f"{NAME}_4subj.V4.test", status=1), "load_dataset")
     assert state == "not found"
     assert f"expected {NAME}_4subj" in advice

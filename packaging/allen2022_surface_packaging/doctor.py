@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -184,6 +184,18 @@ def _described_version(distribution: str) -> str:
     return f", version {found}" if found else ""
 
 
+def _identifiers(folder: Path) -> dict[str, None]:
+    """Return the identifiers that a plugin registers, each once, in order."""
+    return dict.fromkeys(identifier for _, identifier in registrations(folder))
+
+
+def _library_plugins() -> dict[Path, dict[str, None]]:
+    """Return the identifiers of every data plugin in brainscore_vision, if that is installed."""
+    with suppress(PackagingError):
+        return {folder: _identifiers(folder) for folder in sorted(data_path().glob("[!._]*"))}
+    return {}
+
+
 def _examine_packages() -> Iterator[Finding]:
     """Compare the versions of packages with those that this package, Brain-Score and torchvision ask for."""
     from packaging.requirements import Requirement
@@ -242,8 +254,8 @@ def _examine_library() -> Iterator[Finding]:
         yield Finding("link", f"{path}{target} is another copy of this plugin", again)
     else:
         yield Finding("link", f"{path}{target or ' is a copy'}")
-    plugins = {folder: {one for _, one in registrations(folder)} for folder in sorted(path.parent.glob("[!._]*"))}
-    for identifier in dict.fromkeys(one for _, one in registrations(plugin_path())):
+    plugins = _library_plugins()
+    for identifier in _identifiers(plugin_path()):
         found = [str(folder) for folder, identifiers in plugins.items() if identifier in identifiers]
         if len(found) > 1:
             advice = "Brain-Score takes it from one only. Remove the others."
@@ -252,11 +264,13 @@ def _examine_library() -> Iterator[Finding]:
 
 def _examine_data(identifier: str | None) -> Iterator[Finding]:
     """Examine the source of the data, and what an identifier loads from it."""
-    known = dict.fromkeys(one for _, one in registrations(plugin_path()))
+    known = _identifiers(plugin_path())
     if identifier and identifier not in known:
         close = difflib.get_close_matches(identifier, known, n=3, cutoff=0.5)
         meant = f"Did you mean {' or '.join(close)}? " if close else ""
-        state = "is no identifier of this plugin, so Brain-Score says: No registrations found"
+        others = [folder for folder, identifiers in _library_plugins().items() if identifier in identifiers]
+        answer = f"It is one of {others[0]}" if others else "Brain-Score says: No registrations found"
+        state = f"is no identifier of this plugin. {answer}"
         yield Finding(identifier, state, f"{meant}All identifiers: {COMMAND} list")
     try:
         source = _default_source()
