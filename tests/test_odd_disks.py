@@ -67,6 +67,17 @@ def test_everything_works_on_a_disk_that_lacks_what_others_have(tree, tmp_path, 
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
 
 
+def test_plugin_is_exported_to_a_disk_without_modes_and_times(tmp_path, monkeypatch):
+    """The command then fails, because the tests of the plugin need the rest of a checkout."""
+    data_path = tmp_path / "vision" / "brainscore_vision" / "data"
+    data_path.mkdir(parents=True)
+    (data_path.parent / "__init__.py").write_text("data_registry = {}\nstimulus_set_registry = {}\n")
+    refuse(monkeypatch, errno.EPERM)
+
+    assert "test.py" in run_cli("export", tmp_path / "vision").stderr
+    assert (data_path / "allen2022_surface" / "data_packaging" / "rebuild.py").is_file()
+
+
 def scatter(folder: Path) -> None:
     """Leave what systems leave: files beside every file, and files and folders in every folder."""
     for path in [folder, *folder.rglob("*")]:

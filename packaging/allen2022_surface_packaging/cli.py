@@ -351,6 +351,7 @@ def check(options: Options) -> None:
 )
 def build(options: Options) -> None:
     """Build a release from an NSD tree."""
+    start = time.monotonic()
     from .assemble.pipeline import build_releases
     from .assemble.summary import describe_build, describe_next
 
@@ -358,7 +359,6 @@ def build(options: Options) -> None:
         options.parser.error("--workers starts processes, --scheduler uses running ones: give one of them")
     if options.from_region_assemblies:
         _assembly_path(options.nsd_root)
-    start = time.monotonic()
     recipes = _choose_recipes(options)
     cache_path = None
     if options.cache != "none":

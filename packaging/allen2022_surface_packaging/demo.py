@@ -65,7 +65,7 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
             "server of moto. Install: pip install brainscore_vision 'moto[server]'"
         )
     with (
-        tempfile.TemporaryDirectory() as temporary_folder,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary_folder,
         redirect_stdout(io.StringIO()) if log_level > logging.INFO else nullcontext(),
         _quiet() if log_level > logging.DEBUG else nullcontext(),
     ):

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -143,6 +143,20 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def copy_folder(source: Path, target: Path, left_out: Callable[[str, list[str]], Iterable[str]]) -> None:
+    """Copy the content of a folder. Modes and times are copied where the disk keeps them.
+
+    Parameters
+    ----------
+    left_out : as `shutil.ignore_patterns` returns it
+    """
+    try:
+        shutil.copytree(source, target, ignore=left_out, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    except shutil.Error as error:  # of each file that was not copied, and of each folder whose mode or time was not
+        if not all(Path(copy).is_dir() for _, copy, _ in error.args[0]):
+            raise
 
 
 def write_whole(path: Path, contents: Iterable[Bytes]) -> None:

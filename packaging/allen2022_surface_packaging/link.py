@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import PackagingError
+from .files import copy_folder
 from .plugin import LIBRARY, LINK_NAME, plugin_path
 
 
@@ -33,7 +34,7 @@ def link() -> str:
     try:
         link_path.symlink_to(target, target_is_directory=True)
     except OSError:
-        shutil.copytree(target, link_path, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_folder(target, link_path, shutil.ignore_patterns("__pycache__"))
         return f"{link_path} is a copy of {target}, because links are not allowed there."
     return f"{link_path} links to {target}."
 

@@ -19,6 +19,7 @@ from ..errors import PackagingError
 from ..facts import HEMISPHERES, N_REPETITIONS, noise_ceiling, subject_name
 from ..nsd.plan import Plan
 from ..nsd.regions import RegionMap
+from ..progress import format_bytes
 from ..release import NEUROID_COORDINATES, SPLITS, FilledCounts, ReleaseFolder, list_presentations
 from .assembly import create_assembly
 from .prepared import read_prepared
@@ -168,7 +169,7 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
             nan_counts[subject_name(number)] = {name: FilledCounts(*n.tolist()) for name, n in counts.items()}
             logger.info("%s: %d neuroids", subject_name(number), len(subject.neuroids))
     for split, path in paths.items():
-        logger.info("%s: %s, %.1f MB", path.name, shapes[split], path.stat().st_size / 1e6)
+        logger.info("%s: %s, %s", path.name, shapes[split], format_bytes(path.stat().st_size))
     return AssemblyRecord(shapes, nan_counts)
 
 

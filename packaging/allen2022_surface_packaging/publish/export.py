@@ -17,7 +17,7 @@ import numpy as np
 from .. import __version__
 from ..errors import PackagingError
 from ..facts import TERMS_URL
-from ..files import new_folder, read_file
+from ..files import copy_folder, new_folder, read_file
 from ..plugin import LIBRARY, LINK_NAME, import_plugin, plugin_path, registrations
 from .artifacts import ObjectRecord, read_artifacts
 from .objects import NAME_PARTS, find_regions, open_release
@@ -63,7 +63,7 @@ def export_plugin(
     )
     ceilings = "\n\n".join(describe_ceilings(path, objects) for path in release_paths)
     with new_folder(target_path) as folder:
-        shutil.copytree(source_path, folder, ignore=LEFT_OUT, dirs_exist_ok=True)
+        copy_folder(source_path, folder, LEFT_OUT)
         shutil.copyfile(artifacts_path, folder / "artifacts.json")
     rows = []
     for (identifier, kind), stored in objects.items():

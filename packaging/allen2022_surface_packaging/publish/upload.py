@@ -61,7 +61,7 @@ def publish_release(
     artifacts_path = choose_artifacts(artifacts_path)
     release, manifest = open_release(release_path, allow_simulated=allow_simulated or dry_run)
     _warn_of_other_shape(manifest)
-    with tempfile.TemporaryDirectory(prefix="allen2022_surface_upload_") as folder:
+    with tempfile.TemporaryDirectory(prefix="allen2022_surface_upload_", ignore_cleanup_errors=True) as folder:
         files = write_objects(release, manifest, Path(folder))
         largest = max(files, key=lambda file: file.size)
         if largest.size > LARGEST_OBJECT_BYTES:
