@@ -41,6 +41,7 @@ mutants: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	@echo "Installing everything into $(VENV): once, two minutes with a fast network, 3 GB"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --quiet --upgrade 'pip>=25.1'  # an older one is silent while it unpacks
 	@$(PIP) --editable '.[test]'
 	@touch $@
 

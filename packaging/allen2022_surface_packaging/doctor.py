@@ -150,7 +150,7 @@ def examine(identifier: str | None = None) -> list[Finding]:
     ----------
     identifier : one that Brain-Score does not find or load
     """
-    findings = [Finding("plugin", f"{plugin_path()}{_described_version(PLUGIN)}")]
+    findings = [Finding("plugin", f"{plugin_path()}, version {_version(PLUGIN)}")]
     for part in (_examine_library, _examine_packages, _examine_variables, partial(_examine_data, identifier)):
         try:
             with redirect_stderr(io.StringIO()):  # NumPy 2 writes pages about packages that were compiled for NumPy 1
@@ -177,11 +177,6 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _described_version(distribution: str) -> str:
-    found = _version(distribution)
-    return f", version {found}" if found else ""
 
 
 def _identifiers(folder: Path) -> dict[str, None]:
@@ -242,7 +237,7 @@ def _examine_library() -> Iterator[Finding]:
     except PackagingError as error:
         yield Finding(LIBRARY, "not installed", str(error))
         return
-    yield Finding(LIBRARY, f"{path.parents[1]}{_described_version(LIBRARY)}")
+    yield Finding(LIBRARY, f"{path.parents[1]}, version {_version(LIBRARY)}")
     target = f" -> {path.resolve()}" if path.is_symlink() else ""
     again = f"Link this one: {COMMAND} link"
     if not path.exists():

@@ -51,16 +51,10 @@ def explained(location: str, action: str, permissions: str, *, again: str = AGAI
     from botocore.exceptions import BotoCoreError, ClientError
 
     of_network = exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError
-
     try:
         yield
-    except (
-        BotoCoreError,
-        ClientError,
-        ValueError,
-        KeyError,
-        OSError,
-    ) as error:  # KeyError: an answer that is not of S3
+    # A KeyError comes of an answer that is not of S3.
+    except (BotoCoreError, ClientError, ValueError, KeyError, OSError) as error:
         reason = one_line(error)
         if isinstance(error, ClientError):
             reason = f"{error_code(error)}: {error.response['Error'].get('Message', '')}"

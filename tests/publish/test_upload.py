@@ -123,7 +123,7 @@ def test_second_upload_sends_nothing_and_records_the_same(release, s3, proxy, ar
     assert list_recorded(tmp_path / "other.json") == list_recorded(artifacts_path)
 
 
-def test_other_content_is_replaced_only_with_overwrite(upload, s3, proxy):
+def test_other_content_is_replaced_only_with_overwrite(upload, s3, proxy, artifacts_path):
     key = f"{PREFIX}/assy_{NAME}_test.nc"
     theirs = s3.put_object(Bucket="brain", Key=key, Body=b"another file")["VersionId"]
 
@@ -132,8 +132,8 @@ def test_other_content_is_replaced_only_with_overwrite(upload, s3, proxy):
 
     assert "different, replaced only with --overwrite" in upload("--dry-run", status=0)
 
-    upload("--accept-nsd-terms", "--overwrite", status=0)
-
+    (line,) = upload("-q", "--accept-nsd-terms", "--overwrite", status=0).splitlines()
+    assert line.startswith(f"{artifacts_path} now lists ")  # and not the plan
     assert list_versions(s3)[Path(key).name][1:] == [theirs]
     assert s3.get_object(Bucket="brain", Key=key, VersionId=theirs)["Body"].read() == b"another file"
 
