@@ -109,18 +109,6 @@ def test_releases_of_other_subjects_and_regions_are_compared_where_they_overlap(
     assert differences["train neuroids only there"].differ == n
 
 
-def test_coordinates_of_neuroids_that_differ_are_named(tiny_copy, tiny_release):
-    with netCDF4.Dataset(tiny_copy / TEST, "r+") as file:
-        file["nc_testset"][7] += 1
-        file["nc_testset"][9] += 3
-
-    (difference,) = compare_release(tiny_copy, str(tiny_release))
-
-    assert (difference.what, difference.differ) == ("nc_testset of neuroids", 2)
-    assert difference.largest == pytest.approx(3)
-    assert difference.where.startswith(f"{read_ids(tiny_release)[1][9]} has ")
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [

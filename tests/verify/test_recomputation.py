@@ -160,18 +160,6 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tre
     assert "subj01_lh_V2_v00005" in problem
 
 
-def test_jpeg_images_are_compared_with_what_the_format_loses(tiny_tree, tmp_path):
-    build_release(tiny_tree, tmp_path / "r", make_recipe((1, 2), name="jpeg"), image_format="jpg")
-    assert verify_release(tmp_path / "r") == []
-    assert recompute_release(tmp_path / "r", tiny_tree).problems == []
-    first, second = sorted((tmp_path / "r/stimuli_test").iterdir())[:2]
-    shutil.copyfile(first, second)
-
-    (problem,) = recompute_release(tmp_path / "r", tiny_tree).problems
-    assert problem.startswith("test images: 1 of ")
-    assert f"differ. {second.stem}: " in problem
-
-
 def exchange(first, second) -> None:
     content = first.read_bytes()
     first.write_bytes(second.read_bytes())
@@ -210,6 +198,8 @@ def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_c
     image_format, change, fault = EXTRACTED[name]
     recipe = make_recipe((1, 2), name="extracted")
     build_release(tiny_copy_of_tree, tmp_path / "r", recipe, image_format=image_format)
+    assert verify_release(tmp_path / "r") == []
+    assert recompute_release(tmp_path / "r", tiny_copy_of_tree).problems == []
     for split in ("train", "test"):
         shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_copy_of_tree / f"brainscore/stimuli_{split}")
     change(*sorted((tiny_copy_of_tree / "brainscore/stimuli_test").iterdir())[:2])

@@ -63,7 +63,8 @@ class Side:
 
     def coordinates(self, dimension: str) -> pd.DataFrame:
         """Return the coordinates of a dimension as columns."""
-        columns = {name: c.values for name, c in self.assembly.coords.items() if c.dims == (dimension,)}
+        with reading(self.assembly.encoding.get("source", "The assembly"), "an assembly", AGAIN):
+            columns = {name: c.values for name, c in self.assembly.coords.items() if c.dims == (dimension,)}
         return pd.DataFrame(columns, index=range(self.assembly.sizes[dimension]))
 
 
