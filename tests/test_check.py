@@ -128,7 +128,7 @@ def test_simulated_tree_is_not_filled_with_files_of_nsd(tree):
 
 @pytest.mark.parametrize(
     "folder",
-    ["..", "nsddata", "nsddata_betas/ppdata/subj01", "nsddata/freesurfer/fsaverage/label", "metadata", "subj01/betas"],
+    ["..", "nsddata", "nsddata_betas/ppdata/subj01", "nsddata_stimuli/stimuli/nsd", "metadata", "subj01/betas"],
 )
 def test_folder_above_or_inside_a_tree_is_answered_with_the_tree(tree, folder):
     (tree / folder).mkdir(parents=True, exist_ok=True)  # in the other layout it is an empty folder

@@ -32,12 +32,12 @@ def list_entries(cache: Path) -> list[Path]:
     return sorted(cache.glob("subj*.npy"))
 
 
-def set_to_zero(path: Path) -> None:
-    """Set every response to 0, but keep the size and the modification time of the file."""
+def set_to_constant(path: Path) -> None:
+    """Set every response to one value, but keep the size and the modification time of the file."""
     status = path.stat()
     with path.open("r+b") as file:
-        file.truncate(MGH_DATA_OFFSET)
-        file.truncate(status.st_size)
+        file.seek(MGH_DATA_OFFSET)
+        file.write(b"?" * (status.st_size - MGH_DATA_OFFSET))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
@@ -61,7 +61,7 @@ def test_second_build_reads_only_the_sessions_that_are_missing(tree_copy, releas
     before = list_entries(cache)
     for path in list_betas(tree_copy):
         if "session04" not in path.name:
-            set_to_zero(path)
+            set_to_constant(path)
 
     build_release(tree_copy, tmp_path / "again", EIGHT, cache_path=cache)
     build_release(tree_copy, tmp_path / "four", FOUR, cache_path=cache)
@@ -78,7 +78,7 @@ def test_entries_of_larger_recipes_serve_a_smaller_one(tree_copy, release, tmp_p
     build_releases(tree_copy, recipes, cache_path=tmp_path / "cache")
     before = hashes(tmp_path / "cache")
     for path in list_betas(tree_copy):
-        set_to_zero(path)
+        set_to_constant(path)
 
     build_release(tree_copy, tmp_path / "eight", EIGHT, cache_path=tmp_path / "cache")
 
@@ -89,7 +89,7 @@ def test_entries_of_larger_recipes_serve_a_smaller_one(tree_copy, release, tmp_p
 def test_betas_are_read_again_when_nothing_is_cached(tree_copy, release, tmp_path):
     build_release(tree_copy, tmp_path / "one", EIGHT)
     for path in list_betas(tree_copy):
-        set_to_zero(path)
+        set_to_constant(path)
     build_release(tree_copy, tmp_path / "two", EIGHT)
 
     assert hashes(tmp_path / "one") == hashes(release) != hashes(tmp_path / "two")
@@ -126,7 +126,7 @@ def test_nothing_is_read_again_on_another_disk_with_its_own_clock(tree_copy, rel
     """The tree is a copy with the times of the other one. All its responses are 0, so that reading them would show."""
     change, is_same = CLOCKS[clock]
     for path in list_betas(tree_copy):
-        set_to_zero(path)
+        set_to_constant(path)
         os.utime(path, ns=(0, change(path.stat().st_mtime_ns)))
 
     build_release(tree_copy, tmp_path / "release", EIGHT, cache_path=cache)

@@ -40,10 +40,10 @@ def make_mgh(values):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8, np.int16])
-@pytest.mark.parametrize("name", ["lh.a.mgz", "lh.a.mgh"])
-def test_vertices_are_read_in_native_byte_order(dtype, name):
+@pytest.mark.parametrize("write", [gzip.compress, bytes])
+def test_vertices_are_read_in_native_byte_order(dtype, write):
     content = make_mgh(np.array([3, 0, 7], dtype).reshape(-1, 1, 1, 1))
-    values = read_vertices(file_of(gzip.compress(content) if name.endswith("z") else content, name))
+    values = read_vertices(file_of(write(content), "lh.a.mgz"))
 
     assert values.tolist() == [3, 0, 7]
     assert values.dtype == dtype
@@ -76,6 +76,12 @@ def test_betas_that_end_early_are_refused(monkeypatch, n_readers):
     """The file has shrunk since its header was checked."""
     with pytest.raises(PackagingError, match=r"^memory/a ends 7 bytes early\. Download it again\.$"):
         read_all(monkeypatch, make_mgh(BETAS)[:-7], 3, n_readers)
+
+
+@pytest.mark.parametrize("n_readers", [0, 2])
+def test_betas_that_were_copied_in_part_are_refused(monkeypatch, n_readers):
+    with pytest.raises(PackagingError, match=r"^memory/a ends with a trial of zeros: it was copied in part\. Download"):
+        read_all(monkeypatch, make_mgh(BETAS * np.float32([1, 1, 1, 0])), 3, n_readers)
 
 
 @pytest.mark.parametrize("chunks", [None, (1, 2, 3, 3)], ids=["contiguous", "chunked"])
@@ -142,6 +148,8 @@ def test_origins_are_unknown_when_one_coco_id_is(nsd_ids):
     assert read_origins(file_of(f"{HEADER}1,10,val2017,\n2,,,\n".encode()), nsd_ids) == {}
 
 
-@pytest.mark.parametrize("text", ["nsdId,cocoId\n1,10\n", f"{HEADER}1,10,,\n", f"{HEADER}1.0,10.0,NaN,\n2.0,,,\n"])
+@pytest.mark.parametrize(
+    "text", ["nsdId,cocoId\n1,10\n", f"{HEADER}1,10,,\n", f"{HEADER}1.0,10.0,NaN,\n2.0,,,\n,,,\n,,,\n"]
+)
 def test_split_and_crop_box_may_be_unknown(text):
     assert astuple(read_origins(file_of(text.encode()), [1])[1]) == (10, "", None)

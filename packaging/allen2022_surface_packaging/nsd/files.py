@@ -132,7 +132,7 @@ def read_vertices(file: RawFile) -> AnyArray:
     """
     content = file.read()
     with reading(file, "an MGH file of one value per vertex"):
-        content = gzip.decompress(content) if file.path.endswith(".mgz") else content
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
         dtype, dims = _read_mgh_header(content, len(content))
         if dims[1:] != (1, 1, 1):
             raise ValueError(f"its shape is {dims}, expected (n_vertices, 1, 1, 1)")
@@ -227,7 +227,7 @@ def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
     Raises
     ------
     PackagingError
-        If the file is missing or ends early.
+        If the file is missing or ends early, or with zeros.
     """
     with file.open() as opened, ThreadPoolExecutor(max(1, opened.n_readers)) as readers:
         n_ahead = opened.n_readers
@@ -246,6 +246,8 @@ def read_betas(file: RawFile, shape: BetasShape) -> Iterator[FloatArray]:
         ahead = deque(readers.submit(read, i) for i in range(min(n_ahead, n_blocks)))
         for i in range(n_blocks):
             block = ahead.popleft().result() if ahead else read(i)
+            if i == n_blocks - 1 and not block[-1].any():
+                raise PackagingError(f"{file} ends with a trial of zeros: it was copied in part. Download it again.")
             if 0 < n_ahead < n_blocks - i:
                 ahead.append(readers.submit(read, i + n_ahead))  # into the buffer of the block before this one
             yield block
@@ -342,6 +344,7 @@ def read_origins(file: RawFile, nsd_ids: Collection[int]) -> dict[int, ImageOrig
         lacking = {"nsdId", "cocoId"} - set(table)
         if lacking:
             raise ValueError(f"it lacks the column {', '.join(sorted(lacking))}")
+        table = table[table["nsdId"] != ""]  # a spreadsheet may add empty rows
         rows = {_whole_number(row["nsdId"]): row for row in table.to_dict("records")}
         if len(rows) < len(table):
             raise ValueError("an nsdId occurs twice")

@@ -170,10 +170,10 @@ def find_tree(root: str | Path) -> NSDTree:
     """
     storage = open_storage(root)
     found = _find_in(storage)
-    if not found:
-        near = next(filter(None, map(_find_in, _list_near(storage))), None)
-        if near:
-            raise PackagingError(f"{root} is no NSD tree, but {near} is. Name that one.")
+    if not found or not found.design.exists():
+        for near in filter(None, map(_find_in, _list_near(storage))):
+            if not found or near.design.exists():
+                raise PackagingError(f"{root} is no NSD tree, but {near} is. Name that one.")
     return found or NSDTree(storage, OFFICIAL)
 
 
@@ -194,7 +194,7 @@ def _list_near(storage: Storage) -> list[Storage]:
     if isinstance(storage, Bucket):
         parts = storage.prefix.split("/")
         return [Bucket(storage.name, "/".join(parts[:n])) for n in reversed(range(len(parts)))]
-    root = storage.root.absolute()
+    root = storage.root.resolve()
     entries = sorted(root.iterdir()) if root.is_dir() else []
     folders = [entry for entry in entries if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK)]
     return [Folder(path) for path in (*root.parents, *folders)] if entries else []

@@ -378,7 +378,8 @@ def _local_copy(file: RawFile, content: str) -> Iterator[Path]:
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
     """Read one value per vertex."""
     with reading(file, "MGH"):
-        content = gzip.decompress(file.read()) if file.path.endswith("z") else file.read()
+        content = file.read()
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         n_found, kind = struct.unpack_from(">4xi12xi", content)
         values: AnyArray = np.frombuffer(content, {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}[kind], n_found, offset=284)
     if n_found != n_vertices:
