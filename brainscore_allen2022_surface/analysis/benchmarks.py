@@ -8,7 +8,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,29 +42,26 @@ def local_benchmark(
 
     It is Brain-Score's own surface benchmark with other data: the same class, metric and ceiling, and the neuroids whose
     `nc_testset` is above 30 %. So the score is the same if the release and the region are those of a registered benchmark.
-    ``local_benchmark("RELEASE", "V3")(model)`` scores a model.
 
     Parameters
     ----------
     source : a release, a folder of releases, or an artifacts file
     region : the name of a region of the release
-    metric : "ridge", "ridgecv" or "rdm"
-        "ridge" and "rdm" are those of the registered benchmarks. "ridgecv" is Brain-Score's `dual_ridgecv_split`.
+    metric : "ridge" or "rdm" as in the registered benchmarks, or "ridgecv", which is Brain-Score's `dual_ridgecv_split`
     name : of the release; needed if the source is not itself a release
-    layer : a layer of the models, or one of their regions, such as "V2", whose layer is then used
-        By default, the layer in their `region_layer_map` for `region`. Models without such a map have no layers to choose.
+    layer : a layer of the models to score, or one of their regions, such as "V2", whose layer is then used
+        By default, the layer in their `region_layer_map` for `region`.
     fast_ceilings : compute the ceiling of a regression with `internal_consistency` of this package
-        It agrees with Brain-Score's to within 1e-6, takes seconds in place of minutes, and is not cached on disk. "rdm" has a
-        fast ceiling anyway.
+        It agrees with Brain-Score's to within 1e-6, takes seconds and not minutes, and is not cached on disk.
 
     Returns
     -------
     TrainTestNeuralBenchmark or RSABenchmark of Brain-Score
         Its identifier ends in a marker, such as ``NAME.V3-ridge--0a1b2c3d``: a hash of the responses and images. So do those of
         its stimulus sets. Brain-Score caches ceilings, converted images and activations on disk by these identifiers, so it
-        never returns those of other data. A regression leaves out neuroids without variance over the train images or over
-        half of the test repetitions, such as vertices that were filled with zeros, because a single one makes
-        Brain-Score's score NaN. A warning says how many.
+        never returns those of other data. A regression leaves out neuroids that are constant over the train images, or over
+        the test images in one repetition, such as vertices that were filled with zeros: a single one makes Brain-Score's score
+        NaN. A warning says how many.
 
     Raises
     ------
@@ -76,17 +73,18 @@ def local_benchmark(
     """
     if metric not in METRICS:
         raise ValueError(f"The metric is {metric!r}, expected one of {', '.join(METRICS)}.")
-    upstream = import_upstream("data", "benchmarks").benchmark
+    upstream = import_upstream()
     from brainscore_vision import data_registry
 
     name = name or _name_of_release(source)
+    threshold = upstream.NOISE_CEILING_THRESHOLD
     assemblies = {split: load_assembly(name, split, region, source=source) for split in SPLITS}
     if metric != "rdm":
-        assemblies = _leave_out_constant(assemblies, upstream.NOISE_CEILING_THRESHOLD)
-    if not (assemblies["test"]["nc_testset"].values > upstream.NOISE_CEILING_THRESHOLD).any():
+        assemblies = _leave_out_constant(assemblies, threshold)
+    if not (assemblies["test"]["nc_testset"].values > threshold).any():
         raise ValueError(
-            f"No neuroid of {name}.{region} has a noise ceiling (nc_testset) above {upstream.NOISE_CEILING_THRESHOLD:.0f} % "
-            "and responses that vary, so there is nothing to score. Choose another region."
+            f"No neuroid of {name}.{region} has a noise ceiling (nc_testset) above {threshold:.0f} % and responses that vary, so "
+            "there is nothing to score. Choose another region."
         )
     dataset = (
         name if f"{name}_train" in data_registry else DATASET
@@ -110,7 +108,7 @@ def local_benchmark(
 
     class LocalBenchmark(type(benchmark)):  # type: ignore[misc]
         def __call__(self, candidate: Any) -> Any:
-            with _layer_of(candidate, region, layer):
+            with _layer_for(candidate, region, layer):
                 return super().__call__(candidate)
 
     benchmark.__class__ = LocalBenchmark
@@ -137,34 +135,29 @@ def local_benchmarks(source: Source, *, fast_ceilings: bool = False) -> Iterator
 
     Notes
     -----
-    The context replaces entries of ``benchmark_registry``, and `local_benchmark` those of ``data_registry`` while it loads. Both
-    restore them, also after an exception. The registries belong to the process, so threads must not load other benchmarks
-    meanwhile.
+    Entries of Brain-Score's registries are replaced meanwhile, and restored also after an exception. The registries belong to
+    the process, so threads must not load other benchmarks at the same time.
     """
-    import_upstream("data", "benchmarks")
+    import_upstream()
     from brainscore_vision import benchmark_registry
 
     load = functools.partial(local_benchmark, source, fast_ceilings=fast_ceilings)
-    matches = {identifier: IDENTIFIER.fullmatch(identifier) for identifier in benchmark_registry}
-    replacements: Registry = {
-        identifier: functools.partial(load, **match.groupdict()) for identifier, match in matches.items() if match
-    }
-    with _replaced(benchmark_registry, replacements):
+    matches = filter(None, map(IDENTIFIER.fullmatch, benchmark_registry))
+    with _replaced(benchmark_registry, {match[0]: functools.partial(load, **match.groupdict()) for match in matches}):
         yield
 
 
-def import_upstream(*kinds: str) -> Any:
-    """Import Brain-Score's plugins for the surface data, each "data" or "benchmarks", and return the last one.
+def import_upstream() -> Any:
+    """Import Brain-Score's plugins for the surface data, and return that of the benchmarks as a module.
 
     Raises
     ------
     ModuleNotFoundError
-        If there is no such plugin.
+        If brainscore_vision is not installed, or lacks one of them.
     """
-    for kind in kinds:
-        module = f"brainscore_vision.{kind}.{PLUGIN}"
+    for module in (f"brainscore_vision.data.{PLUGIN}", f"brainscore_vision.benchmarks.{PLUGIN}.benchmark"):
         try:
-            plugin = import_module(module)  # which would overwrite entries of a registry that were replaced before
+            plugin = import_module(module)  # before entries are replaced, which the import would overwrite
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"{module} cannot be imported ({error}). Install a version that has it: pip install 'brainscore_vision>=2.4'"
@@ -180,61 +173,54 @@ def _name_of_release(source: Source) -> str:
 
 
 def _leave_out_constant(assemblies: Assemblies, threshold: float) -> Assemblies:
-    """Leave out neuroids that a benchmark would use, and whose correlation or ceiling is NaN, with a warning."""
+    """Leave out neuroids that a benchmark would use, and whose correlation or ceiling would be NaN, with a warning."""
     train, test = assemblies.values()
     is_used = test["nc_testset"].values > threshold
-    varies = np.empty(len(is_used), dtype=bool)
-    in_order = np.argsort(test["neuroid_id"].values, kind="stable")  # as ceilings are
-    varies[in_order] = np.isfinite(internal_consistency(test).raw.values).all(axis=0)
-    is_left_out = is_used & ~(varies & (np.ptp(train.values, axis=0) > 0).all(axis=-1))
-    if is_left_out.any():
-        dataset = test.attrs["identifier"].rpartition(".")[0]
-        warnings.warn(
-            f"{is_left_out.sum()} of {is_used.sum()} neuroids of {dataset} are left out, because their responses are constant. "
-            "Vertices without valid responses are filled with zeros.",
-            stacklevel=3,
-        )
+    repetitions = [test.values[test["repetition"].values == number] for number in set(test["repetition"].values)]
+    varies = np.all([np.ptp(values, axis=0)[:, 0] > 0 for values in (train.values, *repetitions)], axis=0)
+    is_left_out = is_used & ~varies
+    if not is_left_out.any():
+        return assemblies
+    warnings.warn(
+        f"{is_left_out.sum()} of {is_used.sum()} neuroids of {test.attrs['identifier'].rpartition('.')[0]} are left out, because "
+        "their responses are constant. Vertices without valid responses are filled with zeros.",
+        stacklevel=3,
+    )
     return {split: assembly[{"neuroid": ~is_left_out}] for split, assembly in assemblies.items()}
 
 
-@contextmanager
-def _layer_of(candidate: Any, region: str, layer: str | None) -> Iterator[None]:
-    """Let a model record a region at a layer, as long as the context lasts."""
+def _layer_for(candidate: Any, region: str, layer: str | None) -> AbstractContextManager[None]:
+    """Return a context in which a model records a region at a layer."""
     layers = getattr(getattr(candidate, "layer_model", candidate), "region_layer_map", None)
     if layers is None:
         if layer is not None:
             raise ValueError(
                 f"The model {candidate.identifier} has no region_layer_map, so it cannot use layer={layer!r}."
             )
-        yield
-        return
+        return nullcontext()
     known = {
         *layers,
         *getattr(layers, "region_benchmarks", ()),
     }  # Brain-Score chooses the layers of the latter when needed
     if layer is None and region not in known:
         raise ValueError(
-            f"The model {candidate.identifier} has no layer for {region}. Name one of its layers, or a region whose layer to use: "
-            f"layer={next(iter(known), 'LAYER')!r} in local_benchmark. It has layers for {', '.join(sorted(known)) or 'no region'}."
+            f"The model {candidate.identifier} has no layer for {region}. Name one of its layers, or a region whose layer to use, "
+            f"as in local_benchmark(..., layer='V4'). It has layers for {', '.join(sorted(known)) or 'no region'}."
         )
-    original = dict(layers)
-    if layer is not None:
-        layers[region] = layers[layer] if layer in known else layer
-    try:
-        yield
-    finally:
-        layers.clear()
-        layers.update(original)
+    return _replaced(layers, {} if layer is None else {region: layers[layer] if layer in known else layer})
 
 
 @contextmanager
-def _replaced(registry: Registry, replacements: Registry) -> Iterator[None]:
-    originals = {identifier: registry[identifier] for identifier in replacements}
-    registry.update(replacements)
+def _replaced(mapping: dict[str, Any], replacements: dict[str, Any]) -> Iterator[None]:
+    """Replace entries of a mapping, or add them, as long as the context lasts."""
+    originals = {key: mapping[key] for key in replacements if key in mapping}
+    mapping.update(replacements)
     try:
         yield
     finally:
-        registry.update(originals)
+        for key in replacements:
+            del mapping[key]
+        mapping.update(originals)
 
 
 def _marker(assemblies: Assemblies) -> str:

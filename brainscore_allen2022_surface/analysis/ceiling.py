@@ -10,21 +10,20 @@ from brainscore_core.metrics import Score
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly, walk_coords
 from numpy.typing import ArrayLike
 
-from .repetitions import DoubleArray, FloatingArray, as_matrix, blocks, presentation_rows
+from .repetitions import FloatArray, blocks, read_repetitions
 
 N_SPLITS = 10  # as in Brain-Score's cross-validation, like the seed
 SEED = 1
 N_REPETITIONS = 3  # for which `nc_testset` is computed
 
-Half: TypeAlias = tuple[int, ...]  # the numbers of its repetitions
+Halves: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]  # the numbers of their repetitions
 
 
 def internal_consistency(assembly: NeuroidAssembly) -> Score:
     """Correlate halves of the repetitions over images, as Brain-Score's `internal_consistency`, but many neuroids at once.
 
-    The repetitions are split into two random halves ten times. Three repetitions have only three different splits: one
-    repetition and the average of the other two. The correlation of the halves is corrected for their length
-    (Spearman-Brown).
+    The repetitions are split into two random halves ten times; of three, into one and the average of the other two. The
+    correlation of the halves is corrected for their length (Spearman-Brown).
 
     Parameters
     ----------
@@ -48,24 +47,21 @@ def internal_consistency(assembly: NeuroidAssembly) -> Score:
     ----------
     `InternalConsistency` in brain-score/vision, brainscore_vision/metrics/internal_consistency/ceiling.py.
     """
-    values = as_matrix(assembly)
-    rows = presentation_rows(assembly)
-    splits = repetition_halves(rows.shape[1])
-    consistencies = np.empty((len(splits), values.shape[1]), dtype=np.result_type(values.dtype, np.float32))
-    for block, responses in blocks(values, rows):
-        by_split = {halves: _consistency(responses, *halves) for halves in set(splits)}
-        for number, halves in enumerate(splits):
-            consistencies[number, block] = by_split[halves]
+    values, rows = read_repetitions(assembly)
+    splits = _random_halves(rows.shape[1])
+    parts = [{halves: _consistency(part, halves) for halves in set(splits)} for _, part in blocks(values, rows)]
+    dtype = np.result_type(values.dtype, np.float32)
+    consistencies = np.array([np.concatenate([part[halves] for part in parts]) for halves in splits], dtype=dtype)
     return _as_score(consistencies, assembly)
 
 
-def expected_consistency(nc_testset: ArrayLike) -> DoubleArray:
+def expected_consistency(nc_testset: ArrayLike) -> FloatArray:
     r"""Compute the `internal_consistency` to expect of neuroids with a given noise ceiling.
 
-    Let :math:`s` be the variance of the signal, in units of the variance of the noise of one repetition. The noise ceiling
-    of the average of three repetitions is :math:`100 s / (s + 1/3)`. One repetition has the variance :math:`s + 1`, the
-    average of the two others has :math:`s + 1/2`, and the two have the covariance :math:`s`. So their correlation is
-    :math:`r = s / \sqrt{(s + 1)(s + 1/2)}`, and the corrected correlation is :math:`2r / (1 + r)`.
+    Let :math:`s` be the variance of the signal, in units of the variance of the noise of one repetition. The noise ceiling is
+    :math:`100 s / (s + 1/3)`. One repetition has the variance :math:`s + 1`, the average of the two others :math:`s + 1/2`, and
+    their covariance is :math:`s`. So they correlate with :math:`r = s / \sqrt{(s + 1)(s + 1/2)}`, which is corrected to
+    :math:`2r / (1 + r)`.
 
     Parameters
     ----------
@@ -89,53 +85,37 @@ def expected_consistency(nc_testset: ArrayLike) -> DoubleArray:
     return _correct_for_length(correlation)
 
 
-def repetition_halves(n_repetitions: int) -> list[tuple[Half, Half]]:
-    """Return the ten random splits of the repetitions into halves. The second half is larger if the number is odd.
-
-    They equal those of scikit-learn's `ShuffleSplit(10, train_size=0.5, random_state=1)`. A plain install lacks scikit-learn.
-    """
+def _random_halves(n_repetitions: int) -> list[Halves]:
+    """Return the splits of scikit-learn's `ShuffleSplit(10, train_size=0.5, random_state=1)`. A plain install lacks it."""
     random = np.random.RandomState(SEED)  # noqa: NPY002, because scikit-learn uses this generator
+    orders = [random.permutation(n_repetitions).tolist() for _ in range(N_SPLITS)]
     n_second = n_repetitions - n_repetitions // 2
-    splits = []
-    for _ in range(N_SPLITS):
-        order = [int(repetition) for repetition in random.permutation(n_repetitions)]
-        splits.append((tuple(order[n_second:]), tuple(order[:n_second])))
-    return splits
+    return [(tuple(sorted(order[n_second:])), tuple(sorted(order[:n_second]))) for order in orders]
 
 
-def _consistency(responses: FloatingArray, first_half: Half, second_half: Half) -> DoubleArray:
+def _consistency(responses: FloatArray, halves: Halves) -> FloatArray:
     """Correlate the averages of two halves of the repetitions over images, and correct for their length."""
     with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids, and neuroids with opposite halves
-        first, second = _centre(_average(responses, first_half)), _centre(_average(responses, second_half))
+        first, second = (_centred_average(responses[list(half)]) for half in halves)
         scale = np.sqrt(np.einsum("ij,ij->j", first, first) * np.einsum("ij,ij->j", second, second))
         return _correct_for_length(np.clip(np.einsum("ij,ij->j", first, second) / scale, -1, 1))
 
 
-def _correct_for_length(correlation: DoubleArray) -> DoubleArray:
+def _correct_for_length(correlation: FloatArray) -> FloatArray:
     """Apply the Spearman-Brown correction for halves."""
-    corrected: DoubleArray = 2 * correlation / (1 + correlation)
-    return corrected
+    return np.asarray(2 * correlation / (1 + correlation))
 
 
-def _average(responses: FloatingArray, half: Half) -> DoubleArray:
-    """Average the repetitions that are not NaN, in double precision. The average of NaN alone is NaN."""
-    if len(half) == 1:
-        return np.asarray(responses[half[0]], dtype=np.float64)
-    repetitions = responses[list(half)]
-    average: DoubleArray = repetitions.mean(axis=0, dtype=np.float64)
+def _centred_average(repetitions: FloatArray) -> FloatArray:
+    """Average the repetitions that are not NaN, and subtract the mean over images. Constant neuroids become NaN."""
+    average = repetitions.mean(axis=0, dtype=np.float64)
     if np.isnan(average).any():
         average = np.nansum(repetitions, axis=0, dtype=np.float64) / (~np.isnan(repetitions)).sum(axis=0)
-    return average
+    is_constant = (average == average[0]).all(axis=0)  # their rounding errors would correlate
+    return np.where(is_constant, np.nan, average - average.mean(axis=0))
 
 
-def _centre(averages: DoubleArray) -> DoubleArray:
-    """Subtract the mean over images. Constant neuroids become NaN, because their rounding errors would correlate."""
-    centred: DoubleArray = averages - averages.mean(axis=0)
-    centred[:, (averages == averages[0]).all(axis=0)] = np.nan
-    return centred
-
-
-def _as_score(consistencies: FloatingArray, assembly: NeuroidAssembly) -> Score:
+def _as_score(consistencies: FloatArray, assembly: NeuroidAssembly) -> Score:
     """Return the consistencies as the Score that Brain-Score would return."""
     order = np.argsort(assembly["neuroid_id"].values, kind="stable")
     coordinates: dict[str, Any] = {

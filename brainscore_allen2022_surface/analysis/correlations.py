@@ -8,16 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .repetitions import (
-    DoubleArray,
-    FloatingArray,
-    IntArray,
-    as_matrix,
-    blocks,
-    presentation_rows,
-    region_groups,
-    valid_images,
-)
+from .repetitions import FloatArray, IntArray, blocks, read_repetitions, region_groups, valid_images
 
 N_PERMUTATIONS = 5000
 SEED = 0
@@ -30,29 +21,27 @@ def repetition_correlations(assembly: xr.DataArray, *, false_alarms: float = 0.0
     correlation. Noise that two repetitions share, for example because they were close in time, raises the correlation of this
     pair. Split-half ceilings and noise ceilings are then too high.
 
-    The test permutes the repetitions of each image, which changes nothing if they differ by independent noise alone, and
-    compares the largest difference between pairs with those after 5,000 permutations. It cannot find noise that all
-    repetitions of an image share to the same degree: it looks like signal. For that, compare with estimates of the noise from
-    elsewhere: `is_above_nc_testset` of `ceiling_intervals`, or the same release made from the beta version `betas_fithrf`. Nor
-    does unequal correlation prove shared noise: it also arises if the signal-to-noise ratio differs between repetitions, for
-    example by adaptation.
+    The test exchanges the repetitions of each image at random, which changes nothing if their noise is independent, and
+    compares the largest difference between pairs with those after 5,000 such permutations. It cannot find noise that all
+    repetitions share to the same degree, which looks like signal: for that, see `is_above_nc_testset` of `ceiling_intervals`,
+    or compare with the beta version `betas_fithrf`. Nor does unequal correlation prove shared noise: it also arises if the
+    signal-to-noise ratio differs between repetitions, for example by adaptation.
 
     Parameters
     ----------
     assembly : NeuroidAssembly or DataArray of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
         The test split, with the neuroid coordinates `subject` and `region`.
     false_alarms : float
-        The probability, between 0 and 1, with which equal correlations may be called unequal. The test keeps it with any number
-        of images: `docs/ceilings.md` says how exactly. With fewer than five images it hardly finds anything.
+        The probability, between 0 and 1, of calling equal correlations unequal. In simulations (`docs/ceilings.md`) it is kept
+        with any number of images. With fewer than five, differences are hardly ever found.
 
     Returns
     -------
     DataFrame with a row per region and subject
         `subject`, `region`; `n_neuroids` that vary in every repetition; `r_0_1` and so on, Pearson's correlation of each pair
         of repetitions over images, averaged over these neuroids; `largest_difference` between these; `p_value`, the
-        probability of a difference at least as large if repetitions differ by independent noise alone; and `is_unequal`,
-        whether it is at most `false_alarms`. Unitless. Images with a NaN repetition are left out for that neuroid. Numbers
-        are NaN without any neuroid.
+        probability of such a difference if the noise is independent; and `is_unequal`, whether it is at most `false_alarms`.
+        Unitless. Images with a NaN repetition are left out for that neuroid. Numbers are NaN without any neuroid.
 
     Raises
     ------
@@ -61,12 +50,11 @@ def repetition_correlations(assembly: xr.DataArray, *, false_alarms: float = 0.0
 
     References
     ----------
-    Davison and Hinkley (1997), Bootstrap Methods and their Application, section 4.3 for permutation tests, and 2.7.2 for the
-    contribution of an observation to a correlation.
+    Davison and Hinkley (1997), Bootstrap Methods and their Application, section 4.3, for permutation tests.
     """
     if not 0 < false_alarms < 1:
         raise ValueError(f"false_alarms is {false_alarms}, expected a probability between 0 and 1, such as 0.05.")
-    values, rows = as_matrix(assembly), presentation_rows(assembly)
+    values, rows = read_repetitions(assembly)
     pairs = np.array(list(combinations(range(rows.shape[1]), 2)))
     table = []
     for subject, region, neuroids in region_groups(assembly):
@@ -82,11 +70,10 @@ def repetition_correlations(assembly: xr.DataArray, *, false_alarms: float = 0.0
     return pd.DataFrame(table)
 
 
-def _read_correlations(values: xr.Variable, rows: IntArray, pairs: IntArray) -> tuple[int, DoubleArray, DoubleArray]:
+def _read_correlations(values: xr.Variable, rows: IntArray, pairs: IntArray) -> tuple[int, FloatArray, FloatArray]:
     """Return the number of valid neuroids, the mean correlation of each pair, and what each image contributes to it.
 
-    The contributions, of shape (n_images, n_pairs), differ between pairs as the correlations do. What an image contributes by
-    the variance of its responses is subtracted, so that a strong signal hides no difference.
+    The contributions, of shape (n_images, n_pairs), lack what all pairs have in common, so that they vary less.
     """
     n_neuroids, sums, contributions = 0, np.zeros(len(pairs)), np.zeros((len(rows), len(pairs)))
     for _, responses in blocks(values, rows):
@@ -102,7 +89,7 @@ def _read_correlations(values: xr.Variable, rows: IntArray, pairs: IntArray) -> 
         return n_neuroids, sums / n_neuroids, contributions / n_neuroids
 
 
-def _permuted_differences(contributions: DoubleArray, pairs: IntArray) -> DoubleArray:
+def _permuted_differences(contributions: FloatArray, pairs: IntArray) -> FloatArray:
     """Return the largest difference between pairs after each permutation of the repetitions of each image."""
     rng = np.random.default_rng(SEED)
     n_images, n_repetitions = len(contributions), pairs.max() + 1
@@ -113,12 +100,12 @@ def _permuted_differences(contributions: DoubleArray, pairs: IntArray) -> Double
     for of_image in contributions:
         order = rng.permuted(repetitions, axis=1)
         sums += of_image[numbers[order[:, pairs[:, 0]], order[:, pairs[:, 1]]]]
-    differences: DoubleArray = np.ptp(sums, axis=1)
+    differences: FloatArray = np.ptp(sums, axis=1)
     differences *= np.sqrt(n_images / (n_images - 1))  # z-scores of few images differ too little
     return differences
 
 
-def _standardise(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:
+def _standardise(responses: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return z-scores over valid images of the neuroids that vary in every repetition, and how many images are valid."""
     values, is_valid = valid_images(responses)
     n_images = is_valid.sum(axis=0)

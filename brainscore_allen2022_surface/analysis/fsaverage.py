@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from .repetitions import FloatingArray, IntArray, neuroid_coordinate
+from .repetitions import FloatArray, neuroid_coordinate
 
 N_VERTICES = 163_842  # of each hemisphere of fsaverage
 HEMISPHERES = ("lh", "rh")
 TOLERANCE = 1e-5  # of the values of a vertex in two regions, relative: they differ by rounding at most
 
-AnyArray: TypeAlias = NDArray[Any]
-
 
 def to_fsaverage(
     values: xr.DataArray | ArrayLike, neuroids: xr.DataArray | None = None, *, n_vertices: int = N_VERTICES
-) -> dict[str, FloatingArray]:
+) -> dict[str, FloatArray]:
     """Put the values of the neuroids of one subject at their vertices of fsaverage.
 
     The arrays are as nilearn's plotting functions and pycortex expect them. pycortex takes both hemispheres in one array,
@@ -29,10 +26,10 @@ def to_fsaverage(
     Parameters
     ----------
     values : NeuroidAssembly or DataArray with the dimension neuroid, or array of shape (..., n_neuroids)
-        Of one subject, in any unit. Other dimensions, such as presentation, stay in front of the vertices.
+        Of one subject, in any unit, with the coordinates `subject`, `hemisphere`, `vertex_index` and `region`. Other dimensions,
+        such as presentation, stay in front of the vertices.
     neuroids : NeuroidAssembly or DataArray, optional
-        Needed if `values` is an array without coordinates. Its neuroids are those of the values, in the same order, and have
-        the coordinates `subject`, `hemisphere`, `vertex_index` and `region`.
+        Needed if `values` is an array without coordinates: its neuroids are those of the values, in the same order.
     n_vertices : int
         Of each hemisphere. Smaller only for data on a reduced surface.
 
@@ -48,12 +45,12 @@ def to_fsaverage(
         If the values are not one for each neuroid, there is not exactly one subject, a coordinate is missing, a vertex is not
         on the surface, or a vertex that is in two regions, such as V4 and IT, has different values in them.
     """
-    if isinstance(values, xr.DataArray) and neuroids is None:
-        neuroids = values
     if neuroids is None:
-        raise ValueError(
-            "The values have no coordinates. Name the assembly with their neuroids: to_fsaverage(values, assembly)."
-        )
+        if not isinstance(values, xr.DataArray):
+            raise ValueError(
+                "The values have no coordinates. Name the assembly of their neuroids, as the second argument."
+            )
+        neuroids = values
     array = _neuroids_last(values, neuroids)
     subjects = sorted(set(neuroid_coordinate(neuroids, "subject").tolist()))
     if len(subjects) != 1:
@@ -77,13 +74,20 @@ def to_fsaverage(
         rows = np.flatnonzero(hemispheres == hemisphere)
         surface = np.full((*array.shape[:-1], n_vertices), np.nan, dtype=array.dtype)
         surface[..., vertices[rows]] = array[..., rows]
-        shared = rows[pd.Series(vertices[rows]).duplicated(keep=False)]
-        _refuse_different(array[..., shared], surface[..., vertices[shared]], vertices[shared], neuroids, shared)
+        is_kept = np.isclose(array[..., rows], surface[..., vertices[rows]], rtol=TOLERANCE, atol=0, equal_nan=True)
+        lost = rows[~is_kept.reshape(-1, len(rows)).all(axis=0)]  # to another neuroid of the vertex
+        if len(lost):
+            at_vertex = rows[vertices[rows] == vertices[lost[0]]]
+            regions = neuroid_coordinate(neuroids, "region")[at_vertex]
+            raise ValueError(
+                f"Vertex {vertices[lost[0]]} is in {' and in '.join(regions)} with different values, and a map has room for "
+                f"one. Select one region, as in assembly.isel(neuroid=assembly['region'].values == '{regions[0]}')."
+            )
         maps[hemisphere] = surface
     return maps
 
 
-def _neuroids_last(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray) -> AnyArray:
+def _neuroids_last(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray) -> NDArray[Any]:
     """Return the values with the neuroids as last dimension, as floating-point numbers."""
     for assembly in (values, neuroids):
         if isinstance(assembly, xr.DataArray) and "neuroid" not in assembly.dims:
@@ -96,18 +100,3 @@ def _neuroids_last(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray) -> 
     if array.dtype.kind not in "fiub":
         raise ValueError(f"The values have the type {array.dtype}, expected numbers.")
     return array if array.dtype.kind == "f" else array.astype(np.float64)
-
-
-def _refuse_different(
-    values: FloatingArray, on_surface: FloatingArray, vertices: IntArray, neuroids: xr.DataArray, rows: IntArray
-) -> None:
-    """Raise a ValueError if a neuroid lost its place on the surface to another one with a different value."""
-    differs = ~np.isclose(values, on_surface, rtol=TOLERANCE, atol=0, equal_nan=True)
-    columns = np.flatnonzero(differs.any(axis=tuple(range(differs.ndim - 1))))
-    if len(columns):
-        vertex = vertices[columns[0]]
-        regions = neuroid_coordinate(neuroids, "region")[rows[vertices == vertex]]
-        raise ValueError(
-            f"Vertex {vertex} is in {' and in '.join(regions)} with different values, and a map has room for one. "
-            f"Select one region, as in assembly.isel(neuroid=assembly['region'].values == '{regions[0]}')."
-        )

@@ -8,31 +8,19 @@ import scipy.stats
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from .repetitions import (
-    BoolArray,
-    DoubleArray,
-    FloatingArray,
-    IntArray,
-    as_matrix,
-    blocks,
-    neuroid_coordinate,
-    presentation_rows,
-    region_groups,
-    valid_images,
-)
+from .repetitions import FloatArray, IntArray, blocks, neuroid_coordinate, read_repetitions, region_groups, valid_images
 
 SMALLEST = 1e-12  # unexplained fraction: smaller ones, and those above its inverse, are rounding errors
 
 
-def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
+def repetition_noise_ceilings(assembly: xr.DataArray) -> FloatArray:
     r"""Estimate the noise ceiling of each neuroid from the repetitions in the assembly, and from nothing else.
 
-    `nc_testset` comes from all images that a subject saw, those of the train split included. Here no other image takes part.
-    The estimate is that of a one-way analysis of variance with random effects. With :math:`n` repetitions of each image,
-    the variance of the noise :math:`\sigma_N^2` is the mean over images of the variance over repetitions (ddof=1). The
-    variance of the signal :math:`\sigma_S^2` is the variance over images (ddof=1) of the averages over repetitions, minus
-    :math:`\sigma_N^2 / n`, or 0 if that is negative. The noise ceiling is
-    :math:`100\,\sigma_S^2 / (\sigma_S^2 + \sigma_N^2 / n)`.
+    `nc_testset` comes from all images that a subject saw. Here the images of the assembly alone take part, in a one-way analysis
+    of variance with random effects. With :math:`n` repetitions of each image, the variance of the noise :math:`\sigma_N^2` is the
+    mean over images of the variance over repetitions (ddof=1). The variance of the signal :math:`\sigma_S^2` is the variance over
+    images (ddof=1) of the averages over repetitions, minus :math:`\sigma_N^2 / n`, or 0 if that is negative. The noise ceiling
+    is :math:`100\,\sigma_S^2 / (\sigma_S^2 + \sigma_N^2 / n)`.
 
     Parameters
     ----------
@@ -62,7 +50,7 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
     ICC(1, k), in percent; Allen et al. (2022), Nature Neuroscience, doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling
     estimation", for the noise ceiling.
     """
-    values, rows = as_matrix(assembly), presentation_rows(assembly)
+    values, rows = read_repetitions(assembly)
     ceilings = np.empty(values.shape[1])
     for block, responses in blocks(values, rows):
         noise, total = _variances(responses)
@@ -74,36 +62,34 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> DoubleArray:
 def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd.DataFrame:
     r"""Estimate the noise ceiling of each region of each subject, with a confidence interval over images.
 
-    The ceiling of a region is the fraction of the variance of all its neuroids together that a perfect model explains. With
-    the variances of `repetition_noise_ceilings` for each neuroid :math:`v`, it is
+    It is the share of signal in the variance of all neuroids of the region together. With the variances of
+    `repetition_noise_ceilings` for each neuroid :math:`v`, it is
 
     .. math:: C = 100\,\frac{\sum_v \sigma_{S,v}^2}{\sum_v (\sigma_{S,v}^2 + \sigma_{N,v}^2 / n)}
 
-    Negative estimates of :math:`\sigma_{S,v}^2` stay negative here. So both sums are unbiased, and more neuroids make the
-    ratio better known. The responses of a release are standardised: all neuroids have about the same total variance, and
-    the ceiling is about the mean of theirs. In other units, neuroids with a larger variance count more.
+    Negative estimates of :math:`\sigma_{S,v}^2` stay negative here, so both sums are unbiased. The responses of a release are
+    standardised: all neuroids have about the same total variance, and the ceiling is about the mean of theirs. In other units,
+    neuroids with a larger variance count more.
 
-    The interval is for these neuroids, over images: a jackknife leaves out each of the :math:`m` images, with all neuroids
-    that share it, and computes :math:`\log(1 - C/100)`. The interval is symmetric in this logarithm, by the t distribution with
-    :math:`m - 1` degrees of freedom. `docs/ceilings.md` says how often it covers the truth in simulations.
+    The interval is for these neuroids, over images. A jackknife computes :math:`\log(1 - C/100)` without each of the :math:`m`
+    images. The interval is symmetric in this logarithm, by the t distribution with :math:`m - 1` degrees of freedom.
+    `docs/ceilings.md` says how often it covers the truth in simulations.
 
     Parameters
     ----------
     assembly : NeuroidAssembly or DataArray of shape (n_presentations, n_neuroids) or (n_presentations, n_neuroids, 1)
-        The test split, with the neuroid coordinates `subject`, `region` and `nc_testset`. It may be lazy:
-        then a part is in memory at a time.
+        The test split, with the neuroid coordinates `subject`, `region` and `nc_testset`. Of a lazy one, parts are in memory.
     confidence : float
         Of the interval, between 0 and 1.
 
     Returns
     -------
     DataFrame with a row per region and subject
-        `subject`, `region`; `n_neuroids`, those that vary and have at least three images without NaN, and the others are left
-        out; in percent of variance from 0 to 100, where 0 stands for negative values, the ceiling of the region (`ceiling`),
-        its interval from `lower` to `upper`, and what NSD's noise ceilings give for the same neuroids (`nc_testset`, their
-        mean weighted by the total variances); and `is_above_nc_testset`, whether the whole interval lies above that. Noise
-        that all repetitions of an image share looks like signal here, and can have this effect. Images with a NaN repetition
-        are left out for that neuroid. Ceilings are NaN without any neuroid.
+        `subject`, `region`; `n_neuroids` that vary, and have three images or more without NaN: the others are left out;
+        `ceiling`, with the interval from `lower` to `upper`, and `nc_testset`, the same ratio from NSD's noise ceilings of these
+        neuroids, weighted by their total variances; and `is_above_nc_testset`, whether the whole interval is above that, as noise
+        can make it that all repetitions of an image share. In percent of variance from 0, which stands for negative values, to
+        100. Images with a NaN repetition are left out for that neuroid. Numbers are NaN without any neuroid.
 
     Raises
     ------
@@ -117,66 +103,41 @@ def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
-    values, rows = as_matrix(assembly), presentation_rows(assembly)
+    values, rows = read_repetitions(assembly)
     nc_testset = neuroid_coordinate(assembly, "nc_testset").astype(np.float64)
+    quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(rows) - 1)
     table = []
     for subject, region, neuroids in region_groups(assembly):
-        noise, total, weights, is_kept = _sum_variances(values[:, neuroids], rows)
+        n_neuroids, noise, total, of_nsd = _sum_variances(values[:, neuroids], rows, nc_testset[neuroids])
         with np.errstate(invalid="ignore", divide="ignore"):  # no neuroid, or averages without variance
             log_unexplained = np.log(np.clip(noise / np.maximum(total, 0), SMALLEST, 1 / SMALLEST))
-            has_both = is_kept & np.isfinite(nc_testset[neuroids])
-            of_nsd = float(nc_testset[neuroids][has_both] @ weights[has_both] / weights[has_both].sum())
-        standard_error = np.sqrt((len(rows) - 1) * np.var(log_unexplained[1:]))
-        half_width = standard_error * scipy.stats.t.ppf((1 + confidence) / 2, len(rows) - 1)
+        half_width = quantile * np.sqrt((len(rows) - 1) * np.var(log_unexplained[1:]))
         ceiling, upper, lower = _percent(np.exp(log_unexplained[0] + half_width * np.array([0, -1, 1])))
-        table.append(
-            {
-                "subject": subject,
-                "region": region,
-                "n_neuroids": int(is_kept.sum()),
-                "ceiling": ceiling,
-                "lower": lower,
-                "upper": upper,
-                "nc_testset": of_nsd,
-                "is_above_nc_testset": bool(lower > of_nsd),
-            }
-        )
+        row = {"subject": subject, "region": region, "n_neuroids": n_neuroids, "ceiling": ceiling, "lower": lower}
+        table.append(row | {"upper": upper, "nc_testset": of_nsd, "is_above_nc_testset": bool(lower > of_nsd)})
     return pd.DataFrame(table)
 
 
-def _sum_variances(values: xr.Variable, rows: IntArray) -> tuple[DoubleArray, DoubleArray, DoubleArray, BoolArray]:
-    """Sum the variances of a region.
-
-    Returns
-    -------
-    two arrays of shape (1 + n_images,)
-        The variances of `_variances`, summed over the neuroids that count.
-    array of shape (n_neuroids,)
-        The total variance of each neuroid over all images.
-    array of shape (n_neuroids,)
-        Whether it counts: it varies, and has a variance without each of the images.
-    """
-    sums = np.zeros((2, 1 + len(rows)))
-    weights, is_kept = np.empty(values.shape[1]), np.empty(values.shape[1], dtype=bool)
+def _sum_variances(
+    values: xr.Variable, rows: IntArray, nc_testset: FloatArray
+) -> tuple[int, FloatArray, FloatArray, float]:
+    """Return the number of neuroids that count, both variances summed over them, and their mean `nc_testset`, weighted."""
+    n_neuroids, sums, weighted = 0, np.zeros((2, 1 + len(rows))), np.zeros(2)
     for block, responses in blocks(values, rows):
         noise, total = _variances(responses, leave_one_out=True)
-        weights[block] = total[0]
-        is_kept[block] = np.isfinite(noise + total).all(axis=0) & (noise[0] + total[0] > 0)
-        sums += noise[:, is_kept[block]].sum(axis=1), total[:, is_kept[block]].sum(axis=1)
-    return *sums, weights, is_kept
+        is_kept = np.isfinite(noise + total).all(axis=0) & (noise[0] + total[0] > 0)
+        n_neuroids += int(is_kept.sum())
+        sums += noise[:, is_kept].sum(axis=1), total[:, is_kept].sum(axis=1)
+        has_both = is_kept & np.isfinite(nc_testset[block])
+        weighted += (total[0] * nc_testset[block])[has_both].sum(), total[0, has_both].sum()
+    return n_neuroids, *sums, float(weighted[0] / weighted[1]) if weighted[1] > 0 else np.nan
 
 
-def _variances(responses: FloatingArray, *, leave_one_out: bool = False) -> tuple[DoubleArray, DoubleArray]:
-    """Estimate the variances of the average over repetitions: of its noise, and in total.
+def _variances(responses: FloatArray, *, leave_one_out: bool = False) -> tuple[FloatArray, FloatArray]:
+    """Estimate the variance of the noise of the average over repetitions, and the total variance of the average.
 
-    Parameters
-    ----------
-    responses : array of shape (n_repetitions, n_images, n_neuroids)
-
-    Returns
-    -------
-    two arrays of shape (1, n_neuroids) or (1 + n_images, n_neuroids)
-        From all valid images, and then without each of the images. NaN or infinite with fewer than two images.
+    Each has the shape (1, n_neuroids), or (1 + n_images, n_neuroids): from all images, and without each of them. It is NaN or
+    infinite with fewer than two images.
     """
     values, is_valid = valid_images(responses)
     n_repetitions, n_images = len(values), is_valid.sum(axis=0)
@@ -188,12 +149,12 @@ def _variances(responses: FloatingArray, *, leave_one_out: bool = False) -> tupl
     left_out = np.zeros((3, 1, terms.shape[2]))
     if leave_one_out:
         left_out = np.concatenate([left_out, terms], axis=1)
-    n_left, noise_sum, square_sum = (term.sum(axis=0) - without for term, without in zip(terms, left_out, strict=True))
+    n_left, noise_sum, square_sum = terms.sum(axis=1)[:, None] - left_out
     with np.errstate(invalid="ignore", divide="ignore"):
         square_sum -= left_out[2] / (n_images - 1)  # the mean changes, too
         return noise_sum / n_left, square_sum / (n_left - 1)
 
 
-def _percent(unexplained: ArrayLike) -> DoubleArray:
+def _percent(unexplained: ArrayLike) -> FloatArray:
     """Convert the unexplained fraction of the variance to a noise ceiling."""
     return np.asarray(100 * np.maximum(1 - np.asarray(unexplained), 0), dtype=np.float64)

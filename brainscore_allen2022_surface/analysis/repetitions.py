@@ -14,35 +14,27 @@ from numpy.typing import NDArray
 NEUROIDS_AT_A_TIME = 2048  # a block fits into the cache of a processor, and needs little memory
 NEUROIDS_READ_AT_ONCE = 32_768  # of an assembly that is lazy
 
-DoubleArray: TypeAlias = NDArray[np.float64]
-FloatingArray: TypeAlias = NDArray[np.floating[Any]]
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.int64]
-BoolArray: TypeAlias = NDArray[np.bool_]
 
 
-def as_matrix(assembly: xr.DataArray) -> xr.Variable:
-    """Return the values with the dimensions presentation and neuroid."""
+def read_repetitions(assembly: xr.DataArray) -> tuple[xr.Variable, IntArray]:
+    """Return the values, of shape (n_presentations, n_neuroids), and the row of each repetition, (n_images, n_repetitions)."""
     extra_sizes = {dim: size for dim, size in assembly.sizes.items() if dim not in ("presentation", "neuroid")}
     if len(assembly.dims) != len(extra_sizes) + 2 or any(size != 1 for size in extra_sizes.values()):
         raise ValueError(
             f"The assembly has the dimensions {dict(assembly.sizes)}, expected presentation, neuroid and at most one "
             "time_bin. Select one time_bin, as in assembly.isel(time_bin=0)."
         )
-    matrix: xr.Variable = assembly.variable.isel(dict.fromkeys(extra_sizes, 0)).transpose("presentation", "neuroid")
-    return matrix
-
-
-def presentation_rows(assembly: xr.DataArray) -> IntArray:
-    """Return the row of each repetition of each image in the assembly, of shape (n_images, n_repetitions)."""
     columns = {name: values for name, dims, values in walk_coords(assembly) if dims == ("presentation",)}
     if "repetition" not in columns:
         raise ValueError(
             "The assembly has no coordinate repetition, so it has no repetitions to compare. Load the test split."
         )
-    table = pd.DataFrame(columns).assign(row=np.arange(assembly.sizes["presentation"]))
     # As in Brain-Score: presentations show the same image if all their coordinates but the repetition are equal.
-    table["image"] = table.groupby([name for name in columns if name != "repetition"], dropna=False).ngroup()
-    counts = table.groupby(["image", "repetition"]).size().unstack(fill_value=0)
+    table = pd.DataFrame(columns)
+    images = table.groupby([name for name in columns if name != "repetition"], dropna=False).ngroup().to_numpy()
+    counts = pd.crosstab(images, columns["repetition"])
     n_images, n_repetitions = counts.shape
     if n_repetitions < 2 or n_images < 2:
         raise ValueError(
@@ -51,12 +43,12 @@ def presentation_rows(assembly: xr.DataArray) -> IntArray:
         )
     if (counts != 1).any(axis=None):
         image, number = np.argwhere(counts.to_numpy() != 1)[0]
-        stimulus_id = table["stimulus_id"][table["image"] == image].iloc[0]
         raise ValueError(
-            f"Image {stimulus_id} has {counts.iat[image, number]} presentations with repetition {counts.columns[number]} and "
-            "the same coordinates, expected 1. Select whole images."
+            f"Image {table['stimulus_id'][images == image].iloc[0]} has {counts.iat[image, number]} presentations with repetition "
+            f"{counts.columns[number]} and the same coordinates, expected 1. Select whole images."
         )
-    return table.pivot(index="image", columns="repetition", values="row").to_numpy(dtype=np.int64)
+    matrix = assembly.variable.isel(dict.fromkeys(extra_sizes, 0)).transpose("presentation", "neuroid")
+    return matrix, np.lexsort((columns["repetition"], images)).reshape(counts.shape)
 
 
 def region_groups(assembly: xr.DataArray) -> Iterator[tuple[str, str, slice | IntArray]]:
@@ -77,7 +69,7 @@ def neuroid_coordinate(assembly: xr.DataArray, name: str) -> NDArray[Any]:
     raise ValueError(f"The assembly has no neuroid coordinate {name}. Load it from a release, or add the coordinate.")
 
 
-def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatingArray]]:
+def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, FloatArray]]:
     """Yield blocks of neuroids: where they lie, and their values, of shape (n_repetitions, n_images, n_neuroids_in_block)."""
     for start in range(0, values.shape[1], NEUROIDS_READ_AT_ONCE):
         matrix = values[:, start : start + NEUROIDS_READ_AT_ONCE].values
@@ -86,19 +78,10 @@ def blocks(values: xr.Variable, rows: IntArray) -> Iterator[tuple[slice, Floatin
             yield slice(start + first, start + first + block.shape[1]), block[rows.T]
 
 
-def valid_images(responses: FloatingArray) -> tuple[DoubleArray, DoubleArray]:
-    """Mark images that have a NaN repetition, for each neuroid.
+def valid_images(responses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return responses of shape (n_repetitions, n_images, n_neuroids), and 1 or 0 for images with and without all repetitions.
 
-    Parameters
-    ----------
-    responses : array of shape (n_repetitions, n_images, n_neuroids)
-
-    Returns
-    -------
-    array of shape (n_repetitions, n_images, n_neuroids)
-        The responses minus that to the first valid presentation, so that constant neuroids are exactly 0. Invalid images are 0.
-    array of shape (n_images, n_neuroids)
-        0 where an image has a NaN repetition, else 1.
+    The response to the first valid presentation is subtracted, so that constant neuroids are exactly 0. Invalid images are 0.
     """
     is_valid = np.isfinite(responses).all(axis=0)
     values = np.where(is_valid, responses, 0).astype(np.float64)

@@ -40,7 +40,7 @@ def without_disk_cache(monkeypatch):
 @pytest.fixture
 def upstream():
     """The registries of Brain-Score, filled by its own plugins."""
-    import_upstream("data", "benchmarks")
+    import_upstream()
 
 
 def change_responses(path):
