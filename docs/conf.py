@@ -31,6 +31,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!(allen2022_surface_packaging|brainscore_allen2022_surface)\.).*"),
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_dmath_allow_space = myst_dmath_allow_digits = False  # an amount of dollars is not mathematics
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"  # in the tour; a fast check of the other pages sets "off"
