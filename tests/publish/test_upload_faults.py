@@ -71,7 +71,6 @@ def test_fault_is_one_line_and_loses_nothing(upload, s3, proxy, artifacts_path, 
 
 REQUIRED = {  # a header that a bucket requires of each request, or of those that put; the options that give it
     ("x-amz-server-side-encryption", "AES256"): ["--sse", "AES256"],
-    ("x-amz-server-side-encryption", "aws:kms"): ["--sse", "aws:kms"],
     ("x-amz-server-side-encryption-aws-kms-key-id", "alias/ours"): ["--sse-kms-key-id", "alias/ours"],
     ("x-amz-acl", "bucket-owner-full-control"): ["--acl", "bucket-owner-full-control"],
     ("x-amz-request-payer", "requester"): ["--request-payer", "requester"],
