@@ -340,7 +340,6 @@ def test_doctor_names_packages_that_do_not_fit(linked, tmp_path, distribution, s
 
 BROKEN = {  # what a module of that name raises, which is imported in place of the real one; what the user reads
     "numpy": ("AttributeError('np.unicode_ was removed')", "AttributeError: np.unicode_ was removed"),
-    "brainscore_core": ("ImportError('cannot import name x')", "ImportError: cannot import name x"),
     "botocore": (
         "ModuleNotFoundError('', name='urllib3')",
         "urllib3 is not installed. Install it: pip install urllib3",
