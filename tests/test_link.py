@@ -324,8 +324,18 @@ UNFIT = [  # what is installed in place of the real version; what `doctor` says 
     (("boto3", "1.20.0"), "boto3", "1.20.0, expected >=1.36", "pip install 'boto3>=1.36'"),
     (("brainscore_vision", "2.4.2", "pandas<2"), "pandas", "expected <2", "pip install 'pandas<2'"),
     (("torch", "2.12.0"), "torch", "2.12.0, expected ==2.13.0", "pip install 'torch==2.13.0'"),
-    (("torchvision", "0.28.0+cu130"), "torchvision", "built for cu130, but torch for cpu", "Install both"),
-    (("torchvision", "0.28.0"), "torchvision", "built for another device, but torch for cpu", "Install both"),
+    (
+        ("torchvision", "0.28.0+cu130"),
+        "torchvision",
+        "built for cu130, but torch for cpu",
+        "Install both from one index",
+    ),
+    (
+        ("torchvision", "0.28.0"),
+        "torchvision",
+        "built for another device, but torch for cpu",
+        "Install both from one index",
+    ),
 ]
 
 

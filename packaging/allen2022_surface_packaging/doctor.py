@@ -28,6 +28,7 @@ CACHE_VARIABLE = "BRAINIO_HOME"
 OTHER_VARIABLES = ("BRAINIO_CHUNKS", "BRAINSCORE_HOME", "RESULTCACHING_HOME", "RESULTCACHING_DISABLE")  # of Brain-Score
 PARTS_OF_NAMES = ("ALLEN2022", "BRAINIO")  # a variable with one of these in its name is meant for loading
 LOADERS = {"data_registry": "load_dataset", "stimulus_set_registry": "load_stimulus_set"}
+BOTH_OF_TORCH = "Install both from one index, such as: pip install --index-url https://download.pytorch.org/whl/cpu torch torchvision"
 # What an unusable source raises: RuntimeError is for a home folder that does not exist.
 UNUSABLE = (OSError, RuntimeError, ValueError)
 
@@ -211,9 +212,7 @@ def _examine_packages() -> Iterator[Finding]:
     torch, torchvision = ((_version(name) or "").partition("+")[2] for name in ("torch", "torchvision"))
     if torch != torchvision and (torch and torchvision or "cpu" in (torch, torchvision)):  # no label is CUDA, as a rule
         state = f"built for {torchvision or 'another device'}, but torch for {torch or 'another device'}"
-        yield Finding(
-            "torchvision", state, "Install both in one command, from one index: pip install torch torchvision"
-        )
+        yield Finding("torchvision", state, f"Loading works, but models that need torchvision do not. {BOTH_OF_TORCH}")
 
 
 def _examine_variables() -> Iterator[Finding]:
