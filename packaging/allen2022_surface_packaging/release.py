@@ -88,6 +88,11 @@ class ReleaseFolder:
         """Return the folder of the images of a split."""
         return self.path / f"stimuli_{split}"
 
+    def last_written(self, names: Iterable[str]) -> int:
+        """Return when the last of some files was written, in nanoseconds; files that are missing are left out."""
+        paths = [self.path / name for name in names]
+        return max((path.stat().st_mtime_ns for path in paths if path.is_file()), default=0)
+
     def file_name(self, path: Path) -> str:
         """Return the name by which the manifest lists a file."""
         return str(path.relative_to(self.path))

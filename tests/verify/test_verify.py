@@ -64,7 +64,7 @@ def test_every_question_has_an_answer_and_verify_json_keeps_the_last_ones(tiny_c
     assert kept["against"][str(tiny_release)]["verdict"] == "different"
 
     assert run_cli("verify", tiny_copy).returncode == 0
-    assert set(json.loads((tiny_copy / "verify.json").read_text())) == {"manifest_sha1", "release"}
+    assert set(json.loads((tiny_copy / "verify.json").read_text())) == {"manifest_sha1", "last_written", "release"}
 
 
 def test_recomputed_release_has_a_table_of_the_largest_differences(tiny_copy, tiny_tree):
@@ -136,6 +136,7 @@ def test_release_below_a_path_that_is_not_utf8(tiny_copy, tiny_tree):
     assert (result.returncode, result.stdout.count("problem: ")) == (0, 0)
     assert set(json.loads((root / "release/verify.json").read_text())) == {
         "manifest_sha1",
+        "last_written",
         "release",
         "nsd_root",
         "against",

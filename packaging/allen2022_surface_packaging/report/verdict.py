@@ -32,7 +32,7 @@ def read_verdict(folder: ReleaseFolder, manifest: Manifest) -> Verdict:
         content = json.loads(read_file(path))
         if content["manifest_sha1"] != sha1_of(folder.manifest_path):
             return Verdict("unknown", "Not verified since it was built again", [])
-        if any((folder.path / name).stat().st_mtime_ns > path.stat().st_mtime_ns for name in manifest.files):
+        if folder.last_written(manifest.files) > content["last_written"]:
             return Verdict("unknown", "Not verified since a file was written", [])
         checks = list(_read_checks(content))
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError) as error:

@@ -121,8 +121,6 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
     PackagingError
         If the values cannot be read.
     """
-    if not len(columns):
-        return np.empty((assembly.sizes["presentation"], 0))
     # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
     first = int(columns.min())
     block = assembly.variable.isel(neuroid=slice(first, int(columns.max()) + 1), time_bin=0)

@@ -87,14 +87,12 @@ def recompute_release(
 
 def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
     n_trials = expected.n_trials_per_session
+    sessions = {subject_name(subject): len(shown) // n_trials for subject, shown in expected.shown.items()}
     pairs: list[tuple[str, object, object]] = [
         ("simulated", manifest.simulated, expected.tree.is_simulated),
         ("n_vertices", manifest.n_vertices, expected.n_vertices),
         ("n_trials_per_session", manifest.n_trials_per_session, n_trials),
-        *(
-            (f"the number of sessions of {name}", manifest.sessions[name], len(shown) // n_trials)
-            for name, shown in ((subject_name(subject), shown) for subject, shown in expected.shown.items())
-        ),
+        ("the number of sessions", manifest.sessions, sessions),
         ("the list of regions", manifest.regions, expected.regions),
     ]
     inputs = {file.official_path: file.size() for file in _list_inputs(expected, manifest) if file.exists()}

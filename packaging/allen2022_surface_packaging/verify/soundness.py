@@ -34,7 +34,7 @@ from ..release import (
 from .contents import Side, list_blocks, open_release, read_neuroids, read_tables
 from .differences import Difference, compare_tables
 
-# Of Windows, macOS and Linux; other such names begin with a dot, $ or @.
+# Of Windows, macOS and Linux; other such names begin with one of .$@#~.
 SYSTEM_NAMES = {
     "thumbs.db",
     "ehthumbs.db",
@@ -82,7 +82,7 @@ def list_strangers(folder: ReleaseFolder, manifest: Manifest) -> list[Path]:
     folders = {path.parent for path in listed if path.parent.is_dir()}
     known = listed | folders | {folder.manifest_path, folder.verification_path, folder.report_path}
     entries = sorted(entry for parent in folders for entry in parent.iterdir() if entry not in known)
-    return [path for path in entries if path.name[0] not in ".$@" and path.name.lower() not in SYSTEM_NAMES]
+    return [path for path in entries if path.name[0] not in ".$@#~" and path.name.lower() not in SYSTEM_NAMES]
 
 
 def find_contradictions(folder: ReleaseFolder, manifest: Manifest) -> list[str]:

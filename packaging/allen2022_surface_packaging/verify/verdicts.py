@@ -113,7 +113,8 @@ def require_no_problems(release_path: Path, answers: dict[str, Answer]) -> None:
 def write_answers(release_path: Path, answers: dict[str, Answer]) -> None:
     """Keep the answers beside the release, in place of earlier ones. A release that cannot be changed gives a warning."""
     folder = ReleaseFolder(release_path)
-    content: dict[str, object] = {"manifest_sha1": sha1_of(folder.manifest_path)}
+    last_written = folder.last_written(Manifest.read(folder).files)
+    content: dict[str, object] = {"manifest_sha1": sha1_of(folder.manifest_path), "last_written": last_written}
     content |= {question: answer.findings for question, answer in answers.items() if answer.findings is not None}
     try:
         write_whole(folder.verification_path, [f"{json.dumps(content, indent=1)}\n".encode()])
