@@ -158,6 +158,10 @@ def external_storage(file, source) -> None:
     file.create_dataset("imgBrick", source.shape, "u1", external=[(b"gone.raw", 0, h5py.h5f.UNLIMITED)])
 
 
+def huge(file, source) -> None:
+    file.create_dataset("imgBrick", (200, 10**5, 10**5, 3), "u1", chunks=(1, 99, 99, 3))
+
+
 def compressed(file, source) -> None:
     file.create_dataset("imgBrick", data=source, compression="gzip", chunks=(7, 3, 3, 3), maxshape=(None,) * 4)
 
@@ -238,6 +242,7 @@ FAULTS = {
     "images never written": (other_brick(half_written), IMAGES, r"all pixels of image \d+ \(0-based\) are 0"),
     "images without source": (other_brick(virtual_without_source), IMAGES, r"all pixels of image \d+ \(0-based\) are"),
     "images without storage": (other_brick(external_storage), IMAGES, "is not NSD's images .*external raw data file"),
+    "images of a damaged count": (other_brick(huge), IMAGES, "imgBrick is .*expected uint8 of shape"),
     "images a group": (other_brick(lambda file, source: file.create_group("imgBrick")), IMAGES, "imgBrick is <HDF5 gr"),
     "images of another name": (brick(np.zeros((2, 2, 2, 3), np.uint8), "other"), IMAGES, "is not NSD's images"),
     "images of int16": (brick(np.zeros((2, 2, 2, 3), np.int16)), IMAGES, r"imgBrick is .*expected uint8 of shape"),

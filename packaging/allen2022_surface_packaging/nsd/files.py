@@ -26,6 +26,7 @@ from .storage import RawFile
 
 MGH_DATA_OFFSET = 284
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}  # by their codes in an MGH header
+LARGEST_IMAGE_BYTES = 2**28  # of NSD's, 541,875; more are a damaged count, for which HDF5 would take memory
 LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
 
 
@@ -300,7 +301,10 @@ def _open_brick(file: RawFile) -> Iterator[Any]:
     source = file.hdf5_source()
     with reading(file, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
         brick = opened["imgBrick"]
-        if not isinstance(brick, h5py.Dataset) or brick.ndim != 4 or brick.shape[3] != 3 or brick.dtype != np.uint8:
+        is_brick = (
+            isinstance(brick, h5py.Dataset) and brick.ndim == 4 and brick.shape[3] == 3 and brick.dtype == np.uint8
+        )
+        if not is_brick or math.prod(brick.shape[1:]) > LARGEST_IMAGE_BYTES:
             raise ValueError(f"imgBrick is {brick}, expected uint8 of shape (n_images, height, width, 3)")
         if not isinstance(source, str) and (
             brick.is_virtual or brick.external

@@ -80,6 +80,7 @@ class Inspection:
         """All problems, a line each."""
         advice = {
             LABELS: "Download it ({}), or choose another atlas.",
+            LABEL_NAMES: "Download it ({}), or write an entry for each region, with a name and numbers as labels.",
             PREPARED: "Add the assemblies of all regions, or build without --from-region-assemblies.",
         }
         missing = [

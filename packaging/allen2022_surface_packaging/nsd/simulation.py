@@ -37,7 +37,6 @@ from ..facts import (
     HEMISPHERES,
     N_REPETITIONS,
     N_SESSIONS,
-    N_TRIALS_PER_SESSION,
     SUBJECTS,
 )
 from ..files import naming, new_folder
@@ -74,7 +73,7 @@ def simulate_tree(root: Path, size: TreeSize, *, expdesign_path: Path | None = N
     ----------
     expdesign_path : path, optional
         An experiment design to follow, such as NSD's. Subjects then have as many sessions as in NSD, at most
-        `size.n_sessions`. If that leaves some out, the design is cut to the sessions that remain.
+        `size.n_sessions`, and the design is cut to the longest of them.
 
     Raises
     ------
@@ -144,10 +143,7 @@ def _follow_design(size: TreeSize, path: Path) -> tuple[Design, dict[int, int]]:
     n_trials = max(n_sessions[s] for s in size.subjects) * size.n_trials
     if n_trials > design.n_trials:
         raise PackagingError(f"{path} orders {design.n_trials:,} trials, fewer than --sessions times --trials.")
-    is_cut = any(n_sessions[subject] < N_SESSIONS[subject] for subject in size.subjects)
-    if is_cut or size.n_trials != N_TRIALS_PER_SESSION:
-        design = Design(design.masterordering[:n_trials], design.subjectim, design.sharedix)
-    return design, n_sessions
+    return Design(design.masterordering[:n_trials], design.subjectim, design.sharedix), n_sessions
 
 
 class _Vertices(NamedTuple):
