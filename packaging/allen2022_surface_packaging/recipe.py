@@ -261,7 +261,7 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
         )
     try:
-        return path.name if is_shipped else str(path), read_file(path).decode()
+        return path.name if is_shipped else str(path), read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
 

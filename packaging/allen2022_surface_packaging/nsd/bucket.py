@@ -55,6 +55,11 @@ class Bucket:
         """Return the sorted names of the objects in `folder`; an empty list if there are none."""
         return sorted(path.rpartition("/")[2] for path in self._list(f"{folder}/"))
 
+    def near(self) -> list[Bucket]:
+        """List the prefixes above this one."""
+        parts = self.prefix.split("/") if self.prefix else []
+        return [Bucket(self.name, "/".join(parts[:n])) for n in reversed(range(len(parts)))]
+
     def open(self, path: str) -> BucketFile:
         """Open an object that is there; nothing is fetched before a read."""
         return BucketFile(self, path, self._list(path)[path])

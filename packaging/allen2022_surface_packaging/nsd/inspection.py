@@ -156,12 +156,10 @@ def inspect_tree(
     is_reduced = tree.is_simulated if design is None else not design.is_full_size
     found.inputs = list_inputs(tree, recipe, is_reduced=is_reduced, from_region_assemblies=from_region_assemblies)
     n_sessions = {s: max(one.session for one in found.inputs if one.subject == s) for s in recipe.subjects}
-
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
     ncsnr, shapes = found.read(NCSNR, read_vertices), found.read(BETAS, read_betas_shape)
     found.read(PREPARED, RawFile.exists)
-
     # What the files say together
     n_vertices = {one: len(values) for one, values in (*labels.items(), *ncsnr.items())}
     found.n_vertices = found.compare("vertices", n_vertices | {one: shape.n_vertices for one, shape in shapes.items()})
@@ -177,8 +175,8 @@ def inspect_tree(
     origins = found.read(ORIGINS, partial(read_origins, nsd_ids=images.tolist()))
 
     if design and trials and region_map and not found.problems:
-        needed = found.splits["test"] if from_region_assemblies else images
-        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, needed))
+        single_trial_images = found.splits["test"] if from_region_assemblies else images
+        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, single_trial_images))
         found.plan = Plan(
             recipe=recipe,
             region_map=region_map,

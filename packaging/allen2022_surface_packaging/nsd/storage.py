@@ -64,6 +64,13 @@ class Folder:
         directory = self.root / folder
         return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
 
+    def near(self) -> list[Folder]:
+        """List the folders above, and then inside, a folder that is not empty."""
+        root = self.root.resolve()
+        entries = sorted(root.iterdir()) if root.is_dir() else []
+        inside = [entry for entry in entries if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK)]
+        return [Folder(path) for path in (*root.parents, *inside)] if entries else []
+
     def open(self, path: str) -> FolderFile:
         """Open the file at `path`, without a buffer: every reader here asks for whole blocks."""
         return FolderFile(self.root / path)

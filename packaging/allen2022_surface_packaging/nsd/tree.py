@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 
 from ..errors import PackagingError
 from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
-from .bucket import Bucket
-from .storage import Folder, RawFile, Storage, open_storage
+from .storage import RawFile, Storage, open_storage
 
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
 
@@ -171,7 +169,7 @@ def find_tree(root: str | Path) -> NSDTree:
     storage = open_storage(root)
     found = _find_in(storage)
     if not found or not found.design.exists():
-        for near in filter(None, map(_find_in, _list_near(storage))):
+        for near in filter(None, map(_find_in, storage.near())):
             if not found or near.design.exists():
                 raise PackagingError(f"{root} is no NSD tree, but {near} is. Name that one.")
     return found or NSDTree(storage, OFFICIAL)
@@ -187,14 +185,3 @@ def _has_any_file(tree: NSDTree) -> bool:
     folders = [tree.layout.labels, *(tree.layout.betas_folder(subject) for subject in SUBJECTS)]
     files = (tree.stimulus_info, tree.images)
     return any(file.exists() for file in files) or any(tree.storage.names(folder) for folder in folders)
-
-
-def _list_near(storage: Storage) -> list[Storage]:
-    """List the folders above one that is not empty, and those inside it; of a prefix in a bucket, the prefixes above."""
-    if isinstance(storage, Bucket):
-        parts = storage.prefix.split("/")
-        return [Bucket(storage.name, "/".join(parts[:n])) for n in reversed(range(len(parts)))]
-    root = storage.root.resolve()
-    entries = sorted(root.iterdir()) if root.is_dir() else []
-    folders = [entry for entry in entries if entry.is_dir() and os.access(entry, os.R_OK | os.X_OK)]
-    return [Folder(path) for path in (*root.parents, *folders)] if entries else []
