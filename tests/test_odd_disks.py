@@ -2,13 +2,14 @@
 
 import errno
 import fcntl
+import mmap
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from allen2022_surface_packaging.assemble import subjects
+from allen2022_surface_packaging.assemble import estimates, subjects
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
@@ -18,7 +19,18 @@ from support import hashes, run_cli
 SIZE = TreeSize((1,), n_sessions=2, n_trials=60, n_vertices=162, image_size=8, betas=(DEFAULT_BETAS,))
 SIZE_OPTIONS = ("--subjects", 1, "--sessions", 2, "--trials", 60, "--vertices", 162, "--image-size", 8)
 BUILD = ("--subjects", 1, "--name", "one")
-OPTIONAL = ("fsync", "fdatasync", "chmod", "fchmod", "utime", "link", "symlink", "posix_fallocate")
+OPTIONAL = (
+    "fsync",
+    "fdatasync",
+    "chmod",
+    "fchmod",
+    "utime",
+    "link",
+    "symlink",
+    "posix_fallocate",
+    "posix_fadvise",
+    "statvfs",
+)
 SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini", ".nfs000001", ".fuse_hidden0001")
 SYSTEM_FOLDERS = (".AppleDouble", ".Spotlight-V100", ".fseventsd", ".snapshot", "lost+found", "@eaDir")
 
@@ -40,6 +52,8 @@ def refuse(monkeypatch, number):
     for name in OPTIONAL:
         monkeypatch.setattr(os, name, fail)
     monkeypatch.setattr(fcntl, "flock", fail)
+    monkeypatch.setattr(mmap, "mmap", type("NoMap", (mmap.mmap,), {"__new__": fail}))
+    monkeypatch.setattr(estimates, "SMALL_TREE_BYTES", 0)
     for name in ("rename", "replace"):
         rename = getattr(os, name)
         monkeypatch.setattr(
@@ -55,7 +69,8 @@ def test_everything_works_on_a_disk_that_lacks_what_others_have(tree, tmp_path, 
         ("simulate", tmp_path / "nsd", *SIZE_OPTIONS),
         ("build", tree, release, *BUILD),
         ("build", tree, release, *BUILD, "--overwrite"),
-        ("verify", release),
+        ("check", tree, "--subjects", 1),
+        ("verify", release, "--nsd-root", tree),
         ("report", release),
         ("report", release),
         ("pack", release, tmp_path / "packed"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from .facts import (
     TERMS_URL,
     subject_name,
 )
+from .files import free_bytes
 from .nsd.files import MGH_DATA_OFFSET, read_label_names, read_labels
 from .nsd.inputs import BETAS, IMAGES, NCSNR, InputFile
 from .nsd.inspection import Inspection, inspect_tree
@@ -127,11 +129,11 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
     root = tree.storage.root
     existing = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
-    n_bytes, n_free = sum(FILE_BYTES.get(one.kind, 0) for one in inputs), shutil.disk_usage(existing).free
+    n_bytes, n_free = sum(FILE_BYTES.get(one.kind, 0) for one in inputs), free_bytes(existing)
     size = f"about {format_bytes(n_bytes)}" if n_bytes else "some megabytes at most"
+    free = f", {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free" if n_free < math.inf else ""
     lines = [
-        f"Fetch them: {size}, {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free. You need "
-        f"the AWS command line (pip install awscli), but no account. NSD's terms apply: {TERMS_URL}",
+        f"Fetch them: {size}{free}. You need the AWS command line (pip install awscli), but no account. NSD's terms apply: {TERMS_URL}",
         "",
         *list_fetch_commands(root, inputs),
     ]

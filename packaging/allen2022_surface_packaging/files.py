@@ -7,6 +7,7 @@ import functools
 import glob
 import hashlib
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -205,6 +206,15 @@ def read_file(path: Path) -> bytes:
     """Return the content of a file. An `OSError` names the file."""
     with naming(path):
         return path.read_bytes()
+
+
+def free_bytes(folder: Path) -> float:
+    """Return how many bytes are free on the disk of a folder; infinitely many where the disk does not tell."""
+    with suppress(OSError):
+        usage = shutil.disk_usage(folder)
+        if usage.total:
+            return usage.free
+    return math.inf
 
 
 def sha1_of(path: Path) -> str:

@@ -66,8 +66,8 @@ def create_assembly(
     with naming(path), path.open("r+b", buffering=0) as file:
         try:  # so that the disk cannot fill up later
             os.posix_fallocate(file.fileno(), offset, 4 * len(presentations) * len(neuroids))
-        except OSError as error:  # some disks cannot reserve any space
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        except (AttributeError, OSError) as error:  # some systems and disks cannot reserve any space
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
         yield write
 

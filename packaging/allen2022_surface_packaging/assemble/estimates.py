@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ..facts import HEMISPHERES, N_REPETITIONS
 from ..nsd.files import read_betas
 from ..nsd.plan import Plan, Session
-from ..nsd.storage import FolderFile, RawFile
+from ..nsd.storage import RawFile
 from ..progress import format_bytes, format_seconds
 from ..release import SPLITS
 from .sessions import list_needed
@@ -92,9 +93,9 @@ def measure_reading(session: Session) -> float:
     start = time.monotonic()
 
     def read(file: RawFile) -> int:
-        with file.open() as opened:
-            if isinstance(opened, FolderFile):  # a build reads more than the memory of this machine holds
-                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        # A build reads more than the memory of this machine holds. Not every system and disk forgets a file.
+        with suppress(AttributeError, OSError), file.open() as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         n_read = 0
         for block in read_betas(file, session.shape):
             n_read += block.nbytes

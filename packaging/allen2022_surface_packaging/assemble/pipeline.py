@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 
 from ..errors import PackagingError
 from ..facts import subject_name
-from ..files import naming, new_folder
+from ..files import free_bytes, naming, new_folder
 from ..nsd.inspection import inspect_tree
 from ..nsd.plan import Plan
 from ..nsd.tree import open_tree
@@ -139,8 +139,8 @@ def _require_space(folder: Path, plans: Iterable[Plan], cache: SessionCache) -> 
     """Raise a `PackagingError` if the values of the releases, or the sessions that the cache lacks, need more space."""
     needed = {folder: BYTES_PER_VALUE * sum(map(count_values, plans)), cache.path: cache.count_missing_bytes()}
     for path, n_bytes in needed.items():
-        free = shutil.disk_usage(path).free
-        if free < n_bytes:
+        n_free = free_bytes(path)
+        if n_free < n_bytes:
             raise PackagingError(
-                f"{path.parent} has {free:,} bytes free, but the build writes {n_bytes:,} there: no space left. Free some space."
+                f"{path.parent} has {n_free:,} bytes free, but the build writes {n_bytes:,} there: no space left. Free some space."
             )

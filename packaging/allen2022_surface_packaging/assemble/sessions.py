@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,7 +24,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import BoolArray, FloatArray, IntArray
+from ..arrays import BoolArray, FloatArray, IntArray, map_array
 from ..errors import PackagingError
 from ..facts import HEMISPHERES, subject_name
 from ..files import Bytes, write_whole
@@ -63,14 +65,16 @@ class Entry:
     def open(cls, path: Path) -> Self | None:
         """Open an entry. Return None if there is none, or if it is damaged, cut short or something else."""
         try:
-            responses = np.load(path, mmap_mode="r")
             with path.open("rb") as file:
-                file.seek(responses.offset + responses.nbytes)
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                offset = file.tell()
+                file.seek(4 * math.prod(shape), os.SEEK_CUR)
                 trials, vertices, times = np.load(file), np.load(file), np.load(file)
-            is_whole = responses.dtype == np.float32 and responses.shape == (len(vertices), len(trials))
         except Exception:  # NumPy raises many kinds for a damaged file
             return None
-        return cls(path, responses.offset, trials, vertices, times) if is_whole else None
+        is_whole = dtype == np.float32 and shape == (len(vertices), len(trials))
+        return cls(path, offset, trials, vertices, times) if is_whole else None
 
     def covers(self, task: SessionTask) -> bool:
         """Return whether the entry holds what a task needs, from the same files."""
@@ -191,7 +195,7 @@ class CachedSession:
         # Mapped for this reading only, because mapped pages count as memory of this process. Not with np.load, which
         # parses a header: threads that parse at the same time make Python 3.11 fail now and then (python/cpython#106905).
         shape = (len(self.entry.vertices), len(self.entry.trials))
-        responses = np.memmap(self.entry.path, np.dtype("<f4"), "r", self.entry.offset, shape)
+        responses = map_array(self.entry.path, "<f4", self.entry.offset, shape)
         selected: FloatArray = responses[np.searchsorted(self.entry.vertices, vertices)]
         return selected[:, np.searchsorted(self.entry.trials, self.trials)]
 

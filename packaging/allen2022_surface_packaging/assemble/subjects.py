@@ -146,7 +146,7 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
         neuroids = _keep_valid(plan, cache, neuroids)
     shapes, nan_counts = {}, {}
     paths = {split: folder.assembly_path(plan.recipe.name, split) for split in SPLITS}
-    with ThreadPoolExecutor(min(MOST_THREADS, len(os.sched_getaffinity(0)))) as threads, ExitStack() as exits:
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as threads, ExitStack() as exits:
         writers = {}
         for split, path in paths.items():
             presentations = list_presentations(split, plan.splits[split])

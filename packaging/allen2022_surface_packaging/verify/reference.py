@@ -28,7 +28,7 @@ import pandas as pd
 import scipy.io
 import xarray
 
-from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray
+from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray, map_array
 from ..errors import PackagingError, reading
 from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, stimulus_name, subject_name
 from ..nsd.storage import Folder, RawFile
@@ -150,7 +150,7 @@ class Reference:
             with _local_copy(file, "MGH") as path:
                 *_, n_trials = struct.unpack(">5i", file.read(20))
                 shape = n_trials, self.n_vertices
-                betas = np.memmap(path, ">f4", "r", 284, shape)[:, vertices].astype(np.float64)
+                betas = map_array(path, ">f4", 284, shape)[:, vertices].astype(np.float64)
             if n_trials != self.n_trials_per_session:
                 raise PackagingError(
                     f"{file} holds {n_trials} trials, expected {self.n_trials_per_session}. Download it again."
