@@ -333,7 +333,7 @@ def truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("change", [replace_by_rename, overwrite, truncate])
+@pytest.mark.parametrize("change", [replace_by_rename, overwrite, truncate, Path.unlink])
 def test_build_notices_betas_that_change_meanwhile(tree_copy, tmp_path, change):
     run = Run(tmp_path, "build", tree_copy, tmp_path / "release")
     run.wait_until(lambda: is_reading(run, tmp_path))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from allen2022_surface_packaging.assemble.pipeline import build_releases
 from allen2022_surface_packaging.assemble.summary import RELEASE_VARIABLE, describe_build, describe_next
-from allen2022_surface_packaging.progress import format_bytes, format_seconds
+from allen2022_surface_packaging.progress import follow, format_bytes, format_seconds
 from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 from brainscore_allen2022_surface import loaders
@@ -94,3 +94,11 @@ def test_durations_and_sizes_are_written_for_people():
         "1.1 GB",
         "236 GB",
     ]
+
+
+@pytest.mark.parametrize(("n_items", "n_lines"), [(1, 0), (3, 1)])
+def test_progress_of_a_single_item_shows_no_line(caplog, n_items, n_lines):
+    caplog.set_level("INFO")
+
+    assert list(follow(range(n_items), n_items=n_items, title="ceilings", unit="block")) == list(range(n_items))
+    assert len(caplog.messages) == n_lines

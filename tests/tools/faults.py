@@ -32,7 +32,7 @@ FAULTS = {
     "fallocate": ("error=ENOSPC", "error=EOPNOTSUPP"),
     "mkdir": ("error=ENOSPC", "error=EROFS", KILL),
     "unlink": ("error=EACCES", KILL),
-    "flock": ("error=ENOLCK", "error=EBADF"),
+    "flock": ("error=ENOLCK", "error=EBADF", "error=EAGAIN"),
     "chmod": ("error=EPERM",),
     "fsync": ("error=EINVAL",),
 }

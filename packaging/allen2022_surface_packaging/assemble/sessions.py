@@ -73,7 +73,7 @@ class Entry:
                 trials, vertices, times = np.load(file), np.load(file), np.load(file)
         except Exception:  # NumPy raises many kinds for a damaged file
             return None
-        is_whole = dtype == np.float32 and shape == (len(vertices), len(trials))
+        is_whole = dtype == np.float32 and shape == (len(vertices), len(trials)) and len(times) == len(HEMISPHERES)
         return cls(path, offset, trials, vertices, times) if is_whole else None
 
     def covers(self, task: SessionTask) -> bool:
@@ -174,7 +174,9 @@ class SessionCache:
             if session.subject == subject:
                 task = self.tasks[session.betas["lh"]]
                 if (entry := Entry.open(task.path)) is None:
-                    raise PackagingError(f"{task.path} was removed or damaged while the build ran. Start it again.")
+                    raise PackagingError(
+                        f"{task.path} is not there, although it was written. Do all workers see this folder? Start the build again."
+                    )
                 is_needed = np.isin(session.nsd_ids, plan.single_trial_images)
                 rows = np.searchsorted(plan.single_trial_images, session.nsd_ids[is_needed])
                 sessions.append(CachedSession(entry, session.trials[is_needed], rows, session.repetitions[is_needed]))
@@ -214,6 +216,10 @@ def compute_entry(task: SessionTask) -> str:
 
     def standardise(hemisphere: str) -> FloatArray:
         file = session.betas[hemisphere]
+        if not file.exists():
+            raise PackagingError(
+                f"{file} was there when the build started. Do all workers see it? Start the build again."
+            )
         betas = read_betas(file, session.shape)
         responses = standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
         if file.stamp() != task.stamps[hemisphere]:  # of which the name of the entry is made
