@@ -257,7 +257,7 @@
       return;
     }
     const numbers = region >= 0 ? [region] : data.regions.length > 40 ? [] : data.regions.map((_, i) => i);
-    if (!numbers.length) add("", `${data.regions.length} regions; point at one to see its name`);
+    if (!numbers.length) add("hint", `${data.regions.length} regions; point at one to see its name`);
     for (const i of numbers) add("", data.regions[i]).prepend(swatch(data.colours[i]));
     if (region < 0 && data.sets.length > data.regions.length) add("", "more than one").prepend(swatch(data.colours.at(-1)));
   }
@@ -365,8 +365,18 @@
   element("cortex-save").addEventListener("click", () => {
     const [subject, measure, region] = Object.values(chosen).map((select) => Number(select.value));
     const picture = document.createElement("canvas"), [width, height, line] = [1200, 900, 36];
-    Object.assign(picture, { width: 2 * width, height: height + 4 * line });
-    const context = picture.getContext("2d");
+    const context = picture.getContext("2d"), font = `${line}px system-ui, sans-serif`;
+    context.font = font;
+    let [x, y] = [line, height + 3 * line]; // of the next part of the legend
+    const parts = [...element("cortex-legend").querySelectorAll(":scope > span:not(.ends, .hint), .ends > span")].map((part) => {
+      const colours = part.className === "scale" ? data.scale : [...part.children].map((square) => square.style.background);
+      const size = colours.length > 1 ? 8 : line;
+      const wide = Math.ceil(colours.length * size + line / 2 + context.measureText(part.textContent).width);
+      if (x + wide > 2 * width) [x, y] = [line, y + 1.5 * line];
+      x += wide + line / 2;
+      return { text: part.textContent, colours, size, left: x - wide - line / 2, bottom: y };
+    });
+    Object.assign(picture, { width: 2 * width, height: y + line });
     context.fillStyle = "#fff";
     context.fillRect(0, 0, picture.width, picture.height);
     data.hemispheres.forEach((_, side) => {
@@ -375,22 +385,16 @@
       paint(canvas, drawn, map, side, { borders: borders.checked, marked: -1, names: names.checked && line });
       context.drawImage(canvas, side * width, 1.5 * line);
     });
-    Object.assign(context, { font: `${line}px system-ui, sans-serif`, fillStyle: "#000" });
+    context.font = font;
+    const write = (text, ...at) => { context.fillStyle = "#000"; context.fillText(text, ...at); };
     const mark = element("simulated")?.firstElementChild.textContent ?? "";
-    context.fillText(`${mark} ${document.querySelector("h1").textContent}, ${describe(subject, measure, region)}`.trim(), line, 1.2 * line);
-    let x = line;
-    const y = height + 3 * line, write = (text) => { context.fillText(text, x, y); x += context.measureText(text).width + line / 2; };
-    for (const part of element("cortex-legend").querySelectorAll(":scope > span, .ends > span")) {
-      if (part.className === "scale")
-        for (const colour of data.scale) { context.fillStyle = colour; context.fillRect(x, y - line, 8, line); x += 8; }
-      if (part.firstElementChild?.className === "swatch") {
-        context.fillStyle = part.firstElementChild.style.background;
-        context.fillRect(x, y - 0.8 * line, line, line);
-        x += 1.3 * line;
-      }
-      context.fillStyle = "#000";
-      if (part.className !== "ends" && part.textContent) write(part.textContent);
-      else if (part.className === "scale") x += line / 2;
+    write(`${mark} ${document.querySelector("h1").textContent}, ${describe(subject, measure, region)}`.trim(), line, 1.2 * line);
+    for (const { text, colours, size, left, bottom } of parts) {
+      colours.forEach((colour, i) => {
+        context.fillStyle = colour;
+        context.fillRect(left + i * size, bottom - 0.8 * line, size, line);
+      });
+      write(text, left + colours.length * size + (colours.length && line / 3), bottom);
     }
     picture.toBlob((blob) => save(`${describe(subject, measure, region).replace(/[^\w-]+/g, "_")}.png`, blob));
   });
