@@ -60,7 +60,7 @@ def test_rebuild_compares_the_values_of_objects_with_other_bytes(s3, release, ns
     result = subprocess.run(command, capture_output=True, text=True)
 
     assert result.returncode == 0, result.stderr
-    lines = [line for line in result.stdout.splitlines() if "SHA-1" in line]
+    lines = [line for line in result.stdout.splitlines() if ": SHA-1 " in line]
     identifiers = [f"{name}.{split}" for name in (NAME, f"{NAME}_4subj") for split in ("train", "test")]
     assert [line.partition(":")[0] for line in lines] == identifiers
     assert [line.endswith("as published") for line in lines] == [True, False, True, True]
