@@ -377,8 +377,8 @@ def _local_copy(file: RawFile, content: str) -> Iterator[Path]:
 
 def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
     """Read one value per vertex."""
-    with reading(file, "MGH"):
-        content = file.read()
+    with _local_copy(file, "MGH") as path:
+        content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         n_found, kind = struct.unpack_from(">4xi12xi", content)
         values: AnyArray = np.frombuffer(content, {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}[kind], n_found, offset=284)
@@ -389,7 +389,8 @@ def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
 
 def _read_label_names(file: RawFile) -> list[tuple[int, str]]:
     """Read the labels above 0 and their names from a colour table, whose lines may end with a colour of 3 or 4 numbers."""
-    content = file.read()
+    with _local_copy(file, "a colour table") as path:
+        content = path.read_bytes()
     text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
     if "\ufffd" in text:
         text = content.decode("latin-1")
