@@ -263,7 +263,7 @@ def _write_design(file: RawFile, design: Design) -> None:
         "sharedix": design.sharedix.astype(np.int32).reshape(1, -1),
     }
     with _target(file) as path:
-        scipy.io.savemat(path, variables)
+        scipy.io.savemat(path, variables, do_compression=True)  # as MATLAB does
 
 
 def _write_stimulus_info(file: RawFile, design: Design, n_images: int, rng: np.random.Generator) -> None:
