@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -100,7 +101,9 @@ def test_private_bucket_is_read_with_the_credentials_of_a_profile(proxy, client,
     (Path.home() / ".aws").mkdir()
     (Path.home() / ".aws/config").write_text("[profile lab]\naws_access_key_id = a\naws_secret_access_key = b\n")
     monkeypatch.setenv("AWS_PROFILE", "lab")
-    assert RawFile(open_storage("s3://private"), "folder/a", "a").read() == b"content"
+    file = RawFile(open_storage("s3://private"), "folder/a", "a")
+    with ThreadPoolExecutor(4) as threads:  # which are all refused without a signature
+        assert list(threads.map(lambda _: file.read(), range(8))) == [b"content"] * 8
 
 
 SSO = "sso_start_url = https://x.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r"

@@ -7,12 +7,13 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ..errors import PackagingError
 from ..s3_errors import explained
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from types_boto3_s3 import S3Client
     from types_boto3_s3.type_defs import ObjectTypeDef
 
@@ -71,20 +72,41 @@ class Bucket:
         """
         from botocore.exceptions import ClientError  # here and below, because a tree in a folder needs no slow import
 
+        client = self.__dict__.get("_signing") or self._unsigned  # it signs since the first refusal
         try:
-            return getattr(self._clients[-1], operation)(Bucket=self.name, **parameters)
+            return getattr(client, operation)(Bucket=self.name, **parameters)
         except ClientError as error:
             is_refused = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 401, 403)
-            signing = _connect(is_signing=True) if is_refused and len(self._clients) == 1 else None
-            if signing is None:
-                raise
-            self._clients.append(signing)
-            return getattr(signing, operation)(Bucket=self.name, **parameters)
+            if is_refused and client is self._unsigned and self._signing:
+                return getattr(self._signing, operation)(Bucket=self.name, **parameters)
+            raise
 
     @cached_property
-    def _clients(self) -> list[S3Client | None]:
-        """A client that does not sign, and behind it one that does if the bucket asked for it."""
-        return [_connect(is_signing=False)]
+    def _unsigned(self) -> S3Client:
+        """A client that does not sign. It reads no credentials, and no settings if they are broken."""
+        import botocore.session
+        from botocore import UNSIGNED
+        from botocore.credentials import CredentialResolver
+        from botocore.exceptions import BotoCoreError
+
+        def connect(**settings: tuple[None, None, str | None, None]) -> S3Client:
+            session = botocore.session.Session(settings)
+            session.register_component("credential_provider", CredentialResolver([]))  # others may fail or ask a server
+            return _connect(session, UNSIGNED)
+
+        try:
+            return connect()
+        except BotoCoreError:  # a profile that is not there, or a file that is broken
+            nothing, no_file = (None, None, None, None), (None, None, os.devnull, None)
+            return connect(profile=nothing, region=nothing, config_file=no_file, credentials_file=no_file)
+
+    @cached_property
+    def _signing(self) -> S3Client | None:
+        """A client that signs; None if there are no credentials."""
+        import botocore.session
+
+        session = botocore.session.Session()
+        return _connect(session, None) if session.get_credentials() else None
 
     @cached_property
     def _listings(self) -> dict[str, dict[str, ObjectTypeDef]]:
@@ -106,35 +128,16 @@ class Bucket:
         return self._listings[folder]
 
 
-def _connect(*, is_signing: bool) -> S3Client | None:
-    """Return a client of S3; None if it should sign, but there are no credentials."""
-    import boto3
-    import botocore.session
-    from botocore import UNSIGNED
+def _connect(session: Session, signature: Any) -> S3Client:
     from botocore.config import Config
-    from botocore.credentials import CredentialResolver
-    from botocore.exceptions import BotoCoreError
 
     config = Config(
         retries={"mode": "standard", "max_attempts": 5},
         read_timeout=READ_SECONDS,
         max_pool_connections=4 * BucketFile.n_readers,
-        signature_version=None if is_signing else UNSIGNED,
+        signature_version=signature,
     )
-    if is_signing:
-        session = boto3.Session()
-        return session.client("s3", config=config) if session.get_credentials() else None
-
-    def connect(**settings: tuple[None, None, str | None, None]) -> S3Client:
-        session = botocore.session.Session(settings)
-        session.register_component("credential_provider", CredentialResolver([]))  # which may fail or ask a server
-        return boto3.Session(botocore_session=session).client("s3", config=config)
-
-    try:
-        return connect()
-    except BotoCoreError:  # a profile that is not there, or a file of settings that is broken
-        nothing, no_file = (None, None, None, None), (None, None, os.devnull, None)
-        return connect(profile=nothing, region=nothing, config_file=no_file, credentials_file=no_file)
+    return cast("S3Client", session.create_client("s3", config=config))
 
 
 class BucketFile(io.RawIOBase):
