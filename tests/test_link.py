@@ -271,6 +271,7 @@ SPOILED = [  # a file or folder to make, and its content; the variable that name
         *("BRAINIO_HOME", "{}/cache", f"{NAME}.V4.test", "Brain-Score takes it from one only"),
     ),
     ("a", "", "AWS_PROFILE", "nobody", "credentials", "Correct AWS_PROFILE"),
+    ("a", "", RELEASE_VARIABLE, f"{{}}/{300 * 'x'}", "error", "xxx: File name too long"),
 ]
 
 

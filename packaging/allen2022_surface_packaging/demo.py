@@ -182,13 +182,15 @@ def _local_s3() -> Iterator[None]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints a line per request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    settings = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "demo")
-    settings |= {
-        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    host, port = server.get_host_and_port()
+    # In place of the AWS settings of this machine, which may not work, and not through its proxy.
+    settings = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}
+    settings |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "demo")
+    settings |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    settings |= dict.fromkeys(("NO_PROXY", "no_proxy"), host)
+    settings |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
     try:
-        with patch.dict(os.environ, settings):
+        with patch.dict(os.environ, settings, clear=True):
             client = boto3.client("s3")
             client.create_bucket(Bucket=BUCKET)
             client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import PackagingError, one_line
+from .errors import PackagingError, describe_os_error, one_line
 from .files import read_file
 from .link import data_path, is_linked
 from .plugin import LIBRARY, LINK_NAME, PLUGIN, import_plugin, plugin_path, registrations
@@ -157,8 +157,9 @@ def examine(identifier: str | None = None) -> list[Finding]:
             with redirect_stderr(io.StringIO()):  # NumPy 2 writes pages about packages that were compiled for NumPy 1
                 findings += part()
         except Exception as error:  # whatever a package raises that does not fit to others
-            state = f"{type(error).__name__}: {one_line(error)}"
-            findings.append(Finding("import", state, "A package is missing, damaged, or does not fit to the others."))
+            advice = "A package is missing, damaged, or does not fit to the others."
+            advice = describe_os_error(error) if isinstance(error, OSError) else advice
+            findings.append(Finding("error", f"{type(error).__name__}: {one_line(error)}", advice))
     return findings
 
 
