@@ -30,13 +30,6 @@ def test_assembly_from_s3_equals_local_release(brainscore, s3, load_locally, ass
     assert_same_assembly(brainscore.load_dataset(identifier), expected)
 
 
-@pytest.mark.parametrize("identifier", WHOLE)
-def test_stimulus_set_from_s3_equals_local_release(brainscore, s3, load_locally, assert_same_stimuli, identifier):
-    expected = load_locally(brainscore.load_stimulus_set, identifier)
-
-    assert_same_stimuli(brainscore.load_stimulus_set(identifier), expected)
-
-
 def test_pinned_version_loads_after_later_upload(s3, objects, load_locally, assert_same_assembly):
     key = objects["assembly"].key
     later_version = s3.put_object(Bucket="brain", Key=key, Body=b"a later version")["VersionId"]

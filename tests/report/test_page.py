@@ -42,8 +42,8 @@ def test_facts_and_tiles_equal_the_release(page, truth, reported):
     n_images = len(table)
     for text in (
         "fMRI responses of subj01-subj08 of the Natural Scenes Dataset (Allen et al., 2022; data: https://doi.org/10.60489/roda.v8l0sr)",
-        "betas_fithrf_GLMdenoise_RR; b3: ",
-        f"{n_images} images that each of these subjects saw three times. A random split (seed 42) made",
+        "betas (betas_fithrf_GLMdenoise_RR) with fitted hemodynamic response, GLMdenoise and ridge regression (NSD's b3), on",
+        f"We used those {n_images} of NSD's shared images that each of these subjects saw three times. A random split (seed 42)",
         f"{(table.split == 'train').sum()} training images and {(table.split == 'test').sum()} test images.",
         "average responses to all of these images. Values that were not a number (",
         "V1 (labels 1, 2), V2 (labels 3, 4) and V4 (label 7) of the atlas Kastner2015 (Wang et al., 2015); "
@@ -147,7 +147,10 @@ def test_report_of_the_whole_cortex_has_one_region(tab, nsd_tree, tmp_path):
     assert "The release covers the whole cortex" in page.text
     assert page.rows("source-table") == [["cortex", "cortex", "every vertex", "1,284"]]
     assert "All regions" not in page.text
-    assert "Vertices with a trial that was not a number were left out. Regions were the whole cortical" in page.methods
+    assert (
+        "Vertices were left out if any of these responses was not a number. Regions were the whole cortical"
+        in page.methods
+    )
     assert_fits(tab, path)
 
 
@@ -215,7 +218,11 @@ def test_report_of_a_read_only_release_is_written_elsewhere(reported, tmp_path):
 
 @pytest.mark.parametrize(
     ("output", "message"),
-    [("", "is a folder, expected the file to write"), ("release.json", "exists already and is not a report")],
+    [
+        ("", "is a folder, expected the file to write"),
+        ("release.json", "exists already and is not a report"),
+        ("/dev/null", "is a device, expected the file to write"),
+    ],
 )
 def test_report_replaces_nothing_but_a_report(release_copy, output, message):
     before = hashes(release_copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..facts import N_REPETITIONS, subject_names
 from ..recipe import CORTEX
 from ..release import Manifest
-from .tables import join_words
+from .tables import BETAS_MEANINGS, join_words
 
 PACKAGE = "brainscore_allen2022_surface"
 NSD_DOI = "10.60489/roda.v8l0sr"
@@ -21,11 +21,6 @@ REFERENCES = {
     "multi-modal parcellation of human cerebral cortex. Nature, 536, 171–178. https://doi.org/10.1038/nature18933",
 }
 SOURCES_OF_ATLASES = {"Kastner2015": WANG, "HCP_MMP1": GLASSER, "streams": ALLEN, "nsdgeneral": ALLEN}
-BETAS_NAMES = {
-    "betas_fithrf_GLMdenoise_RR": "b3: hemodynamic response fitted to each voxel, GLMdenoise, ridge regression",
-    "betas_fithrf": "b2: hemodynamic response fitted to each voxel",
-    "betas_assumehrf": "b1: assumed hemodynamic response",
-}
 
 
 def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: float) -> tuple[str, list[str]]:
@@ -36,9 +31,10 @@ def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: flo
     the paragraph, and the references that it cites
     """
     recipe, subjects = manifest.recipe, subject_names(manifest.recipe.subjects)
+    each = "each of these subjects" if len(recipe.subjects) > 1 else "this subject"
     n_train, n_test = manifest.shapes["train"][0], manifest.shapes["test"][0] // N_REPETITIONS
     images = {
-        "shared": f"We used the {n_train + n_test:,} images that each of these subjects saw three times. A random split (seed "
+        "shared": f"We used those {n_train + n_test:,} of NSD's shared images that {each} saw three times. A random split (seed "
         f"{recipe.split_seed}) made {n_train:,} training images and {n_test:,} test images.",
         "own": f"The {n_train:,} training images are those that only {subjects} saw. The {n_test:,} test images are those that "
         "all subjects of NSD share and that this subject saw three times.",
@@ -46,12 +42,12 @@ def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: flo
     over = {"train": "the training images alone", "all": "all of these images"}[recipe.standardize_on]
     invalid = {
         "zero": f"Values that were not a number ({percent_filled:.2f} % of all) were set to 0.",
-        "drop": "Vertices with a trial that was not a number were left out.",
+        "drop": "Vertices were left out if any of these responses was not a number.",
     }
     sentences = [
         "These data are simulated and are no measurements." if manifest.simulated else "",
         f"We analysed fMRI responses of {subjects} of the Natural Scenes Dataset ({ALLEN}; data: https://doi.org/{NSD_DOI}), "
-        f"as single-trial betas ({recipe.betas}; {BETAS_NAMES[recipe.betas]}) on the fsaverage surface "
+        f"as single-trial betas ({recipe.betas}) with {BETAS_MEANINGS[recipe.betas].partition('.')[0]}, on the fsaverage surface "
         f"({manifest.n_vertices:,} vertices per hemisphere).",
         images[recipe.pool],
         "The responses of each vertex were z-scored within each session over trials, and averaged over the repetitions of "

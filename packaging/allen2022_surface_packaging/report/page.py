@@ -74,11 +74,9 @@ def write_report(release_path: Path, output_path: Path | None = None) -> Path:
 
 def _require_writable(path: Path, folder: ReleaseFolder) -> None:
     """Raise a `PackagingError` if the report cannot be written, which is better known before the measurements."""
-    if path.is_dir():
-        raise PackagingError(
-            f"{path} is a folder, expected the file to write, such as {path / folder.report_path.name}."
-        )
-    if path != folder.report_path and path.is_file():
+    if path.exists() and not path.is_file():
+        raise PackagingError(f"{path} is {'a folder' if path.is_dir() else 'a device'}, expected the file to write.")
+    if path != folder.report_path and path.exists():
         with path.open("rb") as file:
             if GENERATOR.encode() not in file.read(LONGEST_HEAD):
                 raise PackagingError(f"{path} exists already and is not a report. Choose another --output FILE.")
