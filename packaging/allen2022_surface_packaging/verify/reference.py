@@ -218,6 +218,8 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
     first_betas = tree.betas(recipe.subjects[0], "lh", 1, recipe.betas)
     with reading(first_betas, "MGH"):
         _, n_vertices, _, _, n_trials = struct.unpack(">5i", first_betas.read(20))
+        if not 0 < 4 * n_vertices * n_trials < first_betas.size():
+            raise ValueError(f"it has {first_betas.size():,} bytes for {n_vertices:,} vertices and {n_trials:,} trials")
     with _local_copy(tree.design, "a design of these subjects and trials") as path:
         variables = scipy.io.loadmat(path)
         # The numbers are 1-based, and small unsigned integers, in which arithmetic overflows.
