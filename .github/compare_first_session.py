@@ -65,7 +65,7 @@ def read_first_session(nsd_root, subject, region_name):
         kept = np.arange(shape.n_trials)
         blocks = read_betas(file, shape)
         responses.append(standardise_session(blocks, vertices=region.vertices[hemisphere], kept_trials=kept))
-    trials = list_trials(read_design(tree.design), subject, n_sessions=1, n_trials_per_session=shape.n_trials)
+    trials = list_trials(read_design(tree.design), {subject: 1}, shape.n_trials)[subject]
     return trials, np.concatenate(responses, axis=1)
 
 
