@@ -182,9 +182,11 @@ def read_label_names(file: RawFile) -> dict[str, set[int]]:
         text = content.decode("latin-1")  # which gives every byte a character
     names: dict[str, set[int]] = {}
     for line in text.splitlines():
-        match = re.fullmatch(r"\s*([0-9]{1,10})\s+(\S.*?)((\s+[0-9]+){3,4})?\s*", line)
-        if match and int(match[1]) > 0:
-            names.setdefault(" ".join(match[2].split()), set()).add(int(match[1]))
+        words = line.split()
+        is_colour = [re.fullmatch("[0-9]+", word) is not None for word in words[-4:]]
+        n_colours = next((n for n in (4, 3) if len(words) > n + 1 and all(is_colour[-n:])), 0)
+        if len(words) > 1 and re.fullmatch("[0-9]{1,10}", words[0]) and int(words[0]) > 0:
+            names.setdefault(" ".join(words[1 : len(words) - n_colours]), set()).add(int(words[0]))
     return names
 
 

@@ -188,8 +188,11 @@ class Reference:
         """
         source = self.tree.images.hdf5_source()
         with reading(self.tree.images, "NSD's images"), h5py.File(source, "r", locking=False) as opened:
+            brick = opened["imgBrick"]
+            if brick.is_virtual and not isinstance(source, str):  # HDF5 would crash
+                raise ValueError("imgBrick refers to other files, which is not read from a bucket")
             for nsd_id in nsd_ids:
-                yield opened["imgBrick"][nsd_id]
+                yield brick[nsd_id]
 
     def _read_prepared_averages(self, block: pd.DataFrame, vertices: IntArray) -> DoubleArray:
         """Read the averages of all images at the vertices of a block, (n_images, n_vertices). Infinite ones count as NaN."""
