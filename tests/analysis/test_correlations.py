@@ -76,17 +76,6 @@ def test_fewer_false_alarms_need_a_smaller_p(rng):
             repetition_correlations(assembly, false_alarms=false_alarms)
 
 
-def test_rows_follow_the_subjects_and_do_not_depend_on_each_other(rng):
-    values = draw_responses(rng, n_neuroids=10)
-    both = make_assembly(values, subject=np.array(["subj02", "subj01"] * 5))
-
-    table = repetition_correlations(both)
-
-    assert list(table["subject"]) == ["subj02", "subj01"]
-    alone = repetition_correlations(both.isel(neuroid=slice(1, None, 2)))
-    np.testing.assert_allclose(table.iloc[1, 2:8].astype(float), alone.iloc[0, 2:8].astype(float), rtol=1e-10)
-
-
 def test_images_with_nan_and_constant_neuroids_are_left_out(rng):
     values = draw_responses(rng, n_images=30, n_neuroids=4).astype(np.float32)
     values[:, :, 0] = 0.1

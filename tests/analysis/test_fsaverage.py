@@ -10,13 +10,6 @@ from brainscore_allen2022_surface.analysis.fsaverage import N_VERTICES, to_fsave
 from brainscore_allen2022_surface.loaders import load_assembly
 
 NAME = "Allen2022_fmri_surface"
-N_TREE_VERTICES = 642  # of a hemisphere of the small tree
-
-
-@pytest.fixture
-def subject_assembly(release):
-    assembly = load_assembly(NAME, "test", source=release)
-    return assembly.isel(neuroid=assembly["subject"].values == "subj01")
 
 
 def make_assembly(
@@ -44,40 +37,20 @@ def test_each_value_lies_at_its_vertex_and_nan_elsewhere():
     np.testing.assert_array_equal(maps["rh"], [2, np.nan, np.nan, np.nan, np.nan, 4])
 
 
-def test_responses_of_a_release_are_found_again_at_their_vertices(subject_assembly):
-    response = subject_assembly.isel(presentation=4, time_bin=0)
+def test_responses_of_a_release_are_found_again_at_their_vertices(release):
+    assembly = load_assembly(NAME, "test", source=release)
+    responses = assembly.isel(neuroid=assembly["subject"].values == "subj01", presentation=slice(0, 6))
 
-    maps = to_fsaverage(response, n_vertices=N_TREE_VERTICES)
+    maps = to_fsaverage(responses)
 
-    for row in range(0, response.sizes["neuroid"], 7):
-        neuroid = response.isel(neuroid=row)["neuroid"].item()
-        names = response.indexes["neuroid"].names
-        coordinates = dict(zip(names, neuroid, strict=True))
-        assert maps[coordinates["hemisphere"]][coordinates["vertex_index"]] == response.values[row]
-    n_vertices = len(set(zip(response["hemisphere"].values, response["vertex_index"].values, strict=True)))
-    assert sum(np.isfinite(surface).sum() for surface in maps.values()) == n_vertices < response.sizes["neuroid"]
-
-
-def test_other_dimensions_stay_in_front_of_the_vertices(subject_assembly):
-    responses = subject_assembly.isel(presentation=slice(0, 6))
-
-    maps = to_fsaverage(responses, n_vertices=N_TREE_VERTICES)
-
-    assert maps["lh"].shape == (6, 1, N_TREE_VERTICES)
-    single = to_fsaverage(responses.isel(presentation=5, time_bin=0), n_vertices=N_TREE_VERTICES)
-    np.testing.assert_array_equal(maps["rh"][5, 0], single["rh"])
-
-
-def test_plain_values_take_their_vertices_from_an_assembly(subject_assembly):
-    nc_testset = subject_assembly["nc_testset"].values
-    v1 = subject_assembly["region"].values == "V1"
-
-    maps = to_fsaverage(np.stack([nc_testset, 2 * nc_testset]), subject_assembly, n_vertices=N_TREE_VERTICES)
-
-    lh = v1 & (subject_assembly["hemisphere"].values == "lh")
-    vertices = subject_assembly["vertex_index"].values[lh]
-    np.testing.assert_array_equal(maps["lh"][0, vertices], nc_testset[lh])
-    np.testing.assert_array_equal(maps["lh"][1], 2 * maps["lh"][0])
+    assert maps["lh"].shape == (6, 1, N_VERTICES)  # other dimensions stay in front
+    for hemisphere in ("lh", "rh"):
+        of_hemisphere = responses.isel(neuroid=responses["hemisphere"].values == hemisphere)
+        vertices = of_hemisphere["vertex_index"].values
+        np.testing.assert_array_equal(maps[hemisphere][..., vertices], of_hemisphere.transpose(..., "neuroid").values)
+        assert set(np.flatnonzero(np.isfinite(maps[hemisphere][0, 0]))) == set(vertices)
+    of_values = to_fsaverage(responses.values[:, :, 0], responses)
+    np.testing.assert_array_equal(of_values["rh"], maps["rh"][:, 0])
 
 
 @pytest.mark.parametrize(
@@ -136,33 +109,3 @@ ASSEMBLY = make_assembly(VALUES)
 def test_values_without_a_place_on_the_surface_are_refused(arguments, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
         to_fsaverage(**{"n_vertices": 6, **arguments})
-
-
-def test_nilearn_draws_the_first_vertices_on_fsaverage5(subject_assembly, tmp_path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from nilearn import datasets, plotting, surface
-
-    mesh = datasets.fetch_surf_fsaverage("fsaverage5")
-    coordinates = surface.load_surf_mesh(mesh.infl_left).coordinates
-    maps = to_fsaverage(subject_assembly["nc_testset"].values, subject_assembly)
-
-    drawn = maps["lh"][: len(coordinates)]
-    figure = plotting.plot_surf_stat_map(mesh.infl_left, drawn, hemi="left", engine="matplotlib")
-    figure.savefig(tmp_path / "map.png")
-
-    in_lh = subject_assembly["hemisphere"].values == "lh"
-    assert set(np.flatnonzero(np.isfinite(drawn))) == set(subject_assembly["vertex_index"].values[in_lh])
-    assert len(coordinates) == 10_242
-
-
-def test_pycortex_takes_both_hemispheres_in_one_array(subject_assembly):
-    maps = to_fsaverage(subject_assembly.isel(presentation=0, time_bin=0))
-
-    both = np.concatenate([maps["lh"], maps["rh"]], axis=-1)
-
-    rh = subject_assembly["hemisphere"].values == "rh"
-    vertices = N_VERTICES + subject_assembly["vertex_index"].values[rh]
-    assert both.shape == (327_684,)
-    np.testing.assert_array_equal(both[vertices], subject_assembly.values[0, rh, 0])
