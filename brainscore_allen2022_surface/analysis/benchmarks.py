@@ -7,26 +7,22 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
-from ..loaders import N_MARKER_DIGITS, SEPARATOR, Source, load_assembly
+from ..loaders import N_MARKER_DIGITS, SEPARATOR, SPLITS, Source, load_assembly
 from .ceiling import internal_consistency
 
 PLUGIN = "allen2022_fmri_surface"  # of Brain-Score, in its folders `data` and `benchmarks`
 DATASET = "Allen2022_fmri_surface"  # registered there
 IDENTIFIER = re.compile(rf"(?P<name>{DATASET}(_4subj)?)\.(?P<region>\w+)-(?P<metric>\w+)")
 METRICS = ("ridge", "ridgecv", "rdm")
-SPLITS = ("train", "test")
-
-Assemblies: TypeAlias = dict[str, NeuroidAssembly]  # by split
-Registry: TypeAlias = dict[str, Callable[[], Any]]
 
 
 def local_benchmark(
@@ -57,23 +53,21 @@ def local_benchmark(
     Returns
     -------
     TrainTestNeuralBenchmark or RSABenchmark of Brain-Score
-        Its identifier ends in a marker, such as ``NAME.V3-ridge--0a1b2c3d``: a hash of the responses and images. So do those of
-        its stimulus sets. Brain-Score caches ceilings, converted images and activations on disk by these identifiers, so it
-        never returns those of other data. A regression leaves out neuroids that are constant over the train images, or over
-        the test images in one repetition, such as vertices that were filled with zeros: a single one makes Brain-Score's score
-        NaN. A warning says how many.
+        Its identifier ends in a hash of the responses and images, such as ``NAME.V3-ridge--0a1b2c3d``, like those of its stimulus
+        sets. Brain-Score caches ceilings and activations on disk by these identifiers, so those of other data never return. A
+        regression leaves out neuroids that are constant over the train images, or over the test images in one repetition,
+        such as vertices that were filled with zeros: one makes Brain-Score's score NaN. A warning says how many.
 
     Raises
     ------
     ModuleNotFoundError
         If brainscore_vision is not installed, or has no surface benchmarks.
     FileNotFoundError, ConnectionError, ValueError
-        As `load_assembly`. ValueError also if there is no such metric, if no neuroid is left, or, when a model is scored, if it
-        has no layer for the region.
+        As `load_assembly`. ValueError also if there is no such metric or no neuroid, or a model lacks a layer for the region.
     """
     if metric not in METRICS:
         raise ValueError(f"The metric is {metric!r}, expected one of {', '.join(METRICS)}.")
-    upstream = import_upstream()
+    upstream = _import_upstream()
     from brainscore_vision import data_registry
 
     name = name or _name_of_release(source)
@@ -86,17 +80,14 @@ def local_benchmark(
             f"No neuroid of {name}.{region} has a noise ceiling (nc_testset) above {threshold:.0f} % and responses that vary, so "
             "there is nothing to score. Choose another region."
         )
-    dataset = (
-        name if f"{name}_train" in data_registry else DATASET
-    )  # Brain-Score loads what is registered, and nothing else
-    datasets: Registry = {f"{dataset}_{split}": functools.partial(assemblies.get, split) for split in SPLITS}
+    dataset = name if f"{name}_train" in data_registry else DATASET  # Brain-Score loads only what is registered
+    datasets = {f"{dataset}_{split}": functools.partial(assemblies.get, split) for split in SPLITS}
     with _replaced(data_registry, datasets):
         if metric == "rdm":
             benchmark = upstream.Allen2022fmriSurfaceRSA(region, dataset)
             images = benchmark._assembly.stimulus_set  # all images; this loads them, under a fixed identifier
-            sets = [assembly.attrs["stimulus_set_identifier"] for assembly in assemblies.values()]
-            markers = [identifier.partition(SEPARATOR)[2] for identifier in sets]
-            images.identifier = SEPARATOR.join([images.identifier, *filter(None, markers)])
+            sets = [a.attrs["stimulus_set_identifier"].partition(SEPARATOR) for a in assemblies.values()]
+            images.identifier = SEPARATOR.join([images.identifier, *(marker for _, _, marker in sets if marker)])
         else:
             benchmark = upstream.Allen2022fmriSurface(region, metric, dataset)
             if fast_ceilings:
@@ -119,9 +110,9 @@ def local_benchmark(
 def local_benchmarks(source: Source, *, fast_ceilings: bool = False) -> Iterator[None]:
     """Let the 16 surface benchmarks that Brain-Score registers load a release on disk, as long as the context lasts.
 
-    Inside the context, ``brainscore_vision.load_benchmark("Allen2022_fmri_surface.V1-ridge")`` returns a `local_benchmark` of
-    the release. It needs no credentials, and no network if the environment variable ``BS_INSTALL_DEPENDENCIES`` is "no":
-    otherwise Brain-Score runs pip. The benchmark stays usable after the context, when ``load_benchmark`` loads from S3 again.
+    Inside the context, ``brainscore_vision.load_benchmark("Allen2022_fmri_surface.V1-ridge")`` returns a `local_benchmark`, which
+    stays usable after the context. It needs no credentials, and no network if the environment variable
+    ``BS_INSTALL_DEPENDENCIES`` is "no": otherwise Brain-Score runs pip.
 
     Parameters
     ----------
@@ -135,10 +126,9 @@ def local_benchmarks(source: Source, *, fast_ceilings: bool = False) -> Iterator
 
     Notes
     -----
-    Entries of Brain-Score's registries are replaced meanwhile, and restored also after an exception. The registries belong to
-    the process, so threads must not load other benchmarks at the same time.
+    Brain-Score's registries are changed, and restored also after an exception. Other threads must not load from them meanwhile.
     """
-    import_upstream()
+    _import_upstream()
     from brainscore_vision import benchmark_registry
 
     load = functools.partial(local_benchmark, source, fast_ceilings=fast_ceilings)
@@ -147,14 +137,8 @@ def local_benchmarks(source: Source, *, fast_ceilings: bool = False) -> Iterator
         yield
 
 
-def import_upstream() -> Any:
-    """Import Brain-Score's plugins for the surface data, and return that of the benchmarks as a module.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If brainscore_vision is not installed, or lacks one of them.
-    """
+def _import_upstream() -> Any:
+    """Import Brain-Score's plugins for the surface data, and return the module of the benchmarks."""
     for module in (f"brainscore_vision.data.{PLUGIN}", f"brainscore_vision.benchmarks.{PLUGIN}.benchmark"):
         try:
             plugin = import_module(module)  # before entries are replaced, which the import would overwrite
@@ -172,7 +156,7 @@ def _name_of_release(source: Source) -> str:
     return str(json.loads(path.read_bytes())["name"])
 
 
-def _leave_out_constant(assemblies: Assemblies, threshold: float) -> Assemblies:
+def _leave_out_constant(assemblies: dict[str, NeuroidAssembly], threshold: float) -> dict[str, NeuroidAssembly]:
     """Leave out neuroids that a benchmark would use, and whose correlation or ceiling would be NaN, with a warning."""
     train, test = assemblies.values()
     is_used = test["nc_testset"].values > threshold
@@ -195,13 +179,13 @@ def _layer_for(candidate: Any, region: str, layer: str | None) -> AbstractContex
     if layers is None:
         if layer is not None:
             raise ValueError(
-                f"The model {candidate.identifier} has no region_layer_map, so it cannot use layer={layer!r}."
+                f"The model {candidate.identifier} has no region_layer_map, so layer={layer!r} has no use."
             )
         return nullcontext()
     known = {
         *layers,
         *getattr(layers, "region_benchmarks", ()),
-    }  # Brain-Score chooses the layers of the latter when needed
+    }  # for the latter, Brain-Score chooses layers when needed
     if layer is None and region not in known:
         raise ValueError(
             f"The model {candidate.identifier} has no layer for {region}. Name one of its layers, or a region whose layer to use, "
@@ -223,7 +207,7 @@ def _replaced(mapping: dict[str, Any], replacements: dict[str, Any]) -> Iterator
         mapping.update(originals)
 
 
-def _marker(assemblies: Assemblies) -> str:
+def _marker(assemblies: dict[str, NeuroidAssembly]) -> str:
     """Return a hash of all that scores depend on: responses, noise ceilings, and the names of images and neuroids."""
     digest = hashlib.sha1()
     for assembly in assemblies.values():

@@ -33,15 +33,14 @@ def internal_consistency(assembly: NeuroidAssembly) -> Score:
     Returns
     -------
     Score
-        Unitless: the median over neuroids, averaged over splits. The attribute `error` is the standard error over splits.
-        The attribute `raw` holds the consistency of each neuroid in each split, of shape (n_splits, n_neuroids), with the
-        neuroids sorted by `neuroid_id`. It is NaN where a half is constant over images, or is NaN for any image.
+        Unitless: the median over neuroids, averaged over splits. The attribute `error` is the standard error over splits, and
+        `raw` the consistency of each neuroid in each split, of shape (n_splits, n_neuroids), with the neuroids sorted by
+        `neuroid_id`. It is NaN where a half is constant over images, or is NaN for any image.
 
     Raises
     ------
     ValueError
-        If the assembly has another shape, has no coordinate `repetition`, has fewer than two images or repetitions, or lacks a
-        repetition of an image.
+        If the assembly has another shape, no coordinate `repetition`, fewer than two images or repetitions, or lacks one.
 
     References
     ----------
@@ -75,9 +74,8 @@ def expected_consistency(nc_testset: ArrayLike) -> FloatArray:
 
     References
     ----------
-    Allen et al. (2022), Nature Neuroscience, doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling estimation";
-    Spearman (1910), doi:10.1111/j.2044-8295.1910.tb00206.x, and Brown (1910), doi:10.1111/j.2044-8295.1910.tb00207.x, for
-    the correction, which Brain-Score applies.
+    Allen et al. (2022), doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling estimation"; Spearman (1910),
+    doi:10.1111/j.2044-8295.1910.tb00206.x, and Brown (1910), doi:10.1111/j.2044-8295.1910.tb00207.x, for the correction.
     """
     explained = np.asarray(nc_testset, dtype=np.float64) / 100
     signal = explained / (1 - explained) / N_REPETITIONS
@@ -125,6 +123,5 @@ def _as_score(consistencies: FloatArray, assembly: NeuroidAssembly) -> Score:
     raw = Score(consistencies[:, order], coords=coordinates, dims=("split", "neuroid"))
     medians = raw.median("neuroid")
     score = Score(medians.mean("split"))
-    score.attrs[Score.RAW_VALUES_KEY] = raw
-    score.attrs["error"] = medians.std("split") / math.sqrt(len(consistencies))
+    score.attrs |= {Score.RAW_VALUES_KEY: raw, "error": medians.std("split") / math.sqrt(len(consistencies))}
     return score

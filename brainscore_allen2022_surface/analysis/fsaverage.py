@@ -20,14 +20,13 @@ def to_fsaverage(
 ) -> dict[str, FloatArray]:
     """Put the values of the neuroids of one subject at their vertices of fsaverage.
 
-    The arrays are as nilearn's plotting functions and pycortex expect them. pycortex takes both hemispheres in one array,
-    the left one first: ``np.concatenate([maps["lh"], maps["rh"]], axis=-1)``. The first 10,242 vertices are fsaverage5.
+    nilearn's plotting functions take one of the arrays. pycortex takes both in one, the left one first:
+    ``np.concatenate([maps["lh"], maps["rh"]], axis=-1)``. The first 10,242 vertices are fsaverage5.
 
     Parameters
     ----------
     values : NeuroidAssembly or DataArray with the dimension neuroid, or array of shape (..., n_neuroids)
-        Of one subject, in any unit, with the coordinates `subject`, `hemisphere`, `vertex_index` and `region`. Other dimensions,
-        such as presentation, stay in front of the vertices.
+        Of one subject, in any unit, with the coordinates `subject`, `hemisphere`, `vertex_index` and `region`.
     neuroids : NeuroidAssembly or DataArray, optional
         Needed if `values` is an array without coordinates: its neuroids are those of the values, in the same order.
     n_vertices : int
@@ -36,20 +35,17 @@ def to_fsaverage(
     Returns
     -------
     dict of two arrays of shape (..., n_vertices)
-        `lh` and `rh`, in the unit of the values. NaN at vertices without a neuroid. Floating-point types stay; integers and
-        truth values become float64.
+        `lh` and `rh`, in the unit of the values, NaN at vertices without a neuroid. Integers and truth values become float64.
 
     Raises
     ------
     ValueError
-        If the values are not one for each neuroid, there is not exactly one subject, a coordinate is missing, a vertex is not
-        on the surface, or a vertex that is in two regions, such as V4 and IT, has different values in them.
+        If the values are not those of each neuroid of one subject, a coordinate is missing or invalid, or a vertex that is in
+        two regions, such as V4 and IT, has different values in them.
     """
     if neuroids is None:
         if not isinstance(values, xr.DataArray):
-            raise ValueError(
-                "The values have no coordinates. Name the assembly of their neuroids, as the second argument."
-            )
+            raise ValueError("The values have no coordinates. Name the assembly of their neuroids, too.")
         neuroids = values
     array = _neuroids_last(values, neuroids)
     subjects = sorted(set(neuroid_coordinate(neuroids, "subject").tolist()))
@@ -93,10 +89,10 @@ def _neuroids_last(values: xr.DataArray | ArrayLike, neuroids: xr.DataArray) -> 
         if isinstance(assembly, xr.DataArray) and "neuroid" not in assembly.dims:
             raise ValueError(f"The assembly has the dimensions {assembly.dims}, expected neuroid among them.")
     array = np.asarray(values.transpose(..., "neuroid") if isinstance(values, xr.DataArray) else values)
-    if array.ndim == 0 or array.shape[-1] != neuroids.sizes["neuroid"]:
+    n_neuroids = neuroids.sizes["neuroid"]
+    if array.shape[-1:] != (n_neuroids,) or array.dtype.kind not in "fiub":
         raise ValueError(
-            f"The values have the shape {array.shape}, expected {neuroids.sizes['neuroid']} neuroids as the last dimension."
+            f"The values have the shape {array.shape} and the type {array.dtype}, expected {n_neuroids} neuroids as the last "
+            "dimension, and numbers."
         )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"The values have the type {array.dtype}, expected numbers.")
     return array if array.dtype.kind == "f" else array.astype(np.float64)

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import xarray as xr
-from numpy.typing import ArrayLike
 
 from .repetitions import FloatArray, IntArray, blocks, neuroid_coordinate, read_repetitions, region_groups, valid_images
 
@@ -16,11 +15,10 @@ SMALLEST = 1e-12  # unexplained fraction: smaller ones, and those above its inve
 def repetition_noise_ceilings(assembly: xr.DataArray) -> FloatArray:
     r"""Estimate the noise ceiling of each neuroid from the repetitions in the assembly, and from nothing else.
 
-    `nc_testset` comes from all images that a subject saw. Here the images of the assembly alone take part, in a one-way analysis
-    of variance with random effects. With :math:`n` repetitions of each image, the variance of the noise :math:`\sigma_N^2` is the
-    mean over images of the variance over repetitions (ddof=1). The variance of the signal :math:`\sigma_S^2` is the variance over
-    images (ddof=1) of the averages over repetitions, minus :math:`\sigma_N^2 / n`, or 0 if that is negative. The noise ceiling
-    is :math:`100\,\sigma_S^2 / (\sigma_S^2 + \sigma_N^2 / n)`.
+    It comes from a one-way analysis of variance with random effects. With :math:`n` repetitions of each image, the variance of
+    the noise :math:`\sigma_N^2` is the mean over images of the variance over repetitions (ddof=1). The variance of the signal
+    :math:`\sigma_S^2` is the variance over images (ddof=1) of the averages over repetitions, minus :math:`\sigma_N^2 / n`, or 0
+    if that is negative. The noise ceiling is :math:`100\,\sigma_S^2 / (\sigma_S^2 + \sigma_N^2 / n)`.
 
     Parameters
     ----------
@@ -30,9 +28,9 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> FloatArray:
     Returns
     -------
     array of shape (n_neuroids,)
-        In the order of the assembly; percent of the variance of the average over repetitions, from 0 to 100. Of three
-        repetitions, it estimates the same quantity as `nc_testset`. Images with a NaN repetition are left out for that
-        neuroid. NaN for neuroids that are constant, or that have fewer than two images without NaN.
+        In the order of the assembly; percent of the variance of the average over repetitions, from 0 to 100; of three, as
+        `nc_testset`. Images with a NaN repetition are left out for that neuroid. NaN for neuroids that are constant, or that
+        have fewer than two images without NaN.
 
     Raises
     ------
@@ -46,16 +44,15 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> FloatArray:
 
     References
     ----------
-    Shrout and Fleiss (1979), Psychological Bulletin, doi:10.1037/0033-2909.86.2.420, for the variance components: their
-    ICC(1, k), in percent; Allen et al. (2022), Nature Neuroscience, doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling
-    estimation", for the noise ceiling.
+    Shrout and Fleiss (1979), Psychological Bulletin, doi:10.1037/0033-2909.86.2.420: their ICC(1, k), in percent; Allen et al.
+    (2022), Nature Neuroscience, doi:10.1038/s41593-021-00962-x, Methods, "Noise ceiling estimation".
     """
     values, rows = read_repetitions(assembly)
     ceilings = np.empty(values.shape[1])
     for block, responses in blocks(values, rows):
         noise, total = _variances(responses)
         with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids
-            ceilings[block] = _percent(noise[0] / total[0])
+            ceilings[block] = 100 * np.maximum(1 - noise[0] / total[0], 0)
     return ceilings
 
 
@@ -67,9 +64,8 @@ def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd
 
     .. math:: C = 100\,\frac{\sum_v \sigma_{S,v}^2}{\sum_v (\sigma_{S,v}^2 + \sigma_{N,v}^2 / n)}
 
-    Negative estimates of :math:`\sigma_{S,v}^2` stay negative here, so both sums are unbiased. The responses of a release are
-    standardised: all neuroids have about the same total variance, and the ceiling is about the mean of theirs. In other units,
-    neuroids with a larger variance count more.
+    Negative estimates of :math:`\sigma_{S,v}^2` stay negative here, so both sums are unbiased. In a release all neuroids have
+    about the same total variance, and the ceiling is about the mean of theirs. In other units, a larger variance counts more.
 
     The interval is for these neuroids, over images. A jackknife computes :math:`\log(1 - C/100)` without each of the :math:`m`
     images. The interval is symmetric in this logarithm, by the t distribution with :math:`m - 1` degrees of freedom.
@@ -86,10 +82,10 @@ def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd
     -------
     DataFrame with a row per region and subject
         `subject`, `region`; `n_neuroids` that vary, and have three images or more without NaN: the others are left out;
-        `ceiling`, with the interval from `lower` to `upper`, and `nc_testset`, the same ratio from NSD's noise ceilings of these
-        neuroids, weighted by their total variances; and `is_above_nc_testset`, whether the whole interval is above that, as noise
-        can make it that all repetitions of an image share. In percent of variance from 0, which stands for negative values, to
-        100. Images with a NaN repetition are left out for that neuroid. Numbers are NaN without any neuroid.
+        `ceiling`, with the interval from `lower` to `upper`, and `nc_testset`, the mean of NSD's noise ceilings of these neuroids,
+        weighted by their total variances, all in percent of variance from 0 (also for negative values) to 100; and
+        `is_above_nc_testset`, whether the whole interval is above that, as noise can make it that all repetitions of an image
+        share. Images with a NaN repetition are left out for that neuroid. Numbers are NaN without any neuroid.
 
     Raises
     ------
@@ -112,7 +108,7 @@ def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd
         with np.errstate(invalid="ignore", divide="ignore"):  # no neuroid, or averages without variance
             log_unexplained = np.log(np.clip(noise / np.maximum(total, 0), SMALLEST, 1 / SMALLEST))
         half_width = quantile * np.sqrt((len(rows) - 1) * np.var(log_unexplained[1:]))
-        ceiling, upper, lower = _percent(np.exp(log_unexplained[0] + half_width * np.array([0, -1, 1])))
+        ceiling, upper, lower = 100 * np.maximum(1 - np.exp(log_unexplained[0] + half_width * np.array([0, -1, 1])), 0)
         row = {"subject": subject, "region": region, "n_neuroids": n_neuroids, "ceiling": ceiling, "lower": lower}
         table.append(row | {"upper": upper, "nc_testset": of_nsd, "is_above_nc_testset": bool(lower > of_nsd)})
     return pd.DataFrame(table)
@@ -153,8 +149,3 @@ def _variances(responses: FloatArray, *, leave_one_out: bool = False) -> tuple[F
     with np.errstate(invalid="ignore", divide="ignore"):
         square_sum -= left_out[2] / (n_images - 1)  # the mean changes, too
         return noise_sum / n_left, square_sum / (n_left - 1)
-
-
-def _percent(unexplained: ArrayLike) -> FloatArray:
-    """Convert the unexplained fraction of the variance to a noise ceiling."""
-    return np.asarray(100 * np.maximum(1 - np.asarray(unexplained), 0), dtype=np.float64)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 
 import brainscore_vision
 import netCDF4
@@ -16,7 +17,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import read_recipe
 from analysis.models import load_model, random_model, random_network, signal_model
 from brainscore_allen2022_surface.analysis import benchmarks
-from brainscore_allen2022_surface.analysis.benchmarks import import_upstream, local_benchmark, local_benchmarks
+from brainscore_allen2022_surface.analysis.benchmarks import local_benchmark, local_benchmarks
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
 from brainscore_allen2022_surface.loaders import load_assembly
 from support import accept
@@ -39,7 +40,8 @@ def without_disk_cache(monkeypatch):
 @pytest.fixture
 def upstream():
     """The registries of Brain-Score, filled by its own plugins."""
-    import_upstream()
+    for kind in ("data", "benchmarks"):
+        import_module(f"brainscore_vision.{kind}.allen2022_fmri_surface")
 
 
 def change_responses(path):
@@ -163,7 +165,7 @@ def test_region_without_a_layer_asks_for_one_in_one_line(areas):
     ) as error:
         benchmark(load_model())
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="The model signal has no region_layer_map, so it cannot use layer='V2'"):
+    with pytest.raises(ValueError, match="The model signal has no region_layer_map, so layer='V2' has no use"):
         local_benchmark(areas, "V3v", layer="V2")(signal_model())
 
 
