@@ -138,7 +138,7 @@ def _start_workers(n_workers: int, scratch_path: Path) -> Iterator[distributed.C
         "temporary-directory": str(scratch_path),
         "distributed.worker.use-file-locking": False,  # the disk may have no locks
         # Without the timeout, workers that die as soon as they are started are started for ever.
-        NO_WORKERS_TIMEOUT: dask.config.get(NO_WORKERS_TIMEOUT, None) or "60s",
+        NO_WORKERS_TIMEOUT: dask.config.get(NO_WORKERS_TIMEOUT, None) or "40s",  # less than the patience
     }
     try:
         with _interrupts_blocked(), dask.config.set(options):
