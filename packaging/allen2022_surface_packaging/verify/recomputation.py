@@ -152,6 +152,7 @@ def _compare_values(
 ) -> tuple[dict[tuple[str, str, str], Difference], list[str]]:
     """Recompute neuroids, block by block. Return the differences by split, subject and region, and the problems."""
     measured, problems = [], []
+    presentations = {split: expected.presentations(split) for split in sides}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         values, is_valid = expected.values(block)
@@ -161,13 +162,16 @@ def _compare_values(
                 problems.append(f"{neuroid_id} is in the release, but a trial that it needs is NaN.")
             for neuroid_id in block["neuroid_id"][~is_released & is_valid]:
                 problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
-        for region in block["region"][is_released].unique():  # the neuroids of a region lie together in the release
-            is_chosen = (block["region"] == region).to_numpy() & is_released
-            neuroids = block[is_chosen]
-            for split, side in sides.items():
-                found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
-                presentations = side.coordinates("presentation")
-                measured.append(measure_values(split, found, values[split][:, is_chosen], presentations, neuroids))
+        neuroids = block[is_released]
+        for split, side in sides.items():
+            # The neuroids of a region lie together in the release, those of a block do not.
+            regions = neuroids.groupby("region", sort=False)["column"]
+            found = [read_neuroids(side.assembly, columns.to_numpy()) for _, columns in regions]
+            expected_values = values[split][:, is_released]
+            if found:
+                measured.append(
+                    measure_values(split, np.hstack(found), expected_values, presentations[split], neuroids)
+                )
     table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)
     problems += [str(difference) for difference in groups.values() if difference.beyond]
