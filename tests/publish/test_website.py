@@ -34,9 +34,9 @@ def rows(packed):
 def record(release, tmp_path, artifacts_path):
     """Fill in the table, run `record`, and return its output or its one error line."""
 
-    def run(rows, status=0):
-        with (tmp_path / "version_ids.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+    def run(rows, status=0, **form):
+        with (tmp_path / "version_ids.csv").open("w", newline="", encoding=form.pop("encoding", "utf-8")) as file:
+            writer = csv.DictWriter(file, list(rows[0]), **form)
             writer.writeheader()
             writer.writerows(rows)
         result = run_cli("record", release, tmp_path / "version_ids.csv", "--artifacts", artifacts_path)
@@ -123,6 +123,11 @@ def test_packed_files_load_after_they_are_stored_and_recorded(release, packed, s
     loaded, expected = (load_assembly(NAME, "test", "V4", source=source) for source in (artifacts_path, release))
     assert (loaded.values == expected.values).all()
     assert loaded["neuroid_id"].values.tolist() == expected["neuroid_id"].values.tolist()
+
+
+def test_table_that_a_spreadsheet_saved_is_recorded(record, rows):
+    """With a byte-order mark, and semicolons where numbers have a decimal comma."""
+    assert "now lists" in record(rows, encoding="utf-8-sig", delimiter=";")
 
 
 FAULTS = {

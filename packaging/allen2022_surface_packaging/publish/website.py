@@ -102,7 +102,10 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
     rows, bucket = {}, ""
     try:
         text = read_file(path).decode("utf-8-sig")  # a spreadsheet may write a byte order mark
-        for row in csv.DictReader(io.StringIO(text, newline="")):
+        delimiter = (
+            ";" if ";" in text.partition("\n")[0] else ","
+        )  # of a spreadsheet where numbers have a decimal comma
+        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
             cells = {column: row[column].strip() for column in COLUMNS}
             int(cells["size"])
             bucket = cells["bucket"].removeprefix("s3://").strip("/") or bucket
