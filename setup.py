@@ -16,7 +16,6 @@ DOCS = [
     "sphinx-design>=0.6",
 ]
 TEST = [
-    "brainscore-brainio>=1.1",
     "build>=1.2",
     "hypothesis>=6.100",
     "moto[server]>=5.1",

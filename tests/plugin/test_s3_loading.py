@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,36 +76,6 @@ def test_uploaded_objects_load_with_brainscore_core(s3, published, load_locally,
     assert set(assembly.indexes["presentation"].names) == set(expected.indexes["presentation"].names)
     for level in (*expected.indexes["presentation"].names, *expected.indexes["neuroid"].names):
         np.testing.assert_array_equal(assembly[level].values, expected[level].values)
-
-
-BRAINIO = """
-import json, sys
-import numpy as np
-from brainio import fetch
-from brainio.assemblies import AssemblyLoader, NeuroidAssembly
-from brainio.stimuli import StimulusSet, StimulusSetLoader
-
-csv, archive, netcdf = (
-    fetch.fetch_file("S3", f"https://{o['bucket']}.s3.amazonaws.com/{o['key']}", o["sha1"], o["version_id"])
-    for o in json.loads(sys.argv[1])
-)
-stimulus_set = StimulusSetLoader(csv_path=csv, stimuli_directory=fetch.unzip(archive), cls=StimulusSet).load()
-assembly = AssemblyLoader(cls=NeuroidAssembly, file_path=netcdf).load()
-print(json.dumps([len(stimulus_set), list(assembly.shape), float(assembly.values.astype(np.float64).sum())]))
-"""
-
-
-def test_uploaded_objects_load_with_brainio_from_pypi(s3, published, load_locally):
-    """The package brainio defines the same classes as brainscore_core, so it is imported in another process."""
-    assembly = load_locally(load_assembly, "Allen2022_fmri_surface", "test")
-    entries = json.loads(published.read_text())["Allen2022_fmri_surface.test"]
-    arguments = json.dumps([entries[kind] for kind in ("stimulus_csv", "stimulus_zip", "assembly")])
-
-    run = subprocess.run([sys.executable, "-c", BRAINIO, arguments], capture_output=True, text=True)
-
-    assert run.returncode == 0, run.stderr
-    total = float(assembly.values.astype(np.float64).sum())
-    assert json.loads(run.stdout.splitlines()[-1]) == [len(assembly.stimulus_set), list(assembly.shape), total]
 
 
 @pytest.fixture
