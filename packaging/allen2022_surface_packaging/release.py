@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 import msgspec
+import netCDF4
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from . import __version__
 from .arrays import IntArray
@@ -33,6 +35,7 @@ ORIGIN_COLUMNS = (
 VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
 FORMAT_NAMES = {"png": "PNG", "jpg": "JPEG"}  # the image formats of a release, as Pillow names them
 LARGEST_NUMBER = 2**63 - 1  # of NumPy
+Opened = TypeVar("Opened", xr.Dataset, xr.DataArray)
 LONGEST_TEXT = 300  # of a part of a message
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
@@ -244,6 +247,18 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise PackagingError(
             f"{path} is not a release: --overwrite replaces only a folder that holds a {manifest_path.name}."
         )
+
+
+def open_netcdf(open_source: Callable[..., Opened], path: Path, **options: Any) -> Opened:
+    """Open a NetCDF file by a function of xarray.
+
+    Where the library opens no file, because the disk refuses locks or the path is not in UTF-8, the file is read whole.
+    """
+    try:
+        return open_source(path, **options)
+    except (OSError, UnicodeEncodeError):
+        content = netCDF4.Dataset(path.name, memory=path.read_bytes())
+        return open_source(xr.backends.NetCDF4DataStore(content), **options)
 
 
 def record_files(folder: ReleaseFolder, paths: Iterable[Path]) -> dict[str, FileRecord]:

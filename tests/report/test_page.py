@@ -186,6 +186,10 @@ def test_report_is_replaced_with_the_same_bytes_in_any_process(reported, tmp_pat
     with (copy / "Allen2022_fmri_surface_test.nc").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as on a disk that refuses the locks of HDF5
         result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        assert (
+            write_report(copy, tmp_path / "in_a_process_with_locks.html").read_text()
+            == Page(copy / "report.html").source
+        )
 
     assert result.stdout == f"The report is in {copy / 'report.html'}\n"
     assert "warning" not in result.stderr.lower()

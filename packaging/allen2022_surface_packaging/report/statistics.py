@@ -18,7 +18,7 @@ from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..plugin import import_plugin
 from ..progress import follow
-from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
+from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder, open_netcdf
 
 ALL_REGIONS = "All regions"  # no region has a name with a space
 ALL_SUBJECTS = "all"
@@ -101,7 +101,7 @@ def open_assembly(folder: ReleaseFolder, manifest: Manifest) -> xr.DataArray:
     Neuroids have their number as `neuroid_id`. Their other coordinates would take longer than the measurements.
     """
     path = folder.assembly_path(manifest.name, "test")
-    assembly = xr.open_dataarray(path, engine="netcdf4", drop_variables=NEUROID_COORDINATES)[:, :, 0]
+    assembly = open_netcdf(xr.open_dataarray, path, drop_variables=NEUROID_COORDINATES)[:, :, 0]
     numbered: xr.DataArray = assembly.assign_coords(neuroid_id=("neuroid", np.arange(assembly.sizes["neuroid"])))
     return numbered
 
@@ -132,7 +132,7 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
 
 def _read_coordinates(path: Path) -> pd.DataFrame:
     """Read the neuroid coordinates of an assembly but `neuroid_id`. Texts become categories: there are millions of neuroids."""
-    with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as file:
+    with open_netcdf(xr.open_dataset, path, decode_cf=False) as file:
         columns = {name: file[name].values for name in NEUROID_COORDINATES if name != "neuroid_id"}
     for name, values in columns.items():
         if values.ndim == 2:  # a matrix of characters, in which equal texts lie next to each other

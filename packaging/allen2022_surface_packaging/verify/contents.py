@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import netCDF4
 import numpy as np
 import pandas as pd
 import xarray
 
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, reading
-from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
+from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder, open_netcdf
 
 AGAIN = "Build the release again."
 NEUROIDS_AT_A_TIME = 4096  # bounds the memory
@@ -89,15 +88,8 @@ def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
 
 def _open_assembly(path: Path) -> xarray.DataArray:
     with reading(path, "an assembly", AGAIN):
-        try:
-            assembly: xarray.DataArray = xarray.open_dataarray(path)
-        except (
-            OSError,
-            UnicodeEncodeError,
-        ):  # netCDF4 asks for a lock, which the disk may refuse, and for a path in UTF-8
-            store = xarray.backends.NetCDF4DataStore(netCDF4.Dataset(path.name, memory=path.read_bytes()))
-            assembly = xarray.open_dataarray(store)
-            assembly.encoding["source"] = str(path)
+        assembly: xarray.DataArray = open_netcdf(xarray.open_dataarray, path)
+        assembly.encoding["source"] = str(path)
         if set(assembly.dims) != set(DIMENSIONS):
             raise ValueError(f"it has the dimensions {assembly.dims}, expected {DIMENSIONS}")
     return assembly
