@@ -113,9 +113,11 @@ def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:
     PackagingError
         If the values cannot be read.
     """
-    # One slice is read, and then the columns are chosen from it: the file would be read column by column otherwise.
-    first = int(columns.min())
-    block = assembly.variable.isel(neuroid=slice(first, int(columns.max()) + 1), time_bin=0)
+    # Slices are read, and then the columns are chosen from them: the file would be read column by column otherwise.
+    parts = []
     with reading(assembly.encoding.get("source", "The assembly"), "an assembly", AGAIN):
-        values: DoubleArray = block.transpose("presentation", "neuroid").values[:, columns - first].astype(np.float64)
-    return values
+        for part in np.split(columns, np.flatnonzero(np.diff(columns // NEUROIDS_AT_A_TIME)) + 1):
+            first = int(part.min())
+            block = assembly.variable.isel(neuroid=slice(first, int(part.max()) + 1), time_bin=0)
+            parts.append(block.transpose("presentation", "neuroid").values[:, part - first])
+    return np.hstack(parts).astype(np.float64)

@@ -160,17 +160,18 @@ def measure_values(
 
 def group_values(measured: pd.DataFrame, other: str = "there") -> dict[tuple[str, str, str], Difference]:
     """Sum what `measure_values` returned, by split, subject and region. A group without a difference is there as well."""
+    groups = measured.groupby(["split", "subject", "region"], sort=False)
+    sums = groups[["n_values", "n_differing", "n_beyond", "total"]].sum()
+    worst = measured.loc[groups["largest"].idxmax()][["largest", "presentation", "neuroid", "found", "expected"]]
     differences = {}
-    for key, rows in measured.groupby(["split", "subject", "region"], sort=False):
-        split, subject, region = map(str, key)
-        n_differing, worst = int(rows["n_differing"].sum()), rows.loc[rows["largest"].idxmax()]
+    for row in sums.join(worst.set_index(sums.index)).reset_index().to_dict("records"):
         where = (
-            f"They differ by {rows['total'].sum() / max(n_differing, 1):.2g} on average and by {worst.largest:.2g} at most: "
-            f"{worst.presentation}, {worst.neuroid} is {worst.found:.6g} here, {worst.expected:.6g} {other}"
+            f"They differ by {row['total'] / max(row['n_differing'], 1):.2g} on average and by {row['largest']:.2g} at most: "
+            f"{row['presentation']}, {row['neuroid']} is {row['found']:.6g} here, {row['expected']:.6g} {other}"
         )
-        n_beyond, n_values = int(rows["n_beyond"].sum()), int(rows["n_values"].sum())
-        what, largest = f"values of {subject} {region}", float(worst.largest)
-        differences[split, subject, region] = Difference(split, what, n_differing, n_beyond, n_values, where, largest)
+        counts = row["n_differing"], row["n_beyond"], row["n_values"]
+        key = str(row["split"]), str(row["subject"]), str(row["region"])
+        differences[key] = Difference(key[0], f"values of {key[1]} {key[2]}", *counts, where, row["largest"])
     return differences
 
 

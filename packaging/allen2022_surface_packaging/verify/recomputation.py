@@ -163,15 +163,9 @@ def _compare_values(
             for neuroid_id in block["neuroid_id"][~is_released & is_valid]:
                 problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
         neuroids = block[is_released]
-        for split, side in sides.items():
-            # The neuroids of a region lie together in the release, those of a block do not.
-            regions = neuroids.groupby("region", sort=False)["column"]
-            found = [read_neuroids(side.assembly, columns.to_numpy()) for _, columns in regions]
-            expected_values = values[split][:, is_released]
-            if found:
-                measured.append(
-                    measure_values(split, np.hstack(found), expected_values, presentations[split], neuroids)
-                )
+        for split, side in sides.items() if is_released.any() else ():
+            found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
+            measured.append(measure_values(split, found, values[split][:, is_released], presentations[split], neuroids))
     table = pd.concat(measured, ignore_index=True)
     groups = group_values(table, OTHER)
     problems += [str(difference) for difference in groups.values() if difference.beyond]

@@ -211,10 +211,10 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Diff
             yield f"The vertices of {region.name} are not ascending, lh before rh, from 0 to {manifest.n_vertices - 1:,}."
         if n > region.n_vertices or (is_complete and n < region.n_vertices):
             yield f"{region.name} has {n:,} neuroids of each subject, but the manifest says {region.n_vertices:,}."
-        for subject in map(subject_name, manifest.recipe.subjects):
-            names = f"{subject}_" + rows["hemisphere"] + f"_{region.name}_v" + rows["number"].map("{:05d}".format)
-            parts.append(rows.assign(subject=subject, neuroid_id=names))
-    expected = pd.concat(parts)
+        parts += [rows.assign(subject=subject_name(subject)) for subject in manifest.recipe.subjects]
+    expected = pd.concat(parts, ignore_index=True)
+    words = zip(*(expected[name] for name in ("subject", "hemisphere", "region", "number")), strict=True)
+    expected["neuroid_id"] = ["{}_{}_{}_v{:05d}".format(*row) for row in words]
     if not is_complete:
         expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
     named = [name for name in NEUROID_COORDINATES if name != "nc_testset"]
