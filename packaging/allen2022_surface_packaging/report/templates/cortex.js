@@ -154,14 +154,19 @@
   // Write the name of each region in sight, with letters of a size in pixels, where the region is widest. Larger regions come
   // first, and a name that would lie on another one is left out.
   function writeNames(context, { width, height, vertex }, map, side, size) {
-    const codes = vertex.map((point) => (point === NONE ? 0 : map.layout[side * data.n + nearest[point]]));
+    const step = Math.max(1, Math.round(size / 8)), columns = Math.ceil(width / step); // one pixel in so many is looked at
+    const codes = new Uint16Array(columns * Math.ceil(height / step));
+    for (let i = 0; i < codes.length; i++) {
+      const point = vertex[step * (width * Math.floor(i / columns) + (i % columns))];
+      if (point !== NONE) codes[i] = map.layout[side * data.n + nearest[point]];
+    }
     const inside = new Uint16Array(codes.length); // steps to the border of the region
     const widest = new Map(); // by the code of a set of regions
     const reach = (i, beside) => (codes[beside] === codes[i] ? inside[beside] : 0) + 1;
-    for (let i = 0; i < codes.length; i++) if (codes[i]) inside[i] = Math.min(reach(i, i - 1), reach(i, i - width));
+    for (let i = 0; i < codes.length; i++) if (codes[i]) inside[i] = Math.min(reach(i, i - 1), reach(i, i - columns));
     for (let i = codes.length - 1; i >= 0; i--) {
       if (!codes[i]) continue;
-      inside[i] = Math.min(inside[i], reach(i, i + 1), reach(i, i + width));
+      inside[i] = Math.min(inside[i], reach(i, i + 1), reach(i, i + columns));
       if (inside[i] > (inside[widest.get(codes[i])] ?? 0)) widest.set(codes[i], i);
     }
     const placed = [];
@@ -170,9 +175,9 @@
       const regions = data.sets[code - 1].filter((region) => map.region < 0 || region === map.region);
       const text = regions.map((region) => data.regions[region]).join(" + ");
       const half = [context.measureText(text).width / 2, size / 2];
-      const at = [Math.min(width - half[0], Math.max(half[0], i % width)), Math.floor(i / width)];
+      const at = [Math.min(width - half[0], Math.max(half[0], step * (i % columns))), step * Math.floor(i / columns)];
       const isFree = placed.every((other) => [0, 1].some((k) => Math.abs(at[k] - other.at[k]) > half[k] + other.half[k]));
-      if (!text || inside[i] < size / 4 || !isFree) continue;
+      if (!text || step * inside[i] < size / 4 || !isFree) continue;
       placed.push({ at, half });
       Object.assign(context, { strokeStyle: "#000", fillStyle: "#fff" });
       context.strokeText(text, ...at);
