@@ -84,7 +84,7 @@ def plain_moments(values):
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
 @given(st.data())
 def test_any_session_agrees_with_plain_arithmetic(data):
     betas = data.draw(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=BETAS))
@@ -112,7 +112,7 @@ def test_averages_are_accumulated_in_double_precision(n_invalid):
     assert average_repetitions(responses).tolist() == [[(2**24 + 2) / 3]]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
 @given(arrays(np.float32, st.tuples(*[st.integers(1, 5)] * 3), elements=RESPONSES))
 def test_any_averages_agree_with_plain_arithmetic(responses):
     averages = average_repetitions(responses)
@@ -125,7 +125,7 @@ def test_any_averages_agree_with_plain_arithmetic(responses):
         np.testing.assert_allclose(averages[image, vertex], np.float32(expected), rtol=2e-7, atol=1e-9)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
 @given(st.data())
 def test_any_standardised_images_agree_with_plain_arithmetic(data):
     n_images, n_vertices = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 4))

@@ -55,7 +55,7 @@ def proxy(client, moto_port, monkeypatch):
     monkeypatch.setattr(bucket, "READ_SECONDS", 1.5)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
     yield proxy
-    proxy.server.shutdown()
+    proxy.close()
 
 
 def in_bucket(path=BETAS):

@@ -84,7 +84,7 @@ def proxy(s3, moto_port, monkeypatch) -> Iterator[Proxy]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     yield proxy
-    proxy.server.shutdown()
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def release_copy(release, tmp_path):
 def proxy(moto_port):
     proxy = Proxy(moto_port)
     yield proxy
-    proxy.server.shutdown()
+    proxy.close()
 
 
 @pytest.fixture

@@ -105,6 +105,11 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def close(self):
+        """End the proxy, and free its port."""
+        self.server.shutdown()
+        self.server.server_close()
+
     def clear(self):
         """Forget all requests and faults."""
         self.fault = self.after = lambda request: None
