@@ -182,10 +182,8 @@ def _layer_for(candidate: Any, region: str, layer: str | None) -> AbstractContex
                 f"The model {candidate.identifier} has no region_layer_map, so layer={layer!r} has no use."
             )
         return nullcontext()
-    known = {
-        *layers,
-        *getattr(layers, "region_benchmarks", ()),
-    }  # for the latter, Brain-Score chooses layers when needed
+    # Brain-Score chooses the layers of `region_benchmarks` when they are needed.
+    known = {*layers, *getattr(layers, "region_benchmarks", ())}
     if layer is None and region not in known:
         raise ValueError(
             f"The model {candidate.identifier} has no layer for {region}. Name one of its layers, or a region whose layer to use, "

@@ -291,9 +291,8 @@ def read_images(file: RawFile, nsd_ids: Sequence[int]) -> Iterator[PixelArray]:
 
 def _read_image(brick: Any, nsd_id: int) -> PixelArray:
     pixels: PixelArray = brick[nsd_id]
-    if (
-        not pixels.any()
-    ):  # HDF5 gives zeros for what was never written, and for a source of a virtual dataset that is missing
+    # HDF5 gives zeros for what was never written, and for a source of a virtual dataset that is missing.
+    if not pixels.any():
         raise ValueError(f"all pixels of image {nsd_id} (0-based) are 0. Is the file, or what it refers to, complete?")
     return pixels
 
@@ -308,9 +307,8 @@ def _open_brick(file: RawFile) -> Iterator[Any]:
         )
         if not is_brick or math.prod(brick.shape[1:]) > LARGEST_IMAGE_BYTES:
             raise ValueError(f"imgBrick is {brick}, expected uint8 of shape (n_images, height, width, 3)")
-        if not isinstance(source, str) and (
-            brick.is_virtual or brick.external
-        ):  # HDF5 would read files of this machine
+        # In an object of a bucket, HDF5 would look for these files on this machine.
+        if not isinstance(source, str) and (brick.is_virtual or brick.external):
             raise ValueError(
                 "the pixels of imgBrick lie in other files, expected all in this one, as it is in a bucket"
             )

@@ -102,9 +102,8 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
     rows, bucket = {}, ""
     try:
         text = read_file(path).decode("utf-8-sig")  # a spreadsheet may write a byte order mark
-        delimiter = (
-            ";" if ";" in text.partition("\n")[0] else ","
-        )  # of a spreadsheet where numbers have a decimal comma
+        # A spreadsheet separates by semicolons where numbers have a decimal comma.
+        delimiter = ";" if ";" in text.partition("\n")[0] else ","
         for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
             cells = {column: row[column].strip() for column in COLUMNS}
             int(cells["size"])
