@@ -126,10 +126,12 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     chunks = literal_eval(os.environ.get(BRAINIO_CHUNKS) or "None")
     with _explained(path):
         responses = _open_assembly(path, chunks)
-        if region is not None:
-            regions = responses["region"].values
-            if region not in regions:
-                raise ValueError(f"it has no neuroid of region {region}, only of {', '.join(sorted(set(regions)))}")
+        regions = None if region is None else responses["region"].values
+    if regions is not None and region not in regions:
+        others = ", ".join(sorted(set(regions)))
+        raise ValueError(f"{path} has no neuroid of region {region}, only of {others}. Choose one of these.")
+    with _explained(path):
+        if regions is not None:
             responses = responses[:, np.flatnonzero(regions == region)]
         if chunks is None:
             responses.load().close()

@@ -113,7 +113,10 @@ def test_two_releases_of_a_name_are_refused(release, tmp_path):
 
 @pytest.mark.parametrize(
     ("split", "region", "message"),
-    [("all", None, "one of train, test"), ("test", "MT", "of region MT, only of IT, V1, V2, V4")],
+    [
+        ("all", None, "one of train, test"),
+        ("test", "MT", "of region MT, only of IT, V1, V2, V4. Choose one of these.$"),
+    ],
 )
 def test_unknown_split_and_region_are_named(release, split, region, message):
     with pytest.raises(ValueError, match=message):
