@@ -151,6 +151,8 @@ def _import_upstream() -> Any:
 
 def _name_of_release(source: Source) -> str:
     path = Path(source).expanduser() / "release.json"
+    if not path.parent.exists():
+        raise FileNotFoundError(f"{source} does not exist, expected a release. Is the path right?")
     if not path.is_file():
         raise ValueError(f"{source} is not a release, so the name of one is needed, as in name={DATASET!r}.")
     return str(json.loads(path.read_bytes())["name"])

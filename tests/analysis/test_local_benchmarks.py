@@ -187,6 +187,11 @@ def test_folder_of_releases_needs_a_name(releases_path):
         local_benchmark(releases_path, "V4")
 
 
+def test_path_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'nowhere'} does not exist, expected a release"):
+        local_benchmark(tmp_path / "nowhere", "V1")
+
+
 def test_random_network_scores_about_as_high_as_a_perfect_model_on_simulated_data(release):
     for metric, lowest in (("ridgecv", 0.9), ("rdm", 0.8)):
         benchmark = local_benchmark(release, "V1", metric)
