@@ -38,6 +38,7 @@ def test_demo_measures_the_simulated_ceilings(tmp_path):
     ]
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["artifacts.json", "nsd", "release"]
     assert list(Path(os.environ["HOME"]).iterdir()) == []
+    assert (tmp_path / "demo" / "release" / "verify.json").is_file()  # so that a report shows the verdict
     program, report = lines[-3].split()[:2]
     assert report == "report" and Path(program).is_file()  # a shell does not find it by its name in this environment
 

@@ -28,7 +28,7 @@ from .progress import format_bytes, format_program
 from .publish.artifacts import read_artifacts
 from .publish.upload import publish_release
 from .recipe import PUBLISHED_REGIONS, make_recipe
-from .verify.soundness import verify_release
+from .verify.verdicts import verify, write_answers
 
 if TYPE_CHECKING:
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
@@ -78,7 +78,8 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
     print(f"Every ceiling is within {TOLERANCE} of the simulated one.")
     if log_level <= logging.INFO:
         folder, program = shlex.quote(str(directory or "my_demo")), format_program()
-        print("\nnext:", *(f"{program} {words}".replace("FOLDER", folder) for words in NEXT), sep="\n    ")
+        following = [words.replace("FOLDER", folder) for words in NEXT[directory is not None :]]
+        print("\nnext:", *(f"{program} {words}" for words in following), sep="\n    ")
 
 
 def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
@@ -92,9 +93,10 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
         build_release(nsd_root, release_path, RECIPE)
         results.append(_describe_folder(release_path))
     with _step("3  verify    its hashes, shapes, coordinates and images"):
-        problems = verify_release(release_path)
-    if problems:
-        raise PackagingError(problems[0])
+        answers = verify(release_path)
+        write_answers(release_path, answers)
+    if answers["release"].problems:
+        raise PackagingError(answers["release"].problems[0])
     caches = {variable: str(cache_path / variable) for variable in CACHES}
     with _linked(), _local_s3(), patch.dict(os.environ, caches):
         with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder") as results:
