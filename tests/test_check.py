@@ -140,6 +140,13 @@ def test_folder_above_or_inside_a_tree_is_answered_with_the_tree(tree, folder):
     assert result.stderr == line if has_files else "listed above" in result.stderr
 
 
+def test_release_in_place_of_a_tree_is_refused(release):
+    result = run_cli("check", release)
+
+    line = f"allen2022-surface: {release} is a release, expected an NSD tree, from which a release is made.\n"
+    assert (result.returncode, result.stderr) == (1, line)
+
+
 def test_root_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "nsd").write_text("no tree")
     result = run_cli("check", tmp_path / "nsd")

@@ -169,6 +169,8 @@ def find_tree(root: str | Path) -> NSDTree:
     storage = open_storage(root)
     found = _find_in(storage)
     if not found or not found.design.exists():
+        if storage.find("release.json"):
+            raise PackagingError(f"{root} is a release, expected an NSD tree, from which a release is made.")
         for near in filter(None, map(_find_in, storage.near())):
             if not found or near.design.exists():
                 raise PackagingError(f"{root} is no NSD tree, but {near} is. Name that one.")
