@@ -241,6 +241,22 @@ def test_shown_recipe_can_be_saved_and_read(read):
     assert result.stdout == recipe_text("kastner")[1]
 
 
+@pytest.mark.parametrize("subject", [1, 8])
+def test_recipe_of_own_images_names_its_subject(subject):
+    recipe = read_recipe(f"subj0{subject}_own")
+
+    assert (recipe.name, recipe.subjects, recipe.pool) == (f"subj0{subject}_own", (subject,), "own")
+    assert recipe.description.startswith(f"Subject {subject}: ")
+    assert "{" not in run_cli("recipes", "show", recipe.name).stdout
+
+
+def test_family_of_recipes_is_not_shown_as_one():
+    result = run_cli("recipes", "show", "own")
+
+    assert result.returncode == 1
+    assert "own stands for several recipes: subj01_own, subj02_own" in result.stderr
+
+
 @given(data=st.data())
 def test_any_damaged_text_gives_a_recipe_or_one_line(tmp_path_factory, data):
     text = data.draw(st.sampled_from([SOUND, OWN]))

@@ -28,12 +28,14 @@ from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, SUBJECTS, TERMS_URL
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .recipe import (
+    FAMILY,
     LARGEST_SEED,
     NAN_POLICIES,
     PUBLISHED_DATASETS,
     STATISTICS,
     Recipe,
     change_recipe,
+    expand_families,
     format_recipe,
     list_recipes,
     read_recipe,
@@ -266,7 +268,8 @@ RELEASE = argument("RELEASE", "the folder of the release", type=_assembly_path)
 RECIPES = (
     argument(
         "--recipe NAME|FILE",
-        "what the release holds: a recipe that ships (see `recipes`) or a TOML file; may be given several times "
+        "what the release holds: a recipe that ships (see `recipes`) or a TOML file; may be given several times; 'own' "
+        "stands for subj01_own to subj08_own "
         f"(default {PUBLISHED_DATASETS[0].name})",
         type=os.path.expanduser,
         action="append",
@@ -313,7 +316,7 @@ def check(options: Options) -> None:
     """List what is there, what is missing and what is malformed; say how to fetch it, and what a build takes."""
     from .check import check_tree
 
-    recipes = [read_recipe(name) for name in options.recipe or [PUBLISHED_DATASETS[0].name]]
+    recipes = [read_recipe(name) for name in _recipe_names(options)]
     recipes = [replace(recipe, subjects=options.subjects or recipe.subjects) for recipe in recipes]
     for number, paragraph in enumerate(check_tree(options.nsd_root, recipes)):
         print("\n" * (number > 0) + paragraph)
@@ -381,9 +384,18 @@ def build(options: Options) -> None:
         print(f"\n{describe_next(manifests)}")
 
 
+def _recipe_names(options: Options) -> list[str]:
+    """Return the names of the recipes that a command is about."""
+    if options.subjects and FAMILY in (options.recipe or ()):
+        options.parser.error(
+            f"--recipe {FAMILY} makes a release of each subject: name the recipes, as in subj01_{FAMILY}"
+        )
+    return expand_families(options.recipe or [PUBLISHED_DATASETS[0].name])
+
+
 def _choose_recipes(options: Options) -> dict[Path, Recipe]:
     """Return the recipes with the changes that other options ask for, by the folder of the release."""
-    names = options.recipe or [PUBLISHED_DATASETS[0].name]
+    names = _recipe_names(options)
     if options.name and len(names) > 1:
         options.parser.error("--name gives one name, but there are several recipes, each with its own")
     changes = {

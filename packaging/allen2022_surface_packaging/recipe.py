@@ -17,6 +17,8 @@ from .files import read_file
 SHIPPED_PATH = Path(__file__).with_name("recipes")
 LONGEST_NAME = 80  # of a release and of a region: the name of an object holds both, and has at most 255 characters
 REGION_NAME_PATTERN = rf"\A[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}\Z"  # it stands in identifiers of neuroids and objects
+FAMILY = "own"  # its file holds {subject}, and becomes a recipe of each subject
+FAMILY_SUBJECTS = {f"subj{subject:02d}_{FAMILY}": subject for subject in SUBJECTS}
 CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
 STATISTICS = ("all", "train")
@@ -243,7 +245,12 @@ REGION_KEYS = {key: key for key in ("name", "atlas", "labels", "each")}
 
 def list_recipes() -> list[str]:
     """Return the names of the recipes that ship with this package, sorted."""
-    return sorted(path.stem for path in SHIPPED_PATH.glob("[!.]*.toml"))
+    return sorted({path.stem for path in SHIPPED_PATH.glob("[!.]*.toml")} - {FAMILY} | set(FAMILY_SUBJECTS))
+
+
+def expand_families(names: Sequence[str]) -> list[str]:
+    """Return names of recipes with the recipes of all subjects in place of the name of their family."""
+    return [member for name in names for member in (FAMILY_SUBJECTS if name == FAMILY else [name])]
 
 
 def recipe_text(name_or_path: str) -> tuple[str, str]:
@@ -254,16 +261,22 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
     PackagingError
         If there is neither, or the file is not text.
     """
-    is_shipped = name_or_path in list_recipes()
-    path = SHIPPED_PATH / f"{name_or_path}.toml" if is_shipped else Path(name_or_path)
+    if name_or_path == FAMILY:
+        raise PackagingError(
+            f"{FAMILY} stands for several recipes: {', '.join(FAMILY_SUBJECTS)}. Name one of them here."
+        )
+    is_shipped, subject = name_or_path in list_recipes(), FAMILY_SUBJECTS.get(name_or_path)
+    path = SHIPPED_PATH / f"{FAMILY if subject else name_or_path}.toml" if is_shipped else Path(name_or_path)
     if not path.is_file():
         raise PackagingError(
             f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
         )
     try:
-        return path.name if is_shipped else str(path), read_file(path).decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PackagingError(f"{path} is not text in UTF-8 ({one_line(error)}). Expected a recipe in TOML.") from error
+    source = f"{name_or_path}.toml" if is_shipped else str(path)
+    return source, text.replace("{subject}", str(subject)) if subject else text
 
 
 def format_recipe(recipe: Recipe) -> str:

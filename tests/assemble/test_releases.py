@@ -247,6 +247,24 @@ def test_several_recipes_become_a_folder_of_the_releases_that_single_builds_give
         assert hashes(tmp_path / name) == hashes(releases / name)
 
 
+def test_own_stands_for_the_own_images_of_every_subject(tree, releases, tmp_path):
+    """One pass gives what single builds give. Every release reads the betas of its subject alone."""
+    result = run_cli("build", tree, tmp_path / "all", "--recipe", "own", "--cache", "none")
+
+    assert result.returncode == 0, result.stderr
+    names = [f"subj{subject:02d}_own" for subject in range(1, 9)]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir() if path.is_dir()) == names
+    betas = []
+    for subject, name in enumerate(names, start=1):
+        release = tmp_path / "all" / name
+        manifest = Manifest.read(ReleaseFolder(release))
+        assert (manifest.recipe.name, manifest.recipe.subjects) == (name, (subject,))
+        betas += [path for path in manifest.inputs if "betas_session" in path]
+        build_release(tree, tmp_path / name, read_recipe(name))
+        assert hashes(release) == hashes(tmp_path / name) == hashes(releases / name)
+    assert len(betas) == len(set(betas))  # no file belongs to two of them
+
+
 def test_options_change_a_recipe(tree, tmp_path):
     result = run_cli(
         *("build", tree, tmp_path / "r", "--recipe", "kastner", "--subjects", 3, "--nan-policy", "drop"),
@@ -265,6 +283,8 @@ def test_options_change_a_recipe(tree, tmp_path):
         (["--recipe", "streams", "--recipe", "kastner", "--name", "x"], "--name gives one name"),
         (["--recipe", "subj01_own", "--subjects", 1, 2], "expected one subject, because images.pool is 'own'"),
         (["--recipe", "subj01_own", "--standardize-on", "all"], "standardise.over is 'all', expected 'train'"),
+        (["--recipe", "own", "--subjects", 3], "--recipe own makes a release of each subject: name the recipes"),
+        (["--recipe", "own", "--name", "x"], "--name gives one name"),
         (["--subjects", 1, 2], "needs a --name"),
         (["--nan-policy", "drop"], "needs a --name"),
     ],
