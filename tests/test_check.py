@@ -21,9 +21,9 @@ from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import Folder
 from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree, find_tree, open_tree
-from allen2022_surface_packaging.recipe import list_recipes, make_recipe, read_recipe
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.verify.reference import read_reference
-from support import run_cli
+from support import RECIPES, run_cli
 
 TWO = make_recipe((1, 2), name="two")
 BETAS = {
@@ -298,7 +298,7 @@ def fetch(command: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("layout", [OFFICIAL, FLAT], ids=lambda layout: layout.name)
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", RECIPES)
 def test_commands_fetch_all_of_a_recipe_and_nothing_else(layout, name, tmp_path):
     root = tmp_path / "my brain's $HOME data"
     inputs = list_inputs(NSDTree(Folder(root), layout), read_recipe(name))

@@ -13,12 +13,12 @@ from PIL import Image
 from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
 from allen2022_surface_packaging.nsd.simulation import simulate_tree
 from allen2022_surface_packaging.nsd.size import TreeSize
-from allen2022_surface_packaging.recipe import list_recipes, make_recipe, read_recipe
+from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.verify import reference
 from allen2022_surface_packaging.verify.recomputation import Recomputation, recompute_release
 from allen2022_surface_packaging.verify.soundness import verify_release
 from reference import prepare_regions
-from support import run_cli
+from support import RECIPES, run_cli
 from verify.planted import NAME
 
 BETAS = "nsddata_betas/ppdata/{}/fsaverage/betas_fithrf_GLMdenoise_RR"
@@ -38,7 +38,7 @@ def trees(tmp_path_factory):
 def releases(trees, tmp_path_factory):
     """A release of every recipe that ships. Tests only read them."""
     folder = tmp_path_factory.mktemp("releases")
-    build_releases(trees / "official", {folder / name: read_recipe(name) for name in list_recipes()})
+    build_releases(trees / "official", {folder / name: read_recipe(name) for name in RECIPES})
     return folder
 
 
@@ -46,7 +46,7 @@ def find_largest(result: Recomputation) -> float:
     return max(difference.largest for difference in result.values.values())
 
 
-@pytest.mark.parametrize("name", list_recipes())
+@pytest.mark.parametrize("name", RECIPES)
 def test_release_of_every_recipe_is_sound_and_equals_its_recomputation(trees, releases, name):
     assert verify_release(releases / name) == []
     result = recompute_release(releases / name, trees / "official", every_vertex=True)
