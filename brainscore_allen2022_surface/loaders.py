@@ -271,7 +271,7 @@ def _local_path(file: Path | StoredObject) -> Path:
         raise ConnectionError(
             f"{file} could not be downloaded: {' '.join(str(error).split())}. Check the network and your AWS credentials, or "
             f"set {RELEASE_VARIABLE} to a release on disk."
-        ) from error
+        ) from None  # the line holds both errors, whose tracebacks fill pages
 
 
 def _extracted(zip_path: Path) -> Path:
