@@ -103,6 +103,16 @@ def test_files_that_do_not_belong_to_the_release_are_named_and_no_problem(tiny_c
     assert run_cli("verify", tiny_copy).returncode == 1
 
 
+def test_report_that_was_written_before_a_problem_is_named(tiny_copy):
+    report_path = tiny_copy / "report.html"
+    report_path.write_text("as of a sound release")
+    assert str(report_path) not in run_cli("verify", tiny_copy).stdout
+
+    min((tiny_copy / "stimuli_test").iterdir()).unlink()
+
+    assert f"note: {report_path} was written earlier, and does not show" in run_cli("verify", tiny_copy).stdout
+
+
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT])
 def test_verdict_that_cannot_be_recorded_is_one_line(tiny_copy, tiny_tree, monkeypatch, number):
     def fail(path, _):

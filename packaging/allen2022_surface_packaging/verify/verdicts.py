@@ -96,6 +96,9 @@ def describe_answers(release_path: Path, answers: dict[str, Answer]) -> Iterator
     yield from (f"\n{answer.table}" for answer in given if answer.table)
     lines = [f"problem: {problem}" for answer in given for problem in answer.problems]
     lines += [f"note: {note}" for answer in given for note in answer.notes]
+    report_path = ReleaseFolder(release_path).report_path
+    if report_path.exists() and any(answer.problems for answer in given):
+        lines.append(f"note: {report_path} was written earlier, and does not show these problems.")
     yield from ["", *map(printable, dict.fromkeys(lines))] if lines else []
     yield "\nchecked:"
     yield from (f"    {part}" for answer in given for part in answer.checked)
