@@ -117,6 +117,7 @@ def test_verdict_of_verify_is_shown_until_the_release_changes(release_copy, nsd_
     )
     assert "Not verified since a file was written" in written
     assert "Not verified since it was built again" in changed
+    assert "There is no verify.json" not in changed
 
 
 def test_problems_that_verify_found_are_shown_without_paths(release_copy, four_subject_release):
