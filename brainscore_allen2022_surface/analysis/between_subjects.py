@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 
 from .repetitions import (
@@ -15,6 +14,7 @@ from .repetitions import (
     FloatArray,
     IntArray,
     blocks,
+    jackknife_interval,
     neuroid_coordinate,
     read_repetitions,
     region_groups,
@@ -198,13 +198,5 @@ def _estimate(moments: FloatArray, is_valid: FloatArray) -> FloatArray:
         fisher_z = np.arctanh(np.clip(covariance / np.sqrt(variance * of_others), -1, 1))
         signals = np.stack([variance - noise, of_others - noise_of_others])
         corrected = covariance / np.sqrt(np.where(signals > 0, signals, np.nan).prod(axis=0))
-        return np.concatenate([np.tanh(_interval(fisher_z, is_valid)), _interval(corrected, is_valid)])
-
-
-def _interval(values: FloatArray, is_valid: FloatArray) -> FloatArray:
-    """Return the value from all images, and the ends of its jackknife interval, of shape (3, n_columns)."""
-    n_images = is_valid.sum(axis=0)
-    deviations = values[1:] - (values[1:] * is_valid).sum(axis=0) / n_images
-    error = np.sqrt((n_images - 1) / n_images * (deviations**2 * is_valid).sum(axis=0))
-    half_width = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n_images - 1) * error
-    return np.stack([values[0], values[0] - half_width, values[0] + half_width])
+        intervals = [jackknife_interval(values, is_valid, confidence=CONFIDENCE) for values in (fisher_z, corrected)]
+        return np.concatenate([np.tanh(intervals[0]), intervals[1]])

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 
-from .repetitions import FloatArray, IntArray, blocks, neuroid_coordinate, read_repetitions, region_groups, valid_images
+from .repetitions import (
+    FloatArray,
+    IntArray,
+    blocks,
+    jackknife_interval,
+    neuroid_coordinate,
+    read_repetitions,
+    region_groups,
+    valid_images,
+)
 
 SMALLEST = 1e-12  # unexplained fraction: smaller ones, and those above its inverse, are rounding errors
 
@@ -101,14 +109,13 @@ def ceiling_intervals(assembly: xr.DataArray, *, confidence: float = 0.95) -> pd
         raise ValueError(f"confidence is {confidence}, expected a fraction between 0 and 1, such as 0.95.")
     values, rows = read_repetitions(assembly)
     nc_testset = neuroid_coordinate(assembly, "nc_testset").astype(np.float64)
-    quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(rows) - 1)
     table = []
     for subject, region, neuroids in region_groups(assembly):
         n_neuroids, noise, total, of_nsd = _sum_variances(values[:, neuroids], rows, nc_testset[neuroids])
         with np.errstate(invalid="ignore", divide="ignore"):  # no neuroid, or averages without variance
             log_unexplained = np.log(np.clip(noise / np.maximum(total, 0), SMALLEST, 1 / SMALLEST))
-        half_width = quantile * np.sqrt((len(rows) - 1) * np.var(log_unexplained[1:]))
-        ceiling, upper, lower = 100 * np.maximum(1 - np.exp(log_unexplained[0] + half_width * np.array([0, -1, 1])), 0)
+        interval = jackknife_interval(log_unexplained[:, None], np.ones((len(rows), 1)), confidence=confidence)
+        ceiling, upper, lower = 100 * np.maximum(1 - np.exp(interval[:, 0]), 0)
         row = {"subject": subject, "region": region, "n_neuroids": n_neuroids, "ceiling": ceiling, "lower": lower}
         table.append(row | {"upper": upper, "nc_testset": of_nsd, "is_above_nc_testset": bool(lower > of_nsd)})
     return pd.DataFrame(table)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import xarray as xr
 from brainscore_core.supported_data_standards.brainio.assemblies import walk_coords
 from numpy.typing import NDArray
@@ -88,3 +89,24 @@ def valid_images(responses: FloatArray) -> tuple[FloatArray, FloatArray]:
     values -= np.take_along_axis(values[0], is_valid.argmax(axis=0)[None], axis=0)
     values *= is_valid
     return values, is_valid.astype(np.float64)
+
+
+def jackknife_interval(values: FloatArray, is_valid: FloatArray, *, confidence: float) -> FloatArray:
+    """Return the value from all images, and the lower and upper end of its interval over images, by the t distribution.
+
+    Parameters
+    ----------
+    values : array of shape (1 + n_images, n_columns)
+        From all images, and without each of them.
+    is_valid : array of shape (n_images, n_columns)
+        1 for the images of a column, and 0 for others.
+
+    Returns
+    -------
+    array of shape (3, n_columns)
+    """
+    n_images = is_valid.sum(axis=0)
+    deviations = values[1:] - (values[1:] * is_valid).sum(axis=0) / n_images
+    error = np.sqrt((n_images - 1) / n_images * (deviations**2 * is_valid).sum(axis=0))
+    half_width = scipy.stats.t.ppf((1 + confidence) / 2, n_images - 1) * error
+    return np.stack([values[0], values[0] - half_width, values[0] + half_width])
