@@ -9,7 +9,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,13 @@ from .plugin import import_plugin
 from .progress import format_bytes, format_program
 from .publish.artifacts import read_artifacts
 from .publish.upload import publish_release
-from .recipe import PUBLISHED_REGIONS, make_recipe
+from .recipe import PUBLISHED_DATASETS, Recipe
 from .verify.verdicts import verify, write_answers
 
 if TYPE_CHECKING:
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
-RECIPE = make_recipe()
+RECIPE = Recipe(PUBLISHED_DATASETS[0].name)
 BUCKET, PREFIX = "demo", "brainscore-vision/benchmarks/Allen2022"
 CACHES = ("BRAINIO_HOME", "BRAINSCORE_HOME", "RESULTCACHING_HOME")  # of Brain-Score, which are in the home folder else
 TOLERANCE = 0.1  # of a measured ceiling from the simulated one
@@ -61,13 +61,17 @@ def run_demo(directory: Path | None, *, log_level: int = logging.INFO) -> None:
     missing = [package for package in ("brainscore_vision", "moto") if find_spec(package) is None]
     if missing:
         raise PackagingError(
-            f"{' and '.join(missing)} not installed: the demo loads through brainscore_vision, and from a local S3 "
-            "server of moto. Install: pip install brainscore_vision 'moto[server]'"
+            f"{' and '.join(missing)} not installed: the demo loads through brainscore_vision, and from the S3 of moto, in "
+            "memory. Install: pip install brainscore_vision 'moto[s3]'"
         )
+    if log_level > logging.DEBUG:
+        logging.getLogger(__package__).setLevel(logging.WARNING)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary_folder,
         redirect_stdout(io.StringIO()) if log_level > logging.INFO else nullcontext(),
-        _quiet() if log_level > logging.DEBUG else nullcontext(),
+        redirect_stderr(io.StringIO())
+        if log_level > logging.DEBUG
+        else nullcontext(),  # bars and warnings of libraries
     ):
         ceilings = _run_steps(directory or Path(temporary_folder), Path(temporary_folder) / "caches")
     print(f"\n{ceilings.to_string(index=False, float_format='%.2f')}\n")
@@ -95,15 +99,19 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
     with _step("3  verify    its hashes, shapes, coordinates and images"):
         answers = verify(release_path)
         write_answers(release_path, answers)
-    if answers["release"].problems:
-        raise PackagingError(answers["release"].problems[0])
-    caches = {variable: str(cache_path / variable) for variable in CACHES}
-    with _linked(), _local_s3(), patch.dict(os.environ, caches):
+        if answers["release"].problems:
+            raise PackagingError(answers["release"].problems[0])
+    with ExitStack() as endings:
+        if not is_linked():
+            endings.callback(unlink)
+        link()
+        endings.enter_context(_s3_in_memory())
+        endings.enter_context(patch.dict(os.environ, {name: str(cache_path / name) for name in CACHES}))
         with _step(f"4  load      load_dataset('{RECIPE.name}.test'), from the folder") as results:
             assembly = _load_test_split(release_path)
             n_images = len(np.unique(assembly["stimulus_id"].values))
             results.append(f"{len(assembly)} presentations of {n_images} images, {assembly.sizes['neuroid']} neuroids")
-        with _step("5  upload    the release to an S3 server on this machine") as results:
+        with _step("5  upload    the release to S3, as moto simulates it in memory") as results:
             publish_release(release_path, f"{BUCKET}/{PREFIX}", artifacts_path=artifacts_path, allow_simulated=True)
             n_identifiers = len(read_artifacts(artifacts_path))
             results.append(f"the objects of {n_identifiers} identifiers, each with its version and SHA-1")
@@ -138,13 +146,16 @@ def measure_ceilings(assembly: NeuroidAssembly) -> pd.DataFrame:
 
     expected_consistency = import_plugin("analysis.ceiling").expected_consistency
     raw = load_ceiling("internal_consistency")(assembly).raw
-    rows = []
-    for region in PUBLISHED_REGIONS:
-        members = (raw["region"].values == region.name) & np.isfinite(raw.values).all(axis=0)
-        measured = float(np.median(raw.values[:, members], axis=1).mean())
-        simulated = float(np.median(expected_consistency(raw["nc_testset"].values[members])))
-        rows.append((region.name, int(members.sum()), measured, simulated))
-    return pd.DataFrame(rows, columns=["region", "neuroids", "split-half ceiling", "simulated"])
+    raw = raw[:, np.isfinite(raw.values).all(axis=0)]
+    region = pd.Series(raw["region"].values, name="region")
+    measured = pd.DataFrame(raw.values.T).groupby(region, sort=False)  # a column per split into halves
+    simulated = pd.Series(expected_consistency(raw["nc_testset"].values)).groupby(region, sort=False)
+    columns = {
+        "neuroids": measured.size(),
+        "split-half ceiling": measured.median().mean(axis=1),
+        "simulated": simulated.median(),
+    }
+    return pd.DataFrame(columns).loc[[one.name for one in RECIPE.regions]].reset_index()
 
 
 @contextmanager
@@ -164,51 +175,15 @@ def _describe_folder(folder: Path) -> str:
 
 
 @contextmanager
-def _linked() -> Iterator[None]:
-    """Link the plugin into brainscore_vision, and remove the link again unless it was there before."""
-    was_linked = is_linked()
-    link()
-    try:
-        yield
-    finally:
-        if not was_linked:
-            unlink()
-
-
-@contextmanager
-def _local_s3() -> Iterator[None]:
-    """Run an S3 server on this machine with one versioned bucket, and direct boto3 to it."""
+def _s3_in_memory() -> Iterator[None]:
+    """Let boto3 talk to moto in place of AWS, with one versioned bucket. The AWS settings of this machine may not work."""
     import boto3
-    from moto.server import ThreadedMotoServer
+    from moto import mock_aws
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise it prints a line per request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    # In place of the AWS settings of this machine, which may not work, and not through its proxy.
     settings = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")}
-    settings |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "demo")
     settings |= dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
-    settings |= dict.fromkeys(("NO_PROXY", "no_proxy"), host)
-    settings |= {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-    try:
-        with patch.dict(os.environ, settings, clear=True):
-            client = boto3.client("s3")
-            client.create_bucket(Bucket=BUCKET)
-            client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-            yield
-    finally:
-        server.stop()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what is said while everything is in order: progress of this package; bars, logs and warnings of libraries."""
-    package = logging.getLogger(__package__)
-    level = package.level
-    package.setLevel(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        package.setLevel(level)
+    with patch.dict(os.environ, settings | {"AWS_DEFAULT_REGION": "us-east-1"}, clear=True), mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
+        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        yield
