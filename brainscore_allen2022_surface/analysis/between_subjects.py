@@ -15,6 +15,7 @@ from .repetitions import (
     IntArray,
     blocks,
     jackknife_interval,
+    jackknife_moments,
     neuroid_coordinate,
     read_repetitions,
     region_groups,
@@ -176,19 +177,9 @@ def _pair(neuroids: IntArray, numbers: IntArray, means: FloatArray, noise: Float
     others = (sum_places(means) - means) / n_others
     of_others = (sum_places(noise) - noise) / n_others**2
     products = np.stack([means * others, means**2, others**2])
-    with np.errstate(invalid="ignore", divide="ignore"):  # fewer than three images
-        n_left = np.concatenate([n_images[None], n_images - is_valid])
-        left = products * (n_images / (n_images - 1))  # the means change, too
-        moments = (products.sum(axis=1, keepdims=True) - _with_all(left)) / (n_left - 1)
-        noises = np.stack([noise, of_others])
-        noises = (noises.sum(axis=1, keepdims=True) - _with_all(noises)) / n_left
+    moments, noises = jackknife_moments(products, np.stack([noise, of_others]), is_valid)
     moments[:, :, n_images < 3] = np.nan
     return Moments(neuroids, n_others, is_valid, np.concatenate([moments, noises]))
-
-
-def _with_all(terms: FloatArray) -> FloatArray:
-    """Put nothing to leave out before the terms of the images."""
-    return np.concatenate([np.zeros_like(terms[:, :1]), terms], axis=1)
 
 
 def _estimate(moments: FloatArray, is_valid: FloatArray) -> FloatArray:

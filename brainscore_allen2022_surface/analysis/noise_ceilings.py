@@ -11,6 +11,7 @@ from .repetitions import (
     IntArray,
     blocks,
     jackknife_interval,
+    jackknife_moments,
     neuroid_coordinate,
     read_repetitions,
     region_groups,
@@ -58,7 +59,7 @@ def repetition_noise_ceilings(assembly: xr.DataArray) -> FloatArray:
     values, rows = read_repetitions(assembly)
     ceilings = np.empty(values.shape[1])
     for block, responses in blocks(values, rows):
-        noise, total = _variances(responses)
+        total, noise = _variances(responses)
         with np.errstate(invalid="ignore", divide="ignore"):  # constant neuroids
             ceilings[block] = 100 * np.maximum(1 - noise[0] / total[0], 0)
     return ceilings
@@ -127,7 +128,7 @@ def _sum_variances(
     """Return the number of neuroids that count, both variances summed over them, and their mean `nc_testset`, weighted."""
     n_neuroids, sums, weighted = 0, np.zeros((2, 1 + len(rows))), np.zeros(2)
     for block, responses in blocks(values, rows):
-        noise, total = _variances(responses, leave_one_out=True)
+        total, noise = _variances(responses)
         is_kept = np.isfinite(noise + total).all(axis=0) & (noise[0] + total[0] > 0)
         n_neuroids += int(is_kept.sum())
         sums += noise[:, is_kept].sum(axis=1), total[:, is_kept].sum(axis=1)
@@ -136,11 +137,10 @@ def _sum_variances(
     return n_neuroids, *sums, float(weighted[0] / weighted[1]) if weighted[1] > 0 else np.nan
 
 
-def _variances(responses: FloatArray, *, leave_one_out: bool = False) -> tuple[FloatArray, FloatArray]:
-    """Estimate the variance of the noise of the average over repetitions, and the total variance of the average.
+def _variances(responses: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Estimate the total variance of the average over repetitions, and the variance of its noise.
 
-    Each has the shape (1, n_neuroids), or (1 + n_images, n_neuroids): from all images, and without each of them. It is NaN or
-    infinite with fewer than two images.
+    Each has the shape (1 + n_images, n_neuroids), as in `jackknife_moments`.
     """
     values, is_valid = valid_images(responses)
     n_repetitions, n_images = len(values), is_valid.sum(axis=0)
@@ -148,11 +148,4 @@ def _variances(responses: FloatArray, *, leave_one_out: bool = False) -> tuple[F
     values -= means
     noise = np.einsum("rij,rij->ij", values, values) / (n_repetitions - 1) / n_repetitions
     means -= means.sum(axis=0) / np.maximum(n_images, 1)
-    terms = np.stack([is_valid, noise, means**2 * is_valid])
-    left_out = np.zeros((3, 1, terms.shape[2]))
-    if leave_one_out:
-        left_out = np.concatenate([left_out, terms], axis=1)
-    n_left, noise_sum, square_sum = terms.sum(axis=1)[:, None] - left_out
-    with np.errstate(invalid="ignore", divide="ignore"):
-        square_sum -= left_out[2] / (n_images - 1)  # the mean changes, too
-        return noise_sum / n_left, square_sum / (n_left - 1)
+    return jackknife_moments(means**2 * is_valid, noise, is_valid)

@@ -91,6 +91,24 @@ def valid_images(responses: FloatArray) -> tuple[FloatArray, FloatArray]:
     return values, is_valid.astype(np.float64)
 
 
+def jackknife_moments(products: FloatArray, noise: FloatArray, is_valid: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean over images of products of deviations from their means (ddof=1), and of variances of noise.
+
+    Both have the shape (..., n_images, n_neuroids), and are 0 for images that are not valid. The results have the shape
+    (..., 1 + n_images, n_neuroids): from all images, and without each of them. NaN or infinite with fewer than two images.
+    """
+
+    def sum_images(terms: FloatArray, left_out: FloatArray) -> FloatArray:
+        total = terms.sum(axis=-2, keepdims=True)
+        return np.concatenate([total, total - left_out], axis=-2)
+
+    n_images = is_valid.sum(axis=0)
+    n_left = sum_images(is_valid, is_valid)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        changed = products * (n_images / (n_images - 1))  # without an image, the means change, too
+        return sum_images(products, changed) / (n_left - 1), sum_images(noise, noise) / n_left
+
+
 def jackknife_interval(values: FloatArray, is_valid: FloatArray, *, confidence: float) -> FloatArray:
     """Return the value from all images, and the lower and upper end of its interval over images, by the t distribution.
 

@@ -21,7 +21,6 @@ from ..progress import format_bytes
 from ..recipe import published_dataset
 from ..release import SPLITS, TIME_BIN, Manifest, ReleaseFolder
 from . import charts, tables
-from .ceilings import estimate_ceilings, measure_shared_noise
 from .cortex import cortex_maps
 from .findings import list_findings
 from .methods import NSD_DOI, describe_methods
@@ -32,7 +31,9 @@ from .statistics import (
     Measure,
     Neuroids,
     correlate_pairs,
+    estimate_ceilings,
     highest_on_scale,
+    measure_shared_noise,
     rank_correlation,
     read_neuroids,
     region_names,
@@ -107,8 +108,8 @@ def render_page(folder: ReleaseFolder, manifest: Manifest) -> str:
     """Measure a release, and return its report as HTML."""
     neuroids = read_neuroids(folder, manifest)
     stimuli = {split: pd.read_csv(io.BytesIO(read_file(folder.stimulus_table_path(split)))) for split in SPLITS}
-    groups = summarise_groups(neuroids, manifest).join(estimate_ceilings(folder, manifest, neuroids))
-    shared_noise = measure_shared_noise(folder, manifest, neuroids)
+    groups = summarise_groups(neuroids, manifest).join(estimate_ceilings(neuroids))
+    shared_noise = measure_shared_noise(neuroids, manifest)
     pairs = correlate_pairs(neuroids, manifest)
     regions, subjects = region_names(manifest), subject_names(manifest)
     columns = [*subjects, ALL_SUBJECTS] if len(subjects) > 1 else subjects

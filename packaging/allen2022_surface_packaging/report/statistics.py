@@ -17,15 +17,13 @@ import xarray as xr
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..plugin import import_plugin
-from ..progress import follow
 from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder, open_netcdf
 
 ALL_REGIONS = "All regions"  # no region has a name with a space
 ALL_SUBJECTS = "all"
 REPETITION_PAIRS = tuple(combinations(range(N_REPETITIONS), 2))
 MEDIANS = ("nc_testset", "nc_repetitions", "repetition_r")
-N_SPLITS = 10  # of `internal_consistency`
-N_NEUROIDS_READ_AT_ONCE = 32_768
+ERROR_RATE = 0.05  # of the signs of shared noise, of all subjects together
 
 
 class Measure(NamedTuple):
@@ -59,6 +57,8 @@ class Neuroids:
 
     Attributes
     ----------
+    responses : test assembly of shape (n_presentations, n_neuroids), in memory
+        Neuroids have their number as `neuroid_id`.
     table : table with a row per neuroid
         The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test
         repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; and
@@ -71,6 +71,7 @@ class Neuroids:
         The rows, ascending. `ALL_REGIONS` and `ALL_SUBJECTS` are groups too; a group without a neuroid is left out.
     """
 
+    responses: xr.DataArray
     table: pd.DataFrame
     split_half_ceilings: FloatArray
     repetition_correlations: FloatArray
@@ -95,39 +96,21 @@ def subject_names(manifest: Manifest) -> list[str]:
     return [subject_name(subject) for subject in manifest.recipe.subjects]
 
 
-def open_assembly(folder: ReleaseFolder, manifest: Manifest) -> xr.DataArray:
-    """Open the test assembly: its values, of shape (n_presentations, n_neuroids), are read lazily.
-
-    Neuroids have their number as `neuroid_id`. Their other coordinates would take longer than the measurements.
-    """
-    path = folder.assembly_path(manifest.name, "test")
-    assembly = open_netcdf(xr.open_dataarray, path, drop_variables=NEUROID_COORDINATES)[:, :, 0]
-    numbered: xr.DataArray = assembly.assign_coords(neuroid_id=("neuroid", np.arange(assembly.sizes["neuroid"])))
-    return numbered
-
-
 def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
-    """Read the neuroids of a release, and measure how well their test repetitions agree.
-
-    The responses of `N_NEUROIDS_READ_AT_ONCE` neuroids are in memory at a time.
-    """
-    table = _read_coordinates(folder.assembly_path(manifest.name, "test"))
-    split_half = np.empty((N_SPLITS, len(table)), dtype=np.float32)
-    correlations = np.empty((len(REPETITION_PAIRS), len(table)), dtype=np.float32)
-    noise_ceilings = np.empty(len(table))
-    with open_assembly(folder, manifest) as assembly:
-        starts = range(0, len(table), N_NEUROIDS_READ_AT_ONCE)
-        for start in follow(starts, n_items=len(starts), title="ceilings", unit="block"):
-            block = slice(start, min(start + N_NEUROIDS_READ_AT_ONCE, len(table)))
-            responses = assembly[:, block].load()
-            score = import_plugin("analysis.ceiling").internal_consistency(responses)
-            split_half[:, block] = score.attrs["raw"].transpose("split", "neuroid").values
-            noise_ceilings[block] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
-            correlations[:, block] = _correlate_repetitions(responses)
-    table["nc_repetitions"] = noise_ceilings
+    """Read the neuroids of a release, and measure how well their test repetitions agree."""
+    path = folder.assembly_path(manifest.name, "test")
+    table = _read_coordinates(path)
+    with open_netcdf(xr.open_dataarray, path, drop_variables=NEUROID_COORDINATES) as assembly:
+        responses = assembly[:, :, 0].load()
+    coordinates = {"neuroid_id": np.arange(len(table)), **table}
+    responses = responses.assign_coords({name: ("neuroid", np.asarray(c)) for name, c in coordinates.items()})
+    consistency = import_plugin("analysis.ceiling").internal_consistency(responses).attrs["raw"]
+    split_half = consistency.transpose("split", "neuroid").values
+    correlations = _correlate_repetitions(responses)
+    table["nc_repetitions"] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
     table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
-    return Neuroids(table, split_half, correlations, _group_rows(table))
+    return Neuroids(responses, table, split_half, correlations, _group_rows(table))
 
 
 def _read_coordinates(path: Path) -> pd.DataFrame:
@@ -142,16 +125,17 @@ def _read_coordinates(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _correlate_repetitions(responses: xr.DataArray) -> DoubleArray:
+def _correlate_repetitions(responses: xr.DataArray) -> FloatArray:
     """Correlate each pair of repetitions over images, of shape (n_pairs, n_neuroids); NaN for constant neuroids."""
-    scores = []
-    for repetition in range(N_REPETITIONS):
-        values = responses.values[responses["repetition"].values == repetition].astype(np.float64)
-        values -= values.mean(axis=0)
+    repetitions = import_plugin("analysis.repetitions")
+    correlations = np.empty((len(REPETITION_PAIRS), responses.sizes["neuroid"]), dtype=np.float32)
+    for block, values in repetitions.blocks(*repetitions.read_repetitions(responses)):
+        scores = values - values.mean(axis=1, keepdims=True, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            values /= np.sqrt(np.einsum("ij,ij->j", values, values))
-        scores.append(values)
-    return np.stack([np.einsum("ij,ij->j", scores[first], scores[second]) for first, second in REPETITION_PAIRS])
+            scores /= np.sqrt(np.einsum("rij,rij->rj", scores, scores))[:, None]
+        for number, (first, second) in enumerate(REPETITION_PAIRS):
+            correlations[number, block] = np.einsum("ij,ij->j", scores[first], scores[second])
+    return correlations
 
 
 def _group_rows(table: pd.DataFrame) -> dict[tuple[str, str], IntArray]:
@@ -219,6 +203,35 @@ def correlate_pairs(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
     rows = [neuroids.rows(ALL_REGIONS, subject) for subject in subjects]
     medians = [valid_median(neuroids.repetition_correlations[:, selected], axis=1) for selected in rows]
     return pd.DataFrame(medians, index=pd.Index(subjects, name="subject"), columns=list(map(str, REPETITION_PAIRS)))
+
+
+def estimate_ceilings(neuroids: Neuroids) -> pd.DataFrame:
+    """Estimate the noise ceiling of each region of each subject, from the test repetitions alone.
+
+    Returns
+    -------
+    table with the index `region` and `subject`
+        As `ceiling_intervals` of the plugin: `ceiling` and its 95 % interval from `lower` to `upper`, in percent.
+    """
+    estimates: pd.DataFrame = import_plugin("analysis.noise_ceilings").ceiling_intervals(neuroids.responses)
+    return estimates.set_index(["region", "subject"])[["ceiling", "lower", "upper"]]
+
+
+def measure_shared_noise(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
+    """Look for noise that the test repetitions of a subject share.
+
+    Returns
+    -------
+    table with a row per subject
+        As `ceiling_intervals` and `repetition_correlations` of the plugin, over all regions. With independent noise, each
+        of `is_above_nc_testset` and `is_unequal` is true for some subject in at most 5 % of all releases.
+    """
+    error_rate = ERROR_RATE / len(manifest.recipe.subjects)
+    of_subjects = neuroids.responses.assign_coords(region=("neuroid", np.full(len(neuroids.table), ALL_REGIONS)))
+    ceilings = import_plugin("analysis.noise_ceilings").ceiling_intervals(of_subjects, confidence=1 - error_rate)
+    pairs = import_plugin("analysis.correlations").repetition_correlations(of_subjects, false_alarms=error_rate)
+    table: pd.DataFrame = ceilings.merge(pairs, on="subject")
+    return table
 
 
 def _describe_shared_vertices(neuroids: Neuroids, manifest: Manifest) -> dict[tuple[str, str], str]:
