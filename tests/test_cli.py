@@ -171,6 +171,7 @@ def test_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch):
     "command_line",
     [
         "simulate {0}/nsd --expdesign {0}/missing",
+        "check {0}/missing",
         "check {0}/nsd --recipe {0}/missing",
         "build {0}/missing {0}/release",
         "recipes show {0}/missing",

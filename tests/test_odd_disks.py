@@ -141,7 +141,7 @@ def test_files_of_the_system_change_nothing(tree, tmp_path, monkeypatch):
         assert result.returncode == 0, result.stderr
 
 
-def test_path_that_is_not_in_utf8_works_or_is_refused_before_any_work(tree, tmp_path):
+def test_path_that_is_not_in_utf8_is_refused_before_any_work(tree, tmp_path):
     odd = tmp_path / os.fsdecode(b"caf\xe9")
     assert run_cli("build", tree, tmp_path / "release", *BUILD).returncode == 0
     shutil.copytree(tmp_path / "release", odd / "release")
@@ -149,29 +149,20 @@ def test_path_that_is_not_in_utf8_works_or_is_refused_before_any_work(tree, tmp_
     before = hashes(odd)
     for command in (
         ("build", tree, odd / "new", *BUILD),
-        ("build", odd / "nsd", tmp_path / "new", *BUILD, "--from-region-assemblies"),
-        ("report", odd / "release"),
-        ("pack", odd / "release", tmp_path / "packed"),
+        ("verify", odd / "release"),
         ("pack", tmp_path / "release", odd / "packed"),
-        ("upload", odd / "release", "--bucket", "brain", "--dry-run"),
         ("export", tmp_path, "--release", odd / "release"),
         ("demo", odd / "demo"),
     ):
         result = run_cli(*command)
-        assert result.returncode == 1, command
+        assert result.returncode == 2, command
         (line,) = result.stderr.splitlines()
         assert "is not in UTF-8, so the NetCDF library opens no file there. Rename the folder" in line
     assert hashes(odd) == before
     assert {path.name for path in tmp_path.iterdir()} == {odd.name, "allen2022_surface_cache", "release"}
 
-    for command in (
-        ("simulate", odd / "simulated", *SIZE_OPTIONS),
-        ("check", odd / "nsd", "--subjects", 1),
-        ("build", odd / "nsd", tmp_path / "new", *BUILD, "--cache", odd / "cache"),
-        ("verify", tmp_path / "new", "--nsd-root", odd / "nsd"),
-    ):
-        result = run_cli(*command)
-        assert result.returncode == 0, (command, result.stderr)
+    assert run_cli("check", odd / "nsd", "--subjects", 1).returncode == 0
+    assert run_cli("build", odd / "nsd", tmp_path / "new", *BUILD).returncode == 0
     assert load_assembly("one", "test", source=odd / "release").equals(
         load_assembly("one", "test", source=tmp_path / "release")
     )

@@ -50,8 +50,12 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
         At the end, if anything is missing or malformed; or if `nsd_root` cannot be a tree.
     """
     tree = find_tree(nsd_root)
+    if isinstance(tree.storage, Folder) and not tree.storage.root.exists():
+        raise PackagingError(
+            f"{tree} does not exist. Make the folder: then `check` says how to fetch NSD's files into it."
+        )
     inspections = [inspect_tree(tree, recipe) for recipe in recipes]
-    yield f"{tree}: {tree.layout.name} layout" if Path(nsd_root).exists() else f"{tree} does not exist yet"
+    yield f"{tree}: {tree.layout.name} layout"
     for recipe, inspection in zip(recipes, inspections, strict=True):
         yield from _describe_inspection(recipe, inspection)
     # Several recipes may need one file. It is optional only if it is optional for all of them.

@@ -13,20 +13,19 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from . import __version__
-from .errors import PackagingError, describe_missing, describe_os_error, one_line, printable
+from .errors import describe_error, describe_os_error, printable
 from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, SUBJECTS, TERMS_URL
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
+from .progress import shown_log
 from .recipe import (
     FAMILY,
     LARGEST_SEED,
@@ -45,6 +44,7 @@ from .recipe import (
 PROGRAM = "allen2022-surface"
 CACHE_NAME = "allen2022_surface_cache"
 PLANNED_SESSIONS = 40
+SUBJECT_FORMS = "numbers from 1 to 8, such as 1 2 5 7, or 1,2, or 1-8, or subj01"
 USUAL_ORDER = """\
 the usual order:
   demo                       everything once, small, without NSD's files
@@ -58,18 +58,10 @@ the usual order:
 """
 
 Options: TypeAlias = argparse.Namespace
-Command: TypeAlias = Callable[[Options], None]
-Argument: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]  # of argparse's `add_argument`
+Command: TypeAlias = Callable[[Options], int | None]  # it returns the exit status; None is 0
+Argument: TypeAlias = tuple[str, dict[str, Any]]  # of argparse's `add_argument`
 
-COMMANDS: dict[str, tuple[Command, Sequence[str], tuple[Argument, ...]]] = {}
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        self.exit(2, f"{self.prog}: {printable(message.rstrip('.'))}. See: {self.prog} --help\n")
+COMMANDS: dict[str, tuple[Command, Sequence[str], Sequence[Argument]]] = {}
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
@@ -81,12 +73,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"  # some disks refuse locks, and nobody else writes the same file
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that its encoding lacks, as on stderr
-    try:
-        with _ending_signals():
-            status = _run(sys.argv[1:] if command_line is None else command_line)
-    except KeyboardInterrupt as error:
-        number = signal.Signals(error.args[0] if error.args else signal.SIGINT)
-        status = _fail("Interrupted." if number == signal.SIGINT else f"Stopped by {number.name}.", 128 + number)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup does
+            signal.signal(number, _interrupt)
+    status = _run(sys.argv[1:] if command_line is None else command_line)
     try:
         print(end="", flush=True)
     except OSError as error:  # a disk is full, or the reader has left, as in `check | head`
@@ -97,36 +87,29 @@ def main(command_line: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _interrupt(number: int, _: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
 def _run(command_line: Sequence[str]) -> int:
     """Run one command, and return the exit status."""
     try:
-        from .progress import shown_log
-
         options = parse(command_line)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    try:
         with shown_log(options.log_level):
-            COMMANDS[options.command][0](options)
-    except SystemExit as error:  # of argparse
-        return int(error.code or 0)
-    except PackagingError as error:
-        return _fail(str(error))
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith(__package__):
-            raise
-        return _fail(describe_missing(error))
-    except MemoryError as error:
-        return _fail(
-            f"The memory of this machine is too small ({one_line(error)}). Close other programs, or ask for less."
-        )
+            return COMMANDS[options.command][0](options) or 0
+    except KeyboardInterrupt as error:
+        number = signal.Signals(error.args[0] if error.args else signal.SIGINT)
+        return _fail("Interrupted." if number == signal.SIGINT else f"Stopped by {number.name}.", 128 + number)
     except BrokenPipeError:
         return 1
-    except OSError as error:
-        return _fail(describe_os_error(error))
-    except Exception as error:
-        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-        if "<module>" not in frames:  # that of a module while it is imported
+    except (Exception, SystemExit) as error:
+        message = describe_error(error)
+        if message is None:
             raise
-        return _fail(f"A package cannot be imported ({one_line(error)}). See what is wrong: allen2022-surface doctor")
-    return 0
+        return _fail(message)
 
 
 def _fail(message: str, status: int = 1) -> int:
@@ -136,20 +119,12 @@ def _fail(message: str, status: int = 1) -> int:
     return status
 
 
-@contextmanager
-def _ending_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does. One that is ignored already, as by nohup, stays ignored."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage."""
 
-    def end(number: int, _: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: {printable(message.rstrip('.'))}. See: {self.prog} --help\n")
 
 
 def parse(command_line: Sequence[str]) -> Options:
@@ -162,39 +137,30 @@ def parse(command_line: Sequence[str]) -> Options:
     """
     verbosity = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     levels = verbosity.add_mutually_exclusive_group()
-    levels.add_argument("-v", "--verbose", **_level(logging.DEBUG), help="say more, with the time of day")
-    levels.add_argument("-q", "--quiet", **_level(logging.WARNING), help="print results and problems only, no progress")
-    parser = Parser(
-        prog=PROGRAM,
-        description="Package the Natural Scenes Dataset on the cortical surface for Brain-Score.",
-        epilog=USUAL_ORDER,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[verbosity],
-    )
+    for names, level, meaning in (
+        (("-v", "--verbose"), logging.DEBUG, "say more, with the time of day"),
+        (("-q", "--quiet"), logging.WARNING, "print results and problems only, no progress"),
+    ):
+        levels.add_argument(*names, action="store_const", const=level, dest="log_level", help=meaning)
+    settings: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "parents": [verbosity]}
+    description = "Package the Natural Scenes Dataset on the cortical surface for Brain-Score."
+    parser = Parser(prog=PROGRAM, description=description, epilog=USUAL_ORDER, **settings)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, (function, examples, arguments) in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=function.__doc__,
-            description=function.__doc__,
-            epilog="\n".join(["examples:", *(f"  {PROGRAM} {name} {words}".rstrip() for words in examples)]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            parents=[verbosity],
+        epilog = "\n".join(["examples:", *(f"  {PROGRAM} {name} {words}".rstrip() for words in examples)])
+        command_parser = commands.add_parser(
+            name, help=function.__doc__, description=function.__doc__, epilog=epilog, **settings
         )
-        command.set_defaults(parser=command)
-        for names, settings in arguments:
-            command.add_argument(*names, **settings)
+        command_parser.set_defaults(parser=command_parser)
+        for argument_name, argument_settings in arguments:
+            command_parser.add_argument(argument_name, **argument_settings)
     if any(re.search(r"://[^/]*@|://.*\?", word) for word in command_line):  # before any message can show it
         parser.error("an address holds a password, a signature or a token. Leave it out, and set AWS_PROFILE")
     return parser.parse_args(command_line, Options(log_level=logging.INFO))
 
 
-def _level(level: int) -> dict[str, Any]:
-    return {"action": "store_const", "const": level, "dest": "log_level"}
-
-
-def command(*arguments: Argument, examples: Sequence[str]) -> Callable[[Command], Command]:
+def command(*arguments: Argument, examples: Sequence[str] = ("",)) -> Callable[[Command], Command]:
     """Make a function the command of its name, without an underscore at the end."""
 
     def register(function: Command) -> Command:
@@ -206,25 +172,23 @@ def command(*arguments: Argument, examples: Sequence[str]) -> Callable[[Command]
 
 def argument(usage: str, help: str, **settings: Any) -> Argument:
     """Describe an argument for argparse: ``"RELEASE"``, ``"--cache DIR"``, or ``"--all"`` for one without a value."""
-    option, _, metavar = usage.partition(" ")
-    if not option.startswith("-"):
-        return (option.lower(),), {"metavar": option, "help": help} | settings
-    if metavar or "choices" in settings:
-        return (option,), {"metavar": metavar or None, "help": help} | settings
-    return (option,), {"action": "store_true", "help": help}
+    name, _, metavar = usage.partition(" ")
+    if not name.startswith("-"):
+        name, metavar = name.lower(), name
+    if metavar:
+        settings = {"metavar": metavar, "type": TYPES.get(metavar, str)} | settings
+    elif "choices" not in settings:
+        settings["action"] = "store_true"
+    return name, settings | {"help": help}
 
 
 def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
-
-
-def _assembly_path(text: str) -> Path:
-    """Read the path of what is or will hold assemblies: the NetCDF library takes a path only if it is text."""
-    path = _path(text)
+    """Read a path on this machine. The NetCDF library takes it only if it is text."""
+    path = Path(os.path.expanduser(text))  # noqa: PTH111, an unknown user's home is not an error yet
     try:
         os.fsencode(path.resolve()).decode()
     except UnicodeDecodeError as error:
-        raise PackagingError(
+        raise argparse.ArgumentTypeError(
             f"The path {path.resolve()} is not in UTF-8, so the NetCDF library opens no file there. Rename the folder, or "
             "choose another one."
         ) from error
@@ -252,44 +216,48 @@ class _Subjects(argparse.Action):
         subjects: list[int] = []
         for word in re.split(r"[\s,]+", " ".join(values).strip(", ")):
             ends = re.fullmatch(r"(?:subj)?0?([1-8])(?:-(?:subj)?0?([1-8]))?", word, re.IGNORECASE)
-            if ends is None or int(ends[1]) > int(ends[2] or ends[1]):
-                parser.error(f"argument {option_string}: {word!r} is no subject, expected {SUBJECT_FORMS}")
-            subjects += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
-        if len(set(subjects)) < len(subjects):
-            parser.error(f"argument {option_string}: a subject is named more than once")
+            named = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else ()
+            if not named or set(named) & set(subjects):
+                fault = "names a subject again" if named else "is no subject"
+                parser.error(f"argument {option_string}: {word!r} {fault}, expected {SUBJECT_FORMS}")
+            subjects += named
         setattr(namespace, self.dest, tuple(sorted(subjects)))
 
 
-SUBJECT_FORMS = "numbers from 1 to 8, such as 1 2 5 7, or 1,2, or 1-8, or subj01"
-COUNT, SEED = _number(1, 10_000), _number(0, LARGEST_SEED)
-# The type of NSD_ROOT is not a Path, which would remove a slash from the address of a bucket.
-NSD_ROOT = argument("NSD_ROOT", "an NSD tree: a folder, or s3://bucket[/prefix]", type=os.path.expanduser)
-RELEASE = argument("RELEASE", "the folder of the release", type=_assembly_path)
+TYPES: dict[str, Callable[[str], Any]] = {  # of the values of arguments, by their names in the help text; or else text
+    **dict.fromkeys(("RELEASE", "FOLDER", "DIRECTORY", "FILE", "IDS", "VISION_CHECKOUT"), _path),
+    # Not a Path, which would remove a slash from the address of a bucket.
+    **dict.fromkeys(("NSD_ROOT", "DIR", "NAME|FILE", "RECIPE", "RELEASE2|IDENTIFIER"), os.path.expanduser),
+    "N": _number(1, 10_000),
+    "SEED": _number(0, LARGEST_SEED),
+}
+NSD_ROOT = argument("NSD_ROOT", "an NSD tree: a folder, or s3://bucket[/prefix]")
+RELEASE = argument("RELEASE", "the folder of the release")
+PUT_SETTINGS = ("ServerSideEncryption", "SSEKMSKeyId", "ACL", "RequestPayer")  # of boto3's `put_object`
+SUBJECTS_OPTION: dict[str, Any] = {"nargs": "+", "action": _Subjects}
 RECIPES = (
     argument(
         "--recipe NAME|FILE",
         "what the release holds: a recipe that ships (see `recipes`) or a TOML file; may be given several times; 'own' "
-        "stands for subj01_own to subj08_own "
-        f"(default {PUBLISHED_DATASETS[0].name})",
-        type=os.path.expanduser,
+        f"stands for subj01_own to subj08_own (default {PUBLISHED_DATASETS[0].name})",
         action="append",
     ),
-    argument("--subjects N", f"{SUBJECT_FORMS} (default: those of the recipe)", nargs="+", action=_Subjects),
+    argument("--subjects N", f"{SUBJECT_FORMS} (default: those of the recipe)", type=str, **SUBJECTS_OPTION),
 )
-ARTIFACTS = argument("--artifacts FILE", "the file of the objects (default: the plugin's artifacts.json)", type=_path)
+ARTIFACTS = argument("--artifacts FILE", "the file of the objects (default: the plugin's artifacts.json)")
 
 
 @command(
-    argument("NSD_ROOT", "the folder to write", type=_path),
-    argument("--subjects N", f"{SUBJECT_FORMS} (default: all 8)", nargs="+", action=_Subjects, default=SUBJECTS),
-    argument("--sessions N", "of the longest subject (default 4; with --expdesign 40)", type=COUNT),
-    argument("--trials N", "per session (default 300; with --expdesign 750)", type=COUNT),
+    argument("NSD_ROOT", "the folder to write"),
+    argument("--subjects N", f"{SUBJECT_FORMS} (default: all 8)", type=str, default=SUBJECTS, **SUBJECTS_OPTION),
+    argument("--sessions N", "of the longest subject (default 4; with --expdesign 40)"),
+    argument("--trials N", "per session (default 300; with --expdesign 750)"),
     argument("--vertices N", "per hemisphere (default 642)", type=_number(1, 10**6), default=TreeSize.n_vertices),
-    argument("--image-size N", "in pixels (default 64)", type=COUNT, default=TreeSize.image_size),
+    argument("--image-size N", "in pixels (default 64)", default=TreeSize.image_size),
     argument("--layout", "default official", choices=list(LAYOUTS), default=TreeSize.layout),
-    argument("--seed N", "default 0", type=SEED, default=TreeSize.seed),
+    argument("--seed SEED", "default 0", default=TreeSize.seed),
     argument("--betas", "the versions to write", nargs="+", choices=BETAS_VERSIONS, default=TreeSize.betas),
-    argument("--expdesign FILE", "follow this nsd_expdesign.mat", type=_path),
+    argument("--expdesign FILE", "follow this nsd_expdesign.mat"),
     examples=["~/simulated_nsd --subjects 1,2 --sessions 3"],
 )
 def simulate(options: Options) -> None:
@@ -307,7 +275,7 @@ def simulate(options: Options) -> None:
         seed=options.seed,
         betas=options.betas,
     )
-    simulate_tree(options.nsd_root, size, expdesign_path=options.expdesign)
+    simulate_tree(Path(options.nsd_root), size, expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
@@ -316,7 +284,7 @@ def check(options: Options) -> None:
     """List what is there, what is missing and what is malformed; say how to fetch it, and what a build takes."""
     from .check import check_tree
 
-    recipes = [read_recipe(name) for name in _recipe_names(options)]
+    recipes = _read_recipes(options)
     recipes = [replace(recipe, subjects=options.subjects or recipe.subjects) for recipe in recipes]
     for number, paragraph in enumerate(check_tree(options.nsd_root, recipes)):
         print("\n" * (number > 0) + paragraph)
@@ -324,26 +292,14 @@ def check(options: Options) -> None:
 
 @command(
     NSD_ROOT,
-    argument("RELEASE", "the folder of the release; with several recipes a folder of releases", type=_assembly_path),
+    argument("RELEASE", "the folder of the release; with several recipes a folder of releases"),
     *RECIPES,
-    argument("--workers N", "processes on this machine (default 1)", type=COUNT),
+    argument("--workers N", "processes on this machine (default 1)"),
     argument("--scheduler ADDRESS", "a running dask.distributed scheduler, tcp://..."),
-    argument(
-        "--cache DIR",
-        "keep the responses of each session here; 'none' keeps nothing (default: a folder beside RELEASE)",
-        type=os.path.expanduser,
-    ),
+    argument("--cache DIR", "keep the responses of each session here; 'none' keeps nothing (default: beside RELEASE)"),
     argument("--image-format", "of extracted images (default png; jpg loses quality)", choices=IMAGE_FORMATS),
-    argument(
-        "--standardize-on",
-        "images over which the second standardisation computes mean and deviation (default: as in the recipe)",
-        choices=STATISTICS,
-    ),
-    argument(
-        "--nan-policy",
-        "fill NaN with zero, or drop vertices with NaN (default: as in the recipe)",
-        choices=NAN_POLICIES,
-    ),
+    argument("--standardize-on", "images that the second standardisation is over (recipe)", choices=STATISTICS),
+    argument("--nan-policy", "fill NaN with zero, or drop vertices with NaN (recipe)", choices=NAN_POLICIES),
     argument("--from-region-assemblies", "take the averages from NSD_ROOT/assemblies"),
     argument("--name NAME", "of the release: letters, digits, underscores; needed if a published recipe is changed"),
     argument("--overwrite", "replace a release at RELEASE"),
@@ -360,22 +316,17 @@ def build(options: Options) -> None:
 
     if options.workers and options.scheduler:
         options.parser.error("--workers starts processes, --scheduler uses running ones: give one of them")
-    if options.from_region_assemblies:
-        _assembly_path(options.nsd_root)
-    recipes = _choose_recipes(options)
-    cache_path = None
-    if options.cache != "none":
-        cache_path = Path(options.cache) if options.cache else options.release.absolute().parent / CACHE_NAME
+    cache = options.cache or options.release.absolute().parent / CACHE_NAME
     nsd_root = options.nsd_root
     if options.scheduler and Path(nsd_root).exists():
         nsd_root = Path(nsd_root).absolute()  # workers may run in another folder
     manifests = build_releases(
         nsd_root,
-        recipes,
+        _choose_recipes(options),
         image_format=options.image_format,
         from_region_assemblies=options.from_region_assemblies,
         overwrite=options.overwrite,
-        cache_path=cache_path,
+        cache_path=None if cache == "none" else Path(cache),
         n_workers=options.workers or 1,
         scheduler=options.scheduler,
     )
@@ -384,28 +335,23 @@ def build(options: Options) -> None:
         print(f"\n{describe_next(manifests)}")
 
 
-def _recipe_names(options: Options) -> list[str]:
-    """Return the names of the recipes that a command is about."""
+def _read_recipes(options: Options) -> list[Recipe]:
+    """Read the recipes that a command is about."""
     if options.subjects and FAMILY in (options.recipe or ()):
         options.parser.error(
             f"--recipe {FAMILY} makes a release of each subject: name the recipes, as in subj01_{FAMILY}"
         )
-    return expand_families(options.recipe or [PUBLISHED_DATASETS[0].name])
+    return [read_recipe(name) for name in expand_families(options.recipe or [PUBLISHED_DATASETS[0].name])]
 
 
 def _choose_recipes(options: Options) -> dict[Path, Recipe]:
     """Return the recipes with the changes that other options ask for, by the folder of the release."""
-    names = _recipe_names(options)
-    if options.name and len(names) > 1:
+    recipes = _read_recipes(options)
+    if options.name and len(recipes) > 1:
         options.parser.error("--name gives one name, but there are several recipes, each with its own")
-    changes = {
-        "subjects": options.subjects,
-        "name": options.name,
-        "standardize_on": options.standardize_on,
-        "nan_policy": options.nan_policy,
-    }
+    changes = {name: getattr(options, name) for name in ("subjects", "name", "standardize_on", "nan_policy")}
     try:
-        recipes = [change_recipe(recipe, **changes) for recipe in map(read_recipe, names)]
+        recipes = [change_recipe(recipe, **changes) for recipe in recipes]
     except ValueError as error:
         options.parser.error(str(error))
     if len(recipes) == 1:
@@ -417,17 +363,9 @@ def _choose_recipes(options: Options) -> dict[Path, Recipe]:
 
 
 @command(
-    argument(
-        "ACTION",
-        "list them (the default), show one, or list the labels of an atlas",
-        choices=("list", "show", "labels"),
-        nargs="?",
-        default="list",
-    ),
-    argument(
-        "RECIPE", "the name or the file of the recipe, a release, or an atlas", type=os.path.expanduser, nargs="?"
-    ),
-    argument("NSD_ROOT", "the NSD tree that holds the atlas", type=os.path.expanduser, nargs="?"),
+    argument("ACTION", "default list", choices=("list", "show", "labels"), nargs="?", default="list"),
+    argument("RECIPE", "the name or the file of the recipe, a release, or an atlas", nargs="?"),
+    argument("NSD_ROOT", "the NSD tree that holds the atlas", nargs="?"),
     examples=[
         "show streams > my_recipe.toml",
         "show /data/releases/Allen2022_fmri_surface > same_again.toml",
@@ -436,40 +374,42 @@ def _choose_recipes(options: Options) -> dict[Path, Recipe]:
 )
 def recipes(options: Options) -> None:
     """List the recipes that ship, print one to copy and change, or that of a release, or list the labels of an atlas."""
-    n_given = sum(given is not None for given in (options.recipe, options.nsd_root))
-    if n_given != {"list": 0, "show": 1, "labels": 2}[options.action]:
-        options.parser.error("expected `recipes`, `recipes show NAME|FILE|RELEASE` or `recipes labels ATLAS NSD_ROOT`")
-    if options.action == "labels":
-        from .check import describe_labels
+    match options.action, options.recipe, options.nsd_root:
+        case "list", None, None:
+            width = max(map(len, list_recipes()))
+            for name in list_recipes():
+                print(f"{name:{width}}  {read_recipe(name).description}")
+        case "show", str(name), None:
+            print(_released_recipe(name) or recipe_text(name)[1], end="")
+        case "labels", str(atlas), str(nsd_root):
+            from .check import describe_labels
 
-        print(describe_labels(options.nsd_root, options.recipe))
-        return
-    if options.action == "show" and options.recipe not in list_recipes() and Path(options.recipe).is_dir():
-        from .release import Manifest, ReleaseFolder
+            print(describe_labels(nsd_root, atlas))
+        case _:
+            options.parser.error(
+                "expected `recipes`, `recipes show NAME|FILE|RELEASE` or `recipes labels ATLAS NSD_ROOT`"
+            )
 
-        manifest = Manifest.read(ReleaseFolder(Path(options.recipe)))
-        words = " --from-region-assemblies" if manifest.from_region_assemblies else ""
-        words += f" --image-format {manifest.image_format}"
-        print(f"# {PROGRAM} build NSD_ROOT RELEASE --recipe THIS_FILE{words}\n{format_recipe(manifest.recipe)}", end="")
-        return
-    if options.action == "show":
-        print(recipe_text(options.recipe)[1], end="")
-        return
-    names = list_recipes()
-    for name in names:
-        print(f"{name:{max(map(len, names))}}  {read_recipe(name).description}")
+
+def _released_recipe(name: str) -> str | None:
+    """Return the recipe of a release, named by its folder or its release.json, as the text of a file."""
+    folder = Path(name).parent if Path(name).name == "release.json" else Path(name)
+    if name in list_recipes() or not folder.is_dir():
+        return None
+    from .release import Manifest, ReleaseFolder
+
+    manifest = Manifest.read(ReleaseFolder(folder))
+    words = " --from-region-assemblies" if manifest.from_region_assemblies else ""
+    words += f" --image-format {manifest.image_format}"
+    return f"# {PROGRAM} build NSD_ROOT RELEASE --recipe THIS_FILE{words}\n{format_recipe(manifest.recipe)}"
 
 
 @command(
-    argument("RELEASE", "the folder of the release", type=_path),
-    argument("--nsd-root NSD_ROOT", "recompute values from raw files, by independent code", type=os.path.expanduser),
+    RELEASE,
+    argument("--nsd-root NSD_ROOT", "recompute values from raw files, by independent code"),
     argument("--all", "recompute every value (default: a sample of vertices)"),
-    argument("--seed N", "of the sample (default 0)", type=SEED),
-    argument(
-        "--against RELEASE2|IDENTIFIER",
-        "compare with another release, or with an object of artifacts.json",
-        type=os.path.expanduser,
-    ),
+    argument("--seed SEED", "of the sample (default 0)"),
+    argument("--against RELEASE2|IDENTIFIER", "compare with another release, or with an object of artifacts.json"),
     examples=["/data/releases/Allen2022_fmri_surface --nsd-root /data/nsd"],
 )
 def verify(options: Options) -> None:
@@ -478,13 +418,8 @@ def verify(options: Options) -> None:
 
     if options.nsd_root is None and (options.all or options.seed is not None):
         options.parser.error("--all and --seed choose the values to recompute, so they need --nsd-root")
-    answers = verify(
-        options.release,
-        nsd_root=options.nsd_root,
-        every_vertex=options.all,
-        seed=options.seed or 0,
-        against=options.against,
-    )
+    sample = {"every_vertex": options.all, "seed": options.seed or 0}
+    answers = verify(options.release, nsd_root=options.nsd_root, against=options.against, **sample)
     for line in describe_answers(options.release, answers):
         print(line)
     write_answers(options.release, answers)
@@ -493,9 +428,7 @@ def verify(options: Options) -> None:
 
 @command(
     RELEASE,
-    argument(
-        "--output FILE", "the file to write (default RELEASE/report.html); an older report is replaced", type=_path
-    ),
+    argument("--output FILE", "the file to write (default RELEASE/report.html); an older report is replaced"),
     examples=["/data/releases/Allen2022_fmri_surface", "/shared/release --output ~/report.html"],
 )
 def report(options: Options) -> None:
@@ -507,20 +440,14 @@ def report(options: Options) -> None:
 
 @command(
     RELEASE,
-    argument(
-        "--bucket BUCKET[/PREFIX]",
-        "a bucket that keeps versions; boto3's settings give region, profile and endpoint",
-        required=True,
-    ),
+    argument("--bucket BUCKET[/PREFIX]", "a bucket that keeps versions; boto3's settings give the rest", required=True),
     ARTIFACTS,
     argument("--dry-run", "print what would be sent, and stop"),
     argument("--overwrite", "replace objects with other content"),
-    argument("--sse", "encrypt as the bucket requires it, as in `aws s3 cp`", choices=("AES256", "aws:kms")),
-    argument("--sse-kms-key-id ID", "the key of --sse aws:kms"),
-    argument(
-        "--acl", "the ACL that a bucket of somebody else requires", choices=("private", "bucket-owner-full-control")
-    ),
-    argument("--request-payer", "pay for the requests to a requester-pays bucket", choices=("requester",)),
+    argument("--sse", "how the bucket requires encryption", choices=("AES256", "aws:kms"), dest=PUT_SETTINGS[0]),
+    argument("--sse-kms-key-id ID", "the key of --sse aws:kms", dest=PUT_SETTINGS[1]),
+    argument("--acl", "that the bucket requires", choices=("private", "bucket-owner-full-control"), dest="ACL"),
+    argument("--request-payer", "pay for the requests", choices=("requester",), dest="RequestPayer"),
     argument(
         "--accept-nsd-terms",
         "I have accepted NSD's terms and conditions, which forbid giving its data to anybody who has not accepted "
@@ -536,29 +463,18 @@ def upload(options: Options) -> None:
         options.parser.error(
             f"upload gives NSD's data to others: read {TERMS_URL}, then add --accept-nsd-terms (or --dry-run)"
         )
-    if options.sse_kms_key_id and options.sse == "AES256":
+    if options.SSEKMSKeyId and options.ServerSideEncryption == "AES256":
         options.parser.error("--sse-kms-key-id names a key of aws:kms, but --sse is AES256")
-    settings = {
-        "ServerSideEncryption": options.sse or (options.sse_kms_key_id and "aws:kms"),
-        "SSEKMSKeyId": options.sse_kms_key_id,
-        "ACL": options.acl,
-        "RequestPayer": options.request_payer,
-    }
-    _assembly_path(tempfile.gettempdir())
-    outcome = publish_release(
-        options.release,
-        options.bucket,
-        artifacts_path=options.artifacts,
-        overwrite=options.overwrite,
-        dry_run=options.dry_run,
-        put_settings={name: value for name, value in settings.items() if value},
-    )
-    print(outcome)
+    settings = {name: value for name in PUT_SETTINGS if (value := getattr(options, name))}
+    if options.SSEKMSKeyId:
+        settings["ServerSideEncryption"] = "aws:kms"
+    choices = {"artifacts_path": options.artifacts, "overwrite": options.overwrite, "dry_run": options.dry_run}
+    print(publish_release(options.release, options.bucket, put_settings=settings, **choices))
 
 
 @command(
     RELEASE,
-    argument("FOLDER", "the folder to write", type=_assembly_path),
+    argument("FOLDER", "the folder to write"),
     examples=["/data/releases/Allen2022_fmri_surface /data/to_upload"],
 )
 def pack(options: Options) -> None:
@@ -571,7 +487,7 @@ def pack(options: Options) -> None:
 
 @command(
     RELEASE,
-    argument("IDS", "the version_ids.csv that pack wrote, filled in", type=_path),
+    argument("IDS", "the version_ids.csv that pack wrote, filled in"),
     ARTIFACTS,
     examples=["/data/releases/Allen2022_fmri_surface /data/to_upload/version_ids.csv"],
 )
@@ -583,9 +499,9 @@ def record(options: Options) -> None:
 
 
 @command(
-    argument("VISION_CHECKOUT", "a clone of brain-score/vision", type=_path),
+    argument("VISION_CHECKOUT", "a clone of brain-score/vision"),
     ARTIFACTS,
-    argument("--release RELEASE", "state the ceilings of these releases", type=_assembly_path, nargs="+", default=()),
+    argument("--release RELEASE", "state the ceilings of these releases", nargs="+", default=()),
     argument("--overwrite", "replace the plugin of an earlier export"),
     examples=["../vision --release /data/releases/Allen2022_fmri_surface"],
 )
@@ -593,16 +509,11 @@ def export(options: Options) -> None:
     """Write the plugin into a clone of brain-score/vision, for a pull request."""
     from .publish.export import export_plugin
 
-    text = export_plugin(
-        options.vision_checkout,
-        artifacts_path=options.artifacts,
-        release_paths=options.release,
-        overwrite=options.overwrite,
-    )
-    print(text)
+    choices = {"artifacts_path": options.artifacts, "release_paths": options.release, "overwrite": options.overwrite}
+    print(export_plugin(options.vision_checkout, **choices))
 
 
-@command(examples=[""])
+@command()
 def link(options: Options) -> None:
     """Link the plugin into the installed brainscore_vision, so that load_dataset finds its identifiers."""
     from .link import link
@@ -610,7 +521,7 @@ def link(options: Options) -> None:
     print(link())
 
 
-@command(examples=[""])
+@command()
 def unlink(options: Options) -> None:
     """Remove that link."""
     from .link import unlink
@@ -618,7 +529,7 @@ def unlink(options: Options) -> None:
     print(unlink())
 
 
-@command(examples=[""])
+@command()
 def list_(options: Options) -> None:
     """List all identifiers: where the data of each comes from now, its size, and whether it is on this machine."""
     from .doctor import describe_inventory
@@ -630,24 +541,19 @@ def list_(options: Options) -> None:
     argument("IDENTIFIER", "an identifier that Brain-Score does not find or load", nargs="?"),
     examples=["", "Allen2022_fmri_surface.V4.test"],
 )
-def doctor(options: Options) -> None:
+def doctor(options: Options) -> int:
     """Say what is installed, linked, set, found and cached, with advice about what is wrong."""
     from .doctor import describe_findings, examine
 
     findings = examine(options.identifier)
     for line in describe_findings(findings):
         print(line)
-    if any(finding.advice for finding in findings):
-        sys.exit(1)
+    return int(any(finding.advice for finding in findings))
 
 
-@command(
-    argument("DIRECTORY", "keep everything here (default: a temporary folder)", type=_assembly_path, nargs="?"),
-    examples=["my_demo"],
-)
+@command(argument("DIRECTORY", "keep everything here (default: a temporary folder)", nargs="?"), examples=["my_demo"])
 def demo(options: Options) -> None:
     """Simulate, build, verify, link, load and compute ceilings, in a minute."""
     from .demo import run_demo  # needs brainscore_vision, which no other command needs
 
-    _assembly_path(tempfile.gettempdir())
     run_demo(options.directory, log_level=options.log_level)

@@ -1,6 +1,9 @@
 """The exception that users of this package see."""
 
+from __future__ import annotations
+
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -81,6 +84,22 @@ def one_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Escape what cannot be printed on one line, such as a line break or a zero byte that a damaged file holds."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def describe_error(error: BaseException) -> str | None:
+    """Write an error that one can foresee in one line; None for any other, which is a mistake in this package."""
+    if isinstance(error, PackagingError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"The memory of this machine is too small ({one_line(error)}). Close other programs, or ask for less."
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(__package__):
+        return describe_missing(error)
+    functions = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if "<module>" in functions:  # that of a module while it is imported
+        return f"A package cannot be imported ({one_line(error)}). See what is wrong: allen2022-surface doctor"
+    return None
 
 
 def describe_missing(error: ModuleNotFoundError) -> str:

@@ -81,7 +81,7 @@ def test_recipe_that_is_shown_of_a_release_gives_the_same_release(tree, releases
     )
 
     for release in (*(releases / name for name in ("subj01_own", "kastner")), tmp_path / "named", tmp_path / "renamed"):
-        text = run_cli("recipes", "show", release).stdout
+        text = run_cli("recipes", "show", release / "release.json").stdout
         (tmp_path / "shown.toml").write_text(text)
         words = text.splitlines()[0].partition("THIS_FILE")[2].split()
         result = run_cli("build", tree, tmp_path / "again" / release.name, "--recipe", tmp_path / "shown.toml", *words)

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -134,23 +133,6 @@ def test_release_on_a_disk_that_refuses_locks_is_verified(tiny_copy, tiny_tree):
             fcntl.flock(files.enter_context(path.open()), fcntl.LOCK_EX)
 
         assert run_cli("verify", tiny_copy, "--nsd-root", tiny_tree, "--against", tiny_copy).returncode == 0
-
-
-def test_release_below_a_path_that_is_not_utf8(tiny_copy, tiny_tree):
-    root = tiny_copy.parent / os.fsdecode(b"caf\xe9")
-    shutil.copytree(tiny_copy, root / "release")
-    shutil.copytree(tiny_tree, root / "nsd")
-
-    result = run_cli("verify", root / "release", "--nsd-root", root / "nsd", "--against", root / "release")
-
-    assert (result.returncode, result.stdout.count("problem: ")) == (0, 0)
-    assert set(json.loads((root / "release/verify.json").read_text())) == {
-        "manifest_sha1",
-        "last_written",
-        "release",
-        "nsd_root",
-        "against",
-    }
 
 
 def test_lack_of_descriptors_is_no_damage_of_the_release(tiny_copy):

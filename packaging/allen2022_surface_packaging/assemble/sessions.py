@@ -159,9 +159,11 @@ class SessionCache:
             If a betas file is missing, ends early or was changed meanwhile, the scheduler cannot be reached, or workers
             keep dying.
         """
-        n_present = len(self.tasks) - len(self.missing)
-        if n_present:
-            logger.info("%d of %d sessions are in %s already", n_present, len(self.tasks), self.path)
+        if self.path != scratch_path.absolute():
+            n_present = len(self.tasks) - len(self.missing)
+            logger.info(
+                "%d of %d sessions are in %s, which keeps the others too", n_present, len(self.tasks), self.path
+            )
         tasks = run_tasks(compute_entry, self.missing, scratch_path, n_workers=n_workers, scheduler=scheduler)
         with closing(tasks) as computed:
             for name in follow(computed, n_items=len(self.missing), title="sessions standardised", unit="session"):
