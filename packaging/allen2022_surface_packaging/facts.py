@@ -24,6 +24,16 @@ N_IMAGES = 73_000  # in nsd_stimuli.hdf5
 N_SESSIONS = dict(zip(SUBJECTS, (40, 40, 32, 30, 40, 32, 40, 30), strict=True))  # acquired, NSD Data Manual
 N_VERTICES_OF_FSAVERAGE = 163_842  # of one hemisphere
 N_VERTICES_OF_FSAVERAGE5 = 10_242  # the first of fsaverage
+N_NATIVE_VERTICES = {  # of the surfaces of each subject, lh and rh; NSD Data Manual, "Technical notes"
+    1: (227_021, 226_601),
+    2: (239_633, 239_309),
+    3: (240_830, 243_023),
+    4: (228_495, 227_262),
+    5: (197_594, 198_908),
+    6: (253_634, 259_406),
+    7: (198_770, 200_392),
+    8: (224_364, 224_398),
+}
 # Versions of the single-trial responses, NSD Data Manual: with GLMdenoise and ridge regression ("b3"), with a
 # hemodynamic response function fitted to each voxel ("b2"), and with an assumed one ("b1").
 BETAS_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")

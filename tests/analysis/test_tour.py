@@ -31,7 +31,7 @@ for region in ("V1", "V2", "V4", "IT"):  # the simulated ceilings of regions dif
 assert list(v1_ceilings["subject"]) == [f"subj{number:02d}" for number in range(1, 9)]
 truth = v1_ceilings["nc_testset"]
 assert ((v1_ceilings["lower"] < truth) & (truth < v1_ceilings["upper"])).sum() >= 6
-assert len(v1_correlations) == 8 and (v1_correlations["r_0_1"] > 0.3).all()
+assert len(v1_correlations) == 8 and (v1_correlations["r_0_1"] > 0.2).all() and v1_correlations["r_0_1"].median() > 0.4
 
 cortex = ceiling_maps["lh"]
 lh = test["vertex_index"].values[(test["subject"].values == "subj01") & (test["hemisphere"].values == "lh")]

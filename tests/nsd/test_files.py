@@ -17,6 +17,7 @@ from allen2022_surface_packaging.nsd.files import (
     read_brick_shape,
     read_images,
     read_label_names,
+    read_native_index,
     read_origins,
     read_vertices,
 )
@@ -48,6 +49,20 @@ def test_vertices_are_read_in_native_byte_order(dtype, write):
     assert values.tolist() == [3, 0, 7]
     assert values.dtype == dtype
     assert values.dtype.isnative
+
+
+@pytest.mark.parametrize("numbers", [np.int32([3, 1, 3]), np.float32([3, 1, 3])])
+def test_native_vertices_are_numbered_from_one_in_the_file(numbers):
+    assert read_native_index(file_of(make_mgh(numbers.reshape(-1, 1, 1, 1)))).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, np.nan, np.inf, 9e9])
+def test_number_that_no_native_vertex_has_is_refused(number):
+    content = make_mgh(np.float32([1, 2, number]).reshape(-1, 1, 1, 1))
+    with pytest.raises(
+        PackagingError, match=r"^memory/a holds \S+ at vertex 2, expected the 1-based number of a vertex\."
+    ):
+        read_native_index(file_of(content))
 
 
 def read_all(monkeypatch, content, n_trials_per_block, n_readers):

@@ -27,7 +27,7 @@ from .storage import RawFile
 MGH_DATA_OFFSET = 284
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}  # by their codes in an MGH header
 LARGEST_IMAGE_BYTES = 2**28  # of NSD's, 541,875; more are a damaged count, for which HDF5 would take memory
-LARGEST_LABEL = 2**31 - 1  # of an int32, the largest whole numbers that an MGH file holds
+LARGEST_LABEL = 2**31 - 1  # and the largest number of a vertex: of an int32, the largest whole numbers of an MGH file
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,34 @@ def read_labels(file: RawFile) -> AnyArray:
             f"If so, download it again ({file.official_path})."
         )
     return labels
+
+
+def read_native_index(file: RawFile) -> IntArray:
+    """Read which vertex of a subject's own surface each vertex of fsaverage copies.
+
+    Returns
+    -------
+    array of shape (n_vertices,)
+        0-based; in the file, 1-based.
+
+    Raises
+    ------
+    PackagingError
+        As `read_vertices`, and if a number is not whole or below 1.
+
+    References
+    ----------
+    NSD Data Manual, "Transforms": white-to-fsaverage; `analysis_transformfsaverage.m` of the code of the NSD paper.
+    """
+    numbers = read_vertices(file)
+    is_index = (numbers == np.trunc(numbers)) & (numbers >= 1) & (numbers <= LARGEST_LABEL)
+    if not is_index.all():
+        vertex = int(np.flatnonzero(~is_index)[0])
+        raise PackagingError(
+            f"{file} holds {numbers[vertex]} at vertex {vertex}, expected the 1-based number of a vertex. Is it NSD's "
+            f"white-to-fsaverage? Download it again ({file.official_path})."
+        )
+    return numbers.astype(np.int64) - 1
 
 
 def read_label_names(file: RawFile) -> dict[str, set[int]]:

@@ -10,6 +10,9 @@ distance from there. The signal of a vertex is a fixed mixture of a few latents 
 the same latents on two-dimensional cosines, so that a model that looks at the pixels can in principle explain all of the
 signal.
 
+The vertices v are those of the subject's own surface, which has more of them than fsaverage, in another order. As in NSD, each
+vertex of fsaverage copies the nearest of them, so that a few per cent of the vertices of fsaverage are copies of another one.
+
 Another version of the betas has the same signal and more noise. A few vertices of each hemisphere are broken as some of
 NSD's are: NaN always, NaN in every other session, NaN in a single trial, or constant.
 """
@@ -28,6 +31,7 @@ import numpy as np
 import pandas as pd
 import scipy.io
 from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
+from scipy.spatial import KDTree
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
 from ..errors import PackagingError, writing_hdf5
@@ -35,8 +39,10 @@ from ..facts import (
     BETAS_VERSIONS,
     DEFAULT_BETAS,
     HEMISPHERES,
+    N_NATIVE_VERTICES,
     N_REPETITIONS,
     N_SESSIONS,
+    N_VERTICES_OF_FSAVERAGE,
     SUBJECTS,
 )
 from ..files import naming, new_folder
@@ -53,6 +59,7 @@ SHARED_FRACTION = 0.75  # NSD: 0.1; here most images, so that a few short sessio
 BLOCK_VALUES = 4 * 2**20
 LOWEST_NCSNR, HIGHEST_NCSNR = 0.1, 1.0  # far from visual cortex, and in V1
 REACH_OF_SIGNAL = 0.95  # radii of the sphere, from V1
+NATIVE_JITTER = 0.3  # of native vertices, in distances to the next one: 3 to 8 % of fsaverage are copies
 N_WAVES, WAVE_NUMBER = 12, 5.0  # of the variation over the cortex, which differs between subjects
 LARGEST_COCO_ID = 581_929  # of COCO 2017
 SIMULATION_MARK = (
@@ -147,12 +154,15 @@ def _follow_design(size: TreeSize, path: Path) -> tuple[Design, dict[int, int]]:
 
 
 class _Vertices(NamedTuple):
-    """The truth about the vertices of one hemisphere of one subject.
+    """The truth about the vertices of one hemisphere of one subject, on the subject's own surface.
 
-    The mixture, of shape (n_latents, n_vertices), makes the signal of a vertex from the latents of an image. The broken
-    vertices are NaN always, often or once, or constant: a row each.
+    Vertex i of fsaverage copies the vertex `native_index[i]`, 0-based. The mixture, of shape (n_latents, n_vertices), makes
+    the signal of a vertex from the latents of an image. The broken vertices are NaN always, often or once, or constant: a row
+    each.
     """
 
+    directions: DoubleArray
+    native_index: IntArray
     ncsnr: FloatArray
     mixture: FloatArray
     broken: IntArray
@@ -161,18 +171,32 @@ class _Vertices(NamedTuple):
 def _make_vertices(size: TreeSize, atlases: dict[str, AnyArray], subject: int, hemisphere: str) -> _Vertices:
     """Draw signal-to-noise ratios that vary smoothly over the cortex, and a little between neighbours, and what is broken."""
     rng = np.random.default_rng([size.seed, subject, HEMISPHERES.index(hemisphere)])
-    directions = vertex_directions(size.n_vertices, hemisphere)
+    directions, native_index = _draw_surface(size.n_vertices, subject, hemisphere, rng)
+    n_native = len(directions)
     from_v1 = distances_to_path(directions, CALCARINE) / REACH_OF_SIGNAL
     typical = LOWEST_NCSNR + (HIGHEST_NCSNR - LOWEST_NCSNR) * np.exp(-(from_v1**2))
     waves, phases = rng.normal(0, WAVE_NUMBER, (3, N_WAVES)), rng.uniform(0, 2 * np.pi, N_WAVES)
     smooth = np.cos(directions @ waves + phases).sum(axis=1) / np.sqrt(N_WAVES / 2)
-    ncsnr = (typical * np.exp(0.2 * smooth + rng.normal(0, 0.1, size.n_vertices))).astype(np.float32)
-    mixture = rng.standard_normal((N_LATENTS, size.n_vertices), dtype=np.float32)
+    ncsnr = (typical * np.exp(0.2 * smooth + rng.normal(0, 0.1, n_native))).astype(np.float32)
+    mixture = rng.standard_normal((N_LATENTS, n_native), dtype=np.float32)
     mixture /= np.linalg.norm(mixture, axis=0)
     is_of_region = np.any([np.isin(atlases[region.atlas], region.labels) for region in PUBLISHED_REGIONS], axis=0)
     n_broken = max(1, size.n_vertices // 20_000)  # of each of four kinds
-    broken = rng.choice(np.flatnonzero(is_of_region), 4 * n_broken, replace=False).reshape(4, n_broken)
-    return _Vertices(ncsnr, mixture, broken)
+    copied_once = native_index[is_of_region & (np.bincount(native_index)[native_index] == 1)]
+    broken = rng.choice(copied_once, 4 * n_broken, replace=False).reshape(4, n_broken)
+    return _Vertices(directions, native_index, ncsnr, mixture, broken)
+
+
+def _draw_surface(
+    n_vertices: int, subject: int, hemisphere: str, rng: np.random.Generator
+) -> tuple[DoubleArray, IntArray]:
+    """Draw where the vertices of a subject's own surface are, next to those of fsaverage; return the nearest one to each, too."""
+    n_native = round(n_vertices * N_NATIVE_VERTICES[subject][HEMISPHERES.index(hemisphere)] / N_VERTICES_OF_FSAVERAGE)
+    on_fsaverage = vertex_directions(n_vertices, hemisphere)
+    distances = KDTree(on_fsaverage).query(on_fsaverage, k=2)[0][:, 1]
+    near = rng.permutation(np.append(np.arange(n_vertices), rng.choice(n_vertices, n_native - n_vertices)))
+    directions = on_fsaverage[near] + NATIVE_JITTER * distances[near, None] * rng.standard_normal((n_native, 3))
+    return directions, KDTree(directions).query(on_fsaverage)[1]
 
 
 def _write_responses(
@@ -195,22 +219,24 @@ def _write_responses(
         side, noise = HEMISPHERES.index(hemisphere), RELATIVE_NOISE[version]
         if (version, session) == (size.betas[0], 1):  # the first file of a hemisphere
             vertices = _make_vertices(size, labels[hemisphere], subject, hemisphere)
+            _write_vertices(tree.native_index(subject, hemisphere), vertices.native_index.astype(np.int32) + 1)
         if session == 1:
             written = vertices.ncsnr / np.float32(noise)
             written[vertices.broken[[0, 3]]] = 0  # no signal
-            _write_vertices(tree.ncsnr(subject, hemisphere, version), written)
+            _write_vertices(tree.ncsnr(subject, hemisphere, version), written[vertices.native_index])
         trials = slice((session - 1) * size.n_trials, session * size.n_trials)
         images = design.subjectim[subject - 1, design.masterordering[trials] - 1] - 1
         other = [] if version == DEFAULT_BETAS else [BETAS_VERSIONS.index(version)]
         rng = np.random.default_rng([size.seed, subject, side, session, *other])
         blocks = _simulate_session(vertices, latents[images], session, noise, rng)
-        _write_betas(tree.betas(subject, hemisphere, session, version), size, blocks)
+        on_fsaverage = (block[:, vertices.native_index] for block in blocks)
+        _write_betas(tree.betas(subject, hemisphere, session, version), size, on_fsaverage)
 
 
 def _simulate_session(
     vertices: _Vertices, latents: FloatArray, session: int, relative_noise: float, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
-    """Yield the responses of some trials at a time; the module says how they are made."""
+    """Yield the responses of all native vertices, some trials at a time; the module says how they are made."""
     n_trials, n_vertices = len(latents), len(vertices.ncsnr)
     always_nan, often_nan, once_nan, constant = vertices.broken
     gain = np.float32(rng.uniform(0.7, 1.3))

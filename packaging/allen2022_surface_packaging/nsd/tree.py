@@ -22,7 +22,9 @@ class Layout:
     ----------
     betas : the folder of a version of a subject's betas; ``{s}`` stands for the subject's name, ``{v}`` for the version
     default_betas : the name of the version that most releases are made from
-    labels : the folder of the atlases
+    labels : the folder of the atlases on fsaverage
+    native_labels : the folder of the atlases that NSD drew on a subject's own surface
+    transforms : the folder of the maps from a subject's own surface
     experiment : the folder of the experiment design
     images : the possible paths of the images
     """
@@ -31,6 +33,8 @@ class Layout:
     betas: str
     default_betas: str
     labels: str
+    native_labels: str
+    transforms: str
     experiment: str
     images: tuple[str, ...]
 
@@ -39,12 +43,18 @@ class Layout:
         name = self.default_betas if version == DEFAULT_BETAS else version
         return self.betas.format(s=subject_name(subject), v=name)
 
+    def labels_folder(self, subject: int = 0) -> str:
+        """Return the folder of the atlases on fsaverage, or on a subject's own surface."""
+        return self.native_labels.format(s=subject_name(subject)) if subject else self.labels
+
 
 OFFICIAL = Layout(
     name="official",
     betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
     default_betas=DEFAULT_BETAS,
     labels="nsddata/freesurfer/fsaverage/label",
+    native_labels="nsddata/freesurfer/{s}/label",
+    transforms="nsddata/ppdata/{s}/transforms",
     experiment="nsddata/experiments/nsd",
     images=("nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",),
 )
@@ -53,6 +63,8 @@ FLAT = Layout(
     betas="{s}/{v}",
     default_betas="betas",
     labels="fsaverage_labels",
+    native_labels="{s}/label",
+    transforms="{s}/transforms",
     experiment="metadata",
     images=("nsd_stimuli.hdf5", "stimuli/nsd_stimuli.hdf5"),
 )
@@ -104,18 +116,23 @@ class NSDTree:
         """Return the noise-ceiling signal-to-noise ratio of a version of the betas."""
         return self._file(lambda layout: f"{layout.betas_folder(subject, version)}/{hemisphere}.ncsnr.mgh")
 
-    def labels(self, atlas: str, hemisphere: str) -> RawFile:
-        """Return the labels of an atlas on fsaverage."""
-        return self._file(lambda layout: f"{layout.labels}/{hemisphere}.{atlas}.mgz")
+    def labels(self, atlas: str, hemisphere: str, subject: int = 0) -> RawFile:
+        """Return the labels of an atlas on fsaverage, or of one that NSD drew on a subject's own surface."""
+        return self._file(lambda layout: f"{layout.labels_folder(subject)}/{hemisphere}.{atlas}.mgz")
 
     def atlases(self) -> list[str]:
         """Return the names of the atlases on fsaverage that are there, sorted."""
         matches = (re.fullmatch(r"lh\.(.+)\.mgz", name) for name in self.storage.names(self.layout.labels))
         return [match[1] for match in matches if match]
 
-    def label_names(self, atlas: str) -> RawFile:
+    def label_names(self, atlas: str, subject: int = 0) -> RawFile:
         """Return the colour table of an atlas, which names its labels. A tree may lack it."""
-        return self._file(lambda layout: f"{layout.labels}/{atlas}.mgz.ctab")
+        return self._file(lambda layout: f"{layout.labels_folder(subject)}/{atlas}.mgz.ctab")
+
+    def native_index(self, subject: int, hemisphere: str) -> RawFile:
+        """Return the map that says which vertex of a subject's own surface each vertex of fsaverage copies."""
+        name = f"{hemisphere}.white-to-fsaverage.mgz"
+        return self._file(lambda layout: f"{layout.transforms.format(s=subject_name(subject))}/{name}")
 
     def prepared_assembly(self, region: str) -> RawFile:
         """Return the averages of a region that an earlier packaging left in the tree."""
