@@ -1,0 +1,208 @@
+"""Betas on a subject's own surface: of each file, only the bytes of the vertices that are needed.
+
+NSD writes `/betas` as int16 of shape (n_trials, n_vertices), uncompressed and in one chunk for each vertex, so that all
+responses of a vertex lie side by side. Where a chunk lies, only the index of the file says: a B-tree, whose nodes lie
+between the chunks, about 57 chunks apart. The files of a subject are written alike, so chunks are expected where those of
+the first file were. The nodes that say so are read along with the responses. If a file has others, its own index is read.
+
+References
+----------
+HDF5 File Format Specification, version 3.0, III.A.1, "Disk Format: Level 1A1 - Version 1 B-trees".
+`analysis_transformfsaverage.m` of the code of the NSD paper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from ..arrays import AnyArray, FloatArray, IntArray, PixelArray
+from ..errors import reading
+from .bucket import BucketFile
+from .files import BetasShape
+from .storage import FolderFile, RawFile
+
+UNITS_PER_PERCENT = 300  # of the integers, in percent signal change
+ROOT = b"TREE\x01"  # the signature of a node of a B-tree, and its type: of chunks
+HEAD_BYTES = 2**16  # in which the root lies, because HDF5 writes it before the first chunk
+NODE = np.dtype([("signature", "S4"), ("type", "u1"), ("level", "u1"), ("n", "<u2"), ("left", "<u8"), ("right", "<u8")])
+ENTRY = np.dtype(
+    [("n_bytes", "<u4"), ("filters", "<u4"), ("trial", "<u8"), ("vertex", "<u8"), ("byte", "<u8"), ("address", "<u8")]
+)
+MOST_ENTRIES = 64  # of a node, unless its file was written with another `H5Pset_istore_k`
+NODE_BYTES = NODE.itemsize + MOST_ENTRIES * ENTRY.itemsize
+MOST_REQUESTS = 280  # of one file; ranges of more than `block_bytes` are cut, which may add some
+REQUESTS_PER_LEVEL = 80  # of the index, which has 1, 2, 70 and 4,000 nodes on its levels in a file of NSD's size
+BYTES_IN_VAIN = 3 * 2**13  # between two pieces, at least: another request would take longer
+BLOCK_VERTICES = 4096  # at a time, when they are read already
+
+
+class _Layout(NamedTuple):
+    """Where the chunks of some vertices start, and the nodes of the index that say so: where, and a digest of them."""
+
+    chunks: IntArray
+    nodes: IntArray
+    digest: bytes
+
+
+_layouts: dict[tuple[int, bytes], _Layout] = {}  # by the size of the file and the vertices
+
+
+def read_native_shape(file: RawFile) -> BetasShape:
+    """Read the shape of a file of native betas, and check how it is laid out.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or not laid out as NSD does it.
+    """
+    with _open_betas(file) as betas:
+        return BetasShape(n_vertices=betas.shape[1], n_trials=betas.shape[0])
+
+
+@contextmanager
+def _open_betas(file: RawFile) -> Iterator[Any]:
+    source = file.hdf5_source()
+    with reading(file, "a betas file of nativesurface"), h5py.File(source, "r", locking=False) as opened:
+        betas = opened["betas"]
+        n_filters = betas.id.get_create_plist().get_nfilters()
+        if betas.dtype != "<i2" or betas.ndim != 2 or betas.chunks != (betas.shape[0], 1) or n_filters:
+            raise ValueError(
+                f"it holds {betas.dtype} of shape {betas.shape} in chunks of {betas.chunks} with {n_filters} filters, expected "
+                "int16 of shape (n_trials, n_vertices) in chunks of one vertex without compression"
+            )
+        yield betas
+
+
+def read_native_betas(file: RawFile, n_trials: int, vertices: IntArray) -> Iterator[FloatArray]:
+    """Read the single-trial responses of some vertices of a subject's own surface, some vertices at a time.
+
+    Parameters
+    ----------
+    vertices : array of shape (n_vertices,)
+        0-based, in any order; one that occurs twice is fetched once.
+
+    Yields
+    ------
+    array of shape (n_trials, n_vertices_in_block)
+        Percent signal change. A vertex whose integers are all 0 has no data, and is NaN.
+
+    Raises
+    ------
+    PackagingError
+        If the file is missing or ends early, or its index lacks a vertex or cannot be read.
+    """
+    if not len(vertices):
+        yield np.empty((n_trials, 0), dtype=np.float32)
+        return
+    needed, numbers = np.unique(vertices, return_inverse=True)
+    with reading(file, "a betas file of nativesurface"), file.open() as opened:
+        content, starts = _read_chunks(file, _Reader(opened), needed, 2 * n_trials)
+    chunks = sliding_window_view(content, 2 * n_trials)
+    for first in range(0, len(vertices), BLOCK_VERTICES):
+        values = chunks[starts[numbers[first : first + BLOCK_VERTICES]]].view("<i2")
+        responses: FloatArray = np.divide(values.T, UNITS_PER_PERCENT, dtype=np.float32, order="C")
+        responses[:, ~values.any(axis=1)] = np.nan
+        yield responses
+
+
+class _Reader:
+    """Reads pieces of a file, neighbours in one request, and counts the requests."""
+
+    def __init__(self, opened: FolderFile | BucketFile) -> None:
+        self.opened, self.n_requests = opened, 0
+
+    def read(self, addresses: IntArray, sizes: IntArray, n_most: int) -> tuple[PixelArray, IntArray]:
+        """Read pieces in `n_most` ranges at most. Return bytes that hold them, and where in these each piece starts."""
+        order = np.argsort(addresses)
+        firsts, ends = addresses[order], np.maximum.accumulate((addresses + sizes)[order])
+        gaps = firsts[1:] - ends[:-1]
+        in_vain = BYTES_IN_VAIN if len(gaps) < n_most else max(BYTES_IN_VAIN, np.partition(gaps, -n_most)[-n_most])
+        is_first = np.append(True, gaps > in_vain)
+        range_firsts = firsts[is_first]
+        lengths = ends[np.append(is_first[1:], True)] - range_firsts
+        range_starts = np.cumsum(lengths) - lengths
+        content, starts = np.empty(lengths.sum(), dtype=np.uint8), np.empty_like(addresses)
+        starts[order] = firsts + (range_starts - range_firsts)[np.cumsum(is_first) - 1]
+        requests = [
+            (first + done, content[start + done : start + min(length, done + self.opened.block_bytes)])
+            for first, start, length in zip(range_firsts.tolist(), range_starts.tolist(), lengths.tolist(), strict=True)
+            for done in range(0, length, self.opened.block_bytes)
+        ]
+        self.n_requests += len(requests)
+        with ThreadPoolExecutor(max(1, self.opened.n_readers)) as threads:
+            for _ in (threads.map if self.opened.n_readers else map)(self._fill, requests):
+                pass
+        return content, starts
+
+    def _fill(self, request: tuple[int, PixelArray]) -> None:
+        first, target = request
+        if self.opened.read_at(first, target.data) < len(target):
+            raise ValueError("it ends early")
+
+
+def _read_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: int) -> tuple[PixelArray, IntArray]:
+    """Return bytes that hold the chunks of some vertices, each of `n_bytes`, and where in these each chunk starts."""
+    key = file.size(), vertices.tobytes()
+    layout = _layouts.pop(key, None) or _find_chunks(file, reader, vertices, n_bytes)
+    if layout.chunks.min() < 0:
+        raise ValueError(f"it lacks the responses of vertex {vertices[layout.chunks.argmin()]} (0-based)")
+    addresses = np.concatenate([layout.chunks, layout.nodes])
+    sizes = np.repeat([n_bytes, NODE_BYTES], [len(vertices), len(layout.nodes)])
+    content, starts = reader.read(addresses, sizes, max(REQUESTS_PER_LEVEL, MOST_REQUESTS - reader.n_requests))
+    if _digest(content, starts[len(vertices) :]) != layout.digest:
+        return _read_chunks(file, reader, vertices, n_bytes)
+    if len(layout.nodes):
+        _layouts[key] = layout
+    return content, starts[: len(vertices)]
+
+
+def _find_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: int) -> _Layout:
+    """Find the chunks of some vertices in the index of the file, from its root down."""
+    head, _ = reader.read(np.array([0]), np.array([min(file.size(), HEAD_BYTES)]), 1)
+    nodes, level = np.array([head.tobytes().find(ROOT)]), np.inf
+    if nodes[0] < 0:  # the index is of another kind, because the file was written with another version of HDF5
+        return _Layout(_list_chunks(file)[vertices], np.empty(0, dtype=np.int64), _digest(head, nodes[1:]))
+    while True:
+        content, starts = reader.read(nodes, np.full(len(nodes), NODE_BYTES), REQUESTS_PER_LEVEL)
+        level, entries = _parse_nodes(content[starts[:, None] + np.arange(NODE_BYTES)], level)
+        rows = np.searchsorted(entries["vertex"], vertices, side="right") - 1
+        if level == 0:
+            found = entries[rows]
+            is_there = (found["vertex"] == vertices) & (found["n_bytes"] == n_bytes) & (found["filters"] == 0)
+            return _Layout(np.where(is_there, found["address"].astype(np.int64), -1), nodes, _digest(content, starts))
+        nodes = entries["address"][np.unique(rows)].astype(np.int64)
+
+
+def _parse_nodes(nodes: PixelArray, level_above: float) -> tuple[int, AnyArray]:
+    """Return the level of some nodes, an array of shape (n_nodes, NODE_BYTES), and all their entries."""
+    heads = np.ascontiguousarray(nodes[:, : NODE.itemsize]).view(NODE)
+    level, n_entries = int(heads["level"].max()), heads["n"]
+    if (heads["signature"] != ROOT[:4]).any() or level >= level_above or n_entries.max() > MOST_ENTRIES:
+        raise ValueError("its index is damaged, or was written with other settings than those of HDF5")
+    entries = np.ascontiguousarray(nodes[:, NODE.itemsize :]).view(ENTRY)
+    return level, entries[np.arange(MOST_ENTRIES) < n_entries]
+
+
+def _list_chunks(file: RawFile) -> IntArray:
+    """Return where the chunk of each vertex starts, -1 without one. HDF5 reads any index, but piece by piece."""
+    with _open_betas(file) as betas:
+        chunks = np.full(betas.shape[1], -1)
+
+        def note(chunk: Any) -> None:
+            chunks[chunk.chunk_offset[1]] = chunk.byte_offset
+
+        betas.id.chunk_iter(note)
+    return chunks
+
+
+def _digest(content: PixelArray, starts: IntArray) -> bytes:
+    """Return a digest of the nodes that start somewhere in some bytes."""
+    return hashlib.sha1(content[starts[:, None] + np.arange(NODE_BYTES)].tobytes()).digest()
