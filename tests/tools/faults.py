@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
-COMMAND = [sys.executable, "-m", "allen2022_surface_packaging"]
+COMMAND = [sys.executable, "-m", "allen2022_surface_packaging", "-q"]
 KILL = "signal=SIGKILL"
 # Closing a file that was only read does not fail on any real disk, so `close` is left out.
 FAULTS = {
@@ -40,8 +40,7 @@ MATLAB_TEXT = 116  # bytes at the start of a MATLAB file, which hold the time
 VOLATILE = ("verify.json", "nsd_stimuli.hdf5")  # they hold times
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A command, what it writes, and what is there before and after it."""
 
     arguments: tuple[str, ...]
@@ -56,45 +55,42 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes()[MATLAB_TEXT * (path.suffix == ".mat") :] for path in paths}
 
 
-def write_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Make a folder hold these files and no others; no folder if there are no files."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
 def run(arguments: tuple[str, ...], *strace: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the package, under strace if it has options."""
+    tracing = ["strace", "-f", "-y", "-qq", "-e", f"trace={','.join(FAULTS)}", *strace] if strace else []
     environment = os.environ | {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"}
-    tracing = ["strace", "-f", "-y", "-qq", *strace] if strace else []
-    return subprocess.run([*tracing, *COMMAND, "-q", *arguments], env=environment, capture_output=True, text=True)
+    return subprocess.run([*tracing, *COMMAND, *arguments], env=environment, capture_output=True, text=True)
 
 
 def make_scenes(folder: Path) -> list[Scene]:
     """Make a small tree, and the sound result of every command."""
-    tree, target, regions = folder / "nsd", folder / "out" / "release", folder / "copy"
-    size = ["--subjects", "1", "--sessions", "2", "--trials", "30", "--vertices", "162", "--image-size", "8"]
-    build = ("build", str(tree), str(target), "--subjects", "1", "--name", "one")
-    assert run(("simulate", str(tree), *size)).returncode == 0
-    assert run(build).returncode == 0
-    release = read_files(target)
-    assert run(("report", str(target))).returncode == 0
-    reported = read_files(target)
+    tree, target, copy = folder / "nsd", folder / "out" / "release", folder / "copy"
+    size = ("--subjects", "1", "--sessions", "2", "--trials", "30", "--vertices", "162", "--image-size", "8")
+    build, report = ("build", str(tree), str(target), "--subjects", "1", "--name", "one"), ("report", str(target))
+    results = []
+    for arguments in (("simulate", str(tree), *size), build, report):
+        assert run(arguments).returncode == 0
+        results.append(read_files(target if target.exists() else tree))
+    simulated, release, reported = results
     old = {"release.json": release["release.json"], "old": b"old"}
     return [
-        Scene(("simulate", str(regions), *size), regions, {}, read_files(tree)),
+        Scene(("simulate", str(copy), *size), copy, {}, simulated),
         Scene(build, target, {}, release),
         Scene((*build, "--overwrite"), target, old, release),
-        Scene(("report", str(target)), target, release | {"report.html": b"old"}, reported),
+        Scene(report, target, release | {"report.html": b"old"}, reported),
         Scene(("verify", str(target), "--nsd-root", str(tree), "--all"), target, release, release),
     ]
 
 
-def prepare(scene: Scene, folder: Path) -> None:
-    """Bring the folder into the state before a command."""
-    shutil.rmtree(folder / "out", ignore_errors=True)
-    write_files(scene.target, scene.before)
+def trace(scene: Scene, folder: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Bring the folder into the state before a command, and return how it ends under strace, and the lines of strace."""
+    for path in (folder / "out", scene.target):
+        shutil.rmtree(path, ignore_errors=True)
+    for name, content in scene.before.items():
+        (scene.target / name).parent.mkdir(parents=True, exist_ok=True)
+        (scene.target / name).write_bytes(content)
+    log = folder.parent / "log"
+    return run(scene.arguments, "-o", str(log), *options), log.read_text(errors="replace").splitlines()
 
 
 def is_about(folder: Path, line: str) -> bool:
@@ -104,44 +100,35 @@ def is_about(folder: Path, line: str) -> bool:
 
 def list_calls(scene: Scene, folder: Path) -> dict[str, list[int]]:
     """Return which calls of the first thread are on files of the folder, by kind and number."""
-    prepare(scene, folder)
-    log = folder.parent / "log"
-    run(scene.arguments, "-o", str(log), "-e", f"trace={','.join(FAULTS)}")
-    numbers: Counter[str] = Counter()
-    calls: dict[str, list[int]] = {}
-    lines = log.read_text(errors="replace").splitlines()
-    for line in lines:
-        thread, call = line.split(maxsplit=1)[0], re.match(r"\d+ +(\w+)\(", line)
-        if call and thread == lines[0].split(maxsplit=1)[0]:
+    numbers, calls, first_thread = Counter[str](), defaultdict[str, list[int]](list), ""
+    for line in trace(scene, folder)[1]:
+        thread, rest = line.split(maxsplit=1)
+        first_thread = first_thread or thread
+        call = re.match(r"(\w+)\(", rest)
+        if call and thread == first_thread:
             numbers[call[1]] += 1
             if is_about(folder, line):
-                calls.setdefault(call[1], []).append(numbers[call[1]])
+                calls[call[1]].append(numbers[call[1]])
     return calls
 
 
 def try_fault(scene: Scene, folder: Path, fault: str) -> str | None:
     """Run a command with a fault, and say which promise it breaks, "" if it keeps all, or None if no file of the folder was met."""
-    prepare(scene, folder)
-    log = folder.parent / "log"
-    result = run(scene.arguments, "-o", str(log), "-e", f"trace={','.join(FAULTS)}", "-e", f"inject={fault}")
-    is_killed = KILL in fault
-    lines = log.read_text(errors="replace").splitlines()
-    if not is_killed and not any(is_about(folder, line) for line in lines if "INJECTED" in line):
+    result, traced = trace(scene, folder, "-e", f"inject={fault}")
+    is_killed, is_failed = KILL in fault, result.returncode == 1
+    if not is_killed and not any(is_about(folder, line) for line in traced if "INJECTED" in line):
         return None
     lines = [line for line in result.stderr.splitlines() if line.startswith("allen2022-surface: ")]
-    files = read_files(scene.target)
-    is_failed = result.returncode == 1 or (
-        result.returncode == -signal.SIGSEGV and lines
-    )  # as HDF5 may end after a failure
+    is_failed |= result.returncode == -signal.SIGSEGV and bool(lines)  # as HDF5 may end after a failure
+    files, status = read_files(scene.target), f"status {result.returncode}"
     if not (is_killed or is_failed or result.returncode == 0) or "Traceback" in result.stderr:
-        return f"status {result.returncode}: {result.stderr[-500:]}"
+        return f"{status}: {result.stderr[-500:]}"
     if is_failed and (len(lines) != 1 or str(folder) not in lines[0]):
         return f"not one line that names the file: {result.stderr[-500:]}"
     replaced = read_files(scene.target.with_name(f".{scene.target.name}.replaced"))
-    if files not in (scene.before, scene.after) and not (is_killed and not files and replaced == scene.before):
-        return f"status {result.returncode}, and the target holds {sorted(files)[:5]} ..."
-    if result.returncode == 0 and files != scene.after:
-        return f"success, but the target holds {sorted(files)[:5]} ..."
+    is_whole = files in (scene.before, scene.after) or (is_killed and not files and replaced == scene.before)
+    if not is_whole or (result.returncode == 0 and files != scene.after):
+        return f"{status}, and the target holds {sorted(files)[:5]} ..."
     if files != scene.after and (again := run(scene.arguments)).returncode:
         return f"a second run fails: {again.stderr[-500:]}"
     if read_files(scene.target) != scene.after:
