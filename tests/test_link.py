@@ -139,7 +139,7 @@ def test_library_that_is_not_installed_is_named(monkeypatch):
 
     assert line == "brainscore_vision is not installed here. Install it: pip install brainscore_vision"
     assert run("unlink", status=1) == line
-    assert finding(run("doctor", status=1), "brainscore_vision") == ("not installed", line)
+    assert finding(run("doctor", status=1), "brainscore_vision") == ("not usable", line)
 
 
 # --- list ------------------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_source_that_is_not_there_is_named(tmp_path, monkeypatch, variable):
     line = run("list", status=1)
 
     assert f"{tmp_path}/nowhere" in line and variable in line
-    assert finding(run("doctor", status=1), "source") == ("none", line)
+    assert finding(run("doctor", status=1), "source") == ("not usable", line)
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ SPOILED = [  # a file or folder to make, and its content; the variable that name
     ("release.json", "{", RELEASE_VARIABLE, "{}", "release", r"release\.json is damaged .* Build the release again"),
     ("empty/a", "", RELEASE_VARIABLE, "{}/empty", "release", r"Build one \(allen2022-surface build\), or unset"),
     ("a", "", RELEASE_VARIABLE, "~nobody_here", "source", "home"),
-    ("artifacts.json", "[]", ARTIFACTS_VARIABLE, "{}/artifacts.json", "artifacts", "artifacts.json is damaged"),
+    ("artifacts.json", "[]", ARTIFACTS_VARIABLE, "{}/artifacts.json", "source", "artifacts.json is damaged"),
     ("file", "", "BRAINIO_HOME", "{}/file", "cache", "is no folder that you may write"),
     (
         *("site/brainscore_vision/data/a_copy/__init__.py", f"data_registry['{NAME}.V4.test'] = 1"),
@@ -324,6 +324,8 @@ UNFIT = [  # what is installed in place of the real version; what `doctor` says 
     (("pandas", "3.0.0"), "pandas", "3.0.0, expected <3", "pip install 'pandas<3'"),
     (("boto3", "1.20.0"), "boto3", "1.20.0, expected >=1.36", "pip install 'boto3>=1.36'"),
     (("brainscore_vision", "2.4.2", "pandas<2"), "pandas", "expected <2", "pip install 'pandas<2'"),
+    (("brainscore_core", "2.4", "pandas<"), "brainscore_core", "it asks for 'pandas<'", "--force-reinstall"),
+    (("msgspec", ""), "msgspec", "not installed, or its METADATA is damaged", "pip install 'msgspec>=0.19'"),
     (("torch", "2.12.0"), "torch", "2.12.0, expected ==2.13.0", "pip install 'torch==2.13.0'"),
     (
         ("torchvision", "0.28.0+cu130"),
@@ -356,6 +358,7 @@ BROKEN = {  # what a module of that name raises, which is imported in place of t
         "urllib3 is not installed. Install it: pip install urllib3",
     ),
     "msgspec": ("RuntimeError('compiled for another Python')", "RuntimeError: compiled for another Python"),
+    "pandas": ("SystemExit('no pandas here')", "SystemExit: no pandas here"),
     "tqdm": ("ImportError('cannot import name tqdm')", ""),
     "packaging": ("ModuleNotFoundError('No packaging')", "ModuleNotFoundError: No packaging"),
 }
@@ -382,6 +385,7 @@ def test_doctor_prints_its_findings_where_a_package_cannot_be_imported(tmp_path,
     [
         ("BRAINSCORE_ALLEN2022_DIR", RELEASE_VARIABLE),
         ("BRAINSCORE_ALLEN2022_SURFACE", RELEASE_VARIABLE),
+        ("BRAINSCORE_SURFACE_DIR", RELEASE_VARIABLE),
         ("BRAINSCORE_ALLEN2022_SURFACE_DIRS", RELEASE_VARIABLE),
         ("brainscore_allen2022_surface_dir", RELEASE_VARIABLE),
         ("ALLEN2022_SURFACE_ARTIFACTS", ARTIFACTS_VARIABLE),

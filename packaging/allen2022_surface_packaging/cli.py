@@ -545,7 +545,7 @@ def doctor(options: Options) -> int:
     """Say what is installed, linked, set, found and cached, with advice about what is wrong."""
     from .doctor import describe_findings, examine
 
-    findings = examine(options.identifier)
+    findings = list(examine(options.identifier))
     for line in describe_findings(findings):
         print(line)
     return int(any(finding.advice for finding in findings))

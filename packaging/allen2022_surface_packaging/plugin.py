@@ -14,6 +14,8 @@ from .files import read_file
 
 PLUGIN = "brainscore_allen2022_surface"
 LIBRARY = "brainscore_vision"
+RELEASE_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_DIR"
+ARTIFACTS_VARIABLE = "BRAINSCORE_ALLEN2022_SURFACE_ARTIFACTS"
 LINK_NAME = "allen2022_surface"  # of the plugin's folder in the folder `data` of the library
 REGISTRATION = re.compile(r"""(data_registry|stimulus_set_registry)\[['"]([^'"]+)['"]\]""")
 
