@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, product
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -98,12 +97,11 @@ def subject_names(manifest: Manifest) -> list[str]:
 
 def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     """Read the neuroids of a release, and measure how well their test repetitions agree."""
-    path = folder.assembly_path(manifest.name, "test")
-    table = _read_coordinates(path)
-    with open_netcdf(xr.open_dataarray, path, drop_variables=NEUROID_COORDINATES) as assembly:
-        responses = assembly[:, :, 0].load()
-    coordinates = {"neuroid_id": np.arange(len(table)), **table}
-    responses = responses.assign_coords({name: ("neuroid", np.asarray(c)) for name, c in coordinates.items()})
+    with open_netcdf(xr.open_dataarray, folder.assembly_path(manifest.name, "test")) as assembly:
+        numbers = np.arange(assembly.sizes["neuroid"])  # texts would take longer to sort
+        responses = assembly[:, :, 0].assign_coords(neuroid_id=("neuroid", numbers)).load()
+    table = pd.DataFrame({name: responses[name].values for name in NEUROID_COORDINATES if name != "neuroid_id"})
+    table = table.astype(dict.fromkeys(["subject", "hemisphere", "region"], "category"))
     consistency = import_plugin("analysis.ceiling").internal_consistency(responses).attrs["raw"]
     split_half = consistency.transpose("split", "neuroid").values
     correlations = _correlate_repetitions(responses)
@@ -111,18 +109,6 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
     return Neuroids(responses, table, split_half, correlations, _group_rows(table))
-
-
-def _read_coordinates(path: Path) -> pd.DataFrame:
-    """Read the neuroid coordinates of an assembly but `neuroid_id`. Texts become categories: there are millions of neuroids."""
-    with open_netcdf(xr.open_dataset, path, decode_cf=False) as file:
-        columns = {name: file[name].values for name in NEUROID_COORDINATES if name != "neuroid_id"}
-    for name, values in columns.items():
-        if values.ndim == 2:  # a matrix of characters, in which equal texts lie next to each other
-            starts = np.flatnonzero(np.append(True, (values[1:] != values[:-1]).any(axis=1)))
-            firsts = pd.Series([row.tobytes().rstrip(b"\0").decode() for row in values[starts]], dtype="category")
-            columns[name] = firsts.repeat(np.diff([*starts, len(values)]).tolist()).array
-    return pd.DataFrame(columns)
 
 
 def _correlate_repetitions(responses: xr.DataArray) -> FloatArray:
