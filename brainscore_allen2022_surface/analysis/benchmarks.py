@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
 
-from ..loaders import N_MARKER_DIGITS, SEPARATOR, SPLITS, Source, load_assembly
+from ..loaders import N_MARKER_DIGITS, SEPARATOR, SPLITS, SimulatedDataWarning, Source, load_assembly
 from .ceiling import internal_consistency
 
 PLUGIN = "allen2022_fmri_surface"  # of Brain-Score, in its folders `data` and `benchmarks`
@@ -72,7 +72,11 @@ def local_benchmark(
 
     name = name or _name_of_release(source)
     threshold = upstream.NOISE_CEILING_THRESHOLD
-    assemblies = {split: load_assembly(name, split, region, source=source) for split in SPLITS}
+    assemblies = {}
+    with warnings.catch_warnings():
+        for split in SPLITS:
+            assemblies[split] = load_assembly(name, split, region, source=source)
+            warnings.simplefilter("ignore", SimulatedDataWarning)  # once is enough
     if metric != "rdm":
         assemblies = _leave_out_constant(assemblies, threshold)
     if not (assemblies["test"]["nc_testset"].values > threshold).any():

@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from analysis.repeated import make_assembly
@@ -166,15 +165,20 @@ def test_corrected_values_are_neither_clipped_nor_invented(rng):
     assert no_signal["correlation"].notna().all()
 
 
-def test_intervals_cover_the_truth(rng):
-    """300 simulations: the standard error of a coverage of 95 % is 1.3 %, so 91 and 99 % are three of them away."""
-    pieces = [between_subjects(draw_subjects(rng, 100, 300)).assign(subject=np.repeat(range(4), 300))]
-    table = pd.concat(pieces).query("subject == 0")
+@pytest.mark.parametrize(
+    ("n_images", "noise", "without"), [(100, 1.0, 0.0), (20, 1.0, 0.01), (20, 2.0, 0.3), (10, 2.0, 0.6)]
+)
+def test_intervals_of_neuroids_cover_the_truth_or_are_missing(rng, n_images, noise, without):
+    """1,200 neuroids: noise ceilings of 75 and 43 %. Four at a vertex depend on each other, so errors may be 2.5 %."""
+    table = between_subjects(draw_subjects(rng, n_images, 300, noise=noise))
     truth = true_correlation(0.5, 3)
-    reliability = np.sqrt(1 / (1 + 1 / 3) * (2 / 3) / (2 / 3 + 1 / 9))  # variances of signal and noise; of three others
+    signal_of_others, noise_of_others = 2 / 3, noise**2 / 9  # variances of the mean of three
+    reliability = np.sqrt(1 / (1 + noise**2 / 3) * signal_of_others / (signal_of_others + noise_of_others))
 
+    given = table[table["corrected_lower"].notna()]
     of_raw = table["lower"].le(truth * reliability) & table["upper"].ge(truth * reliability)
-    of_corrected = table["corrected_lower"].le(truth) & table["corrected_upper"].ge(truth)
+    of_corrected = given["corrected_lower"].le(truth) & given["corrected_upper"].ge(truth)
 
     assert 0.91 <= of_raw.mean() <= 0.99
-    assert 0.91 <= of_corrected.mean() <= 0.99
+    assert 0.87 <= of_corrected.mean() <= 0.99
+    assert 1 - len(given) / len(table) == pytest.approx(without, abs=0.06)

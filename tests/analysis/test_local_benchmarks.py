@@ -19,7 +19,7 @@ from analysis.models import load_model, random_model, random_network, signal_mod
 from brainscore_allen2022_surface.analysis import benchmarks
 from brainscore_allen2022_surface.analysis.benchmarks import local_benchmark, local_benchmarks
 from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
-from brainscore_allen2022_surface.loaders import load_assembly
+from brainscore_allen2022_surface.loaders import SimulatedDataWarning, load_assembly
 from support import accept
 
 NAME = "Allen2022_fmri_surface"
@@ -157,7 +157,9 @@ def test_region_of_another_release_takes_the_layer_of_a_region_or_a_layer(areas,
 
 
 def test_region_without_a_layer_asks_for_one_in_one_line(areas):
-    benchmark = local_benchmark(areas, "V3v")
+    with pytest.warns(SimulatedDataWarning) as caught:
+        benchmark = local_benchmark(areas, "V3v")
+    assert [warning.category for warning in caught].count(SimulatedDataWarning) == 1  # not for each split
 
     with pytest.raises(
         ValueError, match="The model layered has no layer for V3v. Name .* layers for IT, V1, V2, V4."

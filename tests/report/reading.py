@@ -110,6 +110,10 @@ def measure(assembly_path: Path) -> pd.DataFrame:
         neuroids[f"pair_{first}{second}"] = repetitions[first].corrwith(repetitions[second]).to_numpy()
     neuroids["repetition_r"] = neuroids.filter(like="pair_").mean(axis=1)
     neuroids["nc_repetitions"] = anova_ceiling(repetitions)
+    averages = (sum(repetitions) / 3).T[responses.nunique().to_numpy() > 1]
+    places = averages.groupby([neuroids[name] for name in ("hemisphere", "vertex_index", "region")])
+    others = (places.transform("sum") - averages).div(places.transform("size") - 1, axis=0)
+    neuroids["between_subjects"] = averages.corrwith(others, axis=1)
     return neuroids
 
 

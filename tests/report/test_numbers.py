@@ -156,7 +156,7 @@ def test_unknown_ceilings_of_a_region_are_dashes(reported, tmp_path):
 
 def test_maps_hold_the_regions_and_values_of_every_vertex(page, truth):
     maps = page.data["cortex-data"]
-    columns = ("nc_testset", "nc_repetitions", "split_half", "repetition_r")
+    columns = ("nc_testset", "nc_repetitions", "split_half", "repetition_r", "between_subjects")
     assert (maps["regions"], maps["n"]) == (list(REGION_NAMES), 642)
     assert len(maps["subjects"]) == 9
     for subject in maps["subjects"]:

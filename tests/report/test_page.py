@@ -131,6 +131,7 @@ def test_report_of_one_subject_with_own_images_explains_its_splits(tab, nsd_tree
     assert "split_seed" not in {row[0] for row in page.rows("option-table")}
     assert page.tables["heat"][0] == ["Region", "subj01"]  # no column for all of one subject
     assert "responses of one person" in page.text
+    assert "Correlation with other subjects" not in page.source
     assert re.search(r"The \d+ training images are those that only subj01 saw\. The \d+ test images", page.methods)
     assert "average responses to the training images alone" in page.methods
     assert_fits(tab, path)

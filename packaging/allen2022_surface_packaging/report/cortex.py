@@ -20,7 +20,7 @@ from ..arrays import AnyArray
 from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE5
 from ..release import Manifest
 from .charts import SHARED_COLOUR, region_colours, scale_colours
-from .statistics import NEUROID_MEASURES, Neuroids, highest_on_scale, region_names, subject_names
+from .statistics import Neuroids, highest_on_scale, region_names, subject_names
 
 SURFACE_SIZES = tuple(10 * 4**n_subdivisions + 2 for n_subdivisions in range(8))  # 12 to fsaverage's 163,842
 LARGEST_CODE = 65_534  # of a value; the next number stands for no value
@@ -46,13 +46,13 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | N
     n_known = min(manifest.n_vertices, N_VERTICES_OF_FSAVERAGE5)
     names = region_names(manifest)
     region_sets: dict[tuple[int, ...], int] = {(number,): number for number in range(len(names))}
-    measures = [_describe_measure(neuroids, *measure) for measure in NEUROID_MEASURES]
+    measures = [_describe_measure(neuroids, *measure) for measure in neuroids.measures]
     layouts: dict[str, int] = {}
     subjects = []
     for name, neuroids_shown in _maps_to_show(neuroids, manifest, n_known).items():
         layout, shown = _lay_out(neuroids_shown, names, n_known, region_sets)
         values = []
-        for measure, scale in zip(NEUROID_MEASURES, measures, strict=True):
+        for measure, scale in zip(neuroids.measures, measures, strict=True):
             shares = (shown[measure.column].to_numpy() - scale["lowest"]) / (scale["highest"] - scale["lowest"])
             codes = np.where(np.isfinite(shares), np.round(LARGEST_CODE * np.nan_to_num(shares)), LARGEST_CODE + 1)
             values.append(_pack(codes.astype(np.uint16)))
@@ -76,7 +76,7 @@ def _maps_to_show(neuroids: Neuroids, manifest: Manifest, n_known: int) -> dict[
     maps = {name: shown[shown["subject"] == name] for name in subject_names(manifest)}
     if len(maps) > 1:
         by_vertex = shown.groupby(["region", "hemisphere", "vertex_index"], observed=True)
-        means = by_vertex[[measure.column for measure in NEUROID_MEASURES]].mean()
+        means = by_vertex[[measure.column for measure in neuroids.measures]].mean()
         maps[f"all {len(maps)} subjects (mean)"] = means.reset_index()
     return maps
 
@@ -86,7 +86,7 @@ def _lay_out(
 ) -> tuple[AnyArray, pd.DataFrame]:
     """Return the layout of a map, and a row of its table for each vertex in a region.
 
-    New sets of regions get new numbers. A vertex in several regions has the same values in all.
+    New sets of regions get new numbers. A vertex in several regions shows its values in the first.
     """
     numbers = shown["region"].cat.rename_categories({name: number for number, name in enumerate(names)}).to_numpy()
     vertices = shown["vertex_index"].to_numpy() + n_known * (shown["hemisphere"] == HEMISPHERES[1]).to_numpy()

@@ -39,6 +39,7 @@ NEUROID_MEASURES = (
     Measure("nc_repetitions", "Noise ceiling from test repetitions", "%", 1),
     Measure("split_half", "Split-half ceiling", "r", 3),
     Measure("repetition_r", "Correlation of repetitions", "r", 3),
+    Measure("between_subjects", "Correlation with other subjects", "r", 3),
 )
 GROUP_MEASURES = (
     Measure("nc_testset", "Noise ceiling (median)", "%", 1),
@@ -60,8 +61,9 @@ class Neuroids:
         Neuroids have their number as `neuroid_id`.
     table : table with a row per neuroid
         The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test
-        repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; and
-        `repetition_r`, the mean of the correlations of pairs of repetitions.
+        repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; `repetition_r`, the
+        mean of the correlations of pairs of repetitions; and `between_subjects`, the correlation with the other subjects, if
+        subjects share vertices.
     split_half_ceilings : array of shape (n_splits, n_neuroids)
         Unitless; NaN for neuroids whose responses are constant.
     repetition_correlations : array of shape (n_pairs, n_neuroids)
@@ -75,6 +77,11 @@ class Neuroids:
     split_half_ceilings: FloatArray
     repetition_correlations: FloatArray
     groups: Mapping[tuple[str, str], IntArray]
+
+    @property
+    def measures(self) -> list[Measure]:
+        """The measures of `NEUROID_MEASURES` that the neuroids have."""
+        return [measure for measure in NEUROID_MEASURES if measure.column in self.table]
 
     def rows(self, region: str, subject: str) -> IntArray:
         """Return the rows of the neuroids of a region of a subject, ascending."""
@@ -108,6 +115,9 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     table["nc_repetitions"] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
     table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
+    between_subjects = import_plugin("analysis.between_subjects").between_subjects(responses)["correlation"]
+    if between_subjects.notna().any():
+        table["between_subjects"] = between_subjects
     return Neuroids(responses, table, split_half, correlations, _group_rows(table))
 
 

@@ -11,6 +11,11 @@ from ..errors import one_line
 from ..files import read_file, sha1_of
 from ..release import Manifest, ReleaseFolder
 
+NOT_COMPARED = (
+    "Values, pixels, noise ceilings and the choice of images and vertices were not compared with them. "
+    "`verify RELEASE --nsd-root NSD_ROOT` does that."
+)
+
 
 class Verdict(NamedTuple):
     """The result of all checks: ``sound``, ``wrong`` or ``unknown``, and the same in a few words.
@@ -40,7 +45,7 @@ def read_verdict(folder: ReleaseFolder, manifest: Manifest) -> Verdict:
     n_problems = sum(len(problems) for *_, problems in checks)
     if n_problems:
         return Verdict("wrong", f"{n_problems:,} {'problem' if n_problems == 1 else 'problems'} found", checks)
-    return Verdict("sound", "Verified against the raw files" if "nsd_root" in content else "Verified", checks)
+    return Verdict("sound", "Verified against the raw files" if "nsd_root" in content else "Files verified", checks)
 
 
 def _read_checks(content: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
@@ -49,6 +54,8 @@ def _read_checks(content: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]
     if "nsd_root" in content:
         findings = content["nsd_root"]
         yield ("Raw files", _describe_recomputation(findings), list(findings["problems"]))
+    else:
+        yield ("Raw files", NOT_COMPARED, [])
     for other, compared in content.get("against", {}).items():
         problems = [
             f"{row['split']}, {row['what']}: {row['beyond']} of {row['of']} differ, {row['where']}"
