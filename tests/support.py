@@ -96,6 +96,12 @@ def run_cli(*arguments: object) -> Result:
     return Result(status, stdout.getvalue(), stderr.getvalue())
 
 
+def verify(release: Path, *options: object) -> dict[str, Any]:
+    """Run `verify`, and return what it keeps: the answers by question, with their problems and differences."""
+    run_cli("verify", release, *options)
+    return json.loads((release / "verify.json").read_text())
+
+
 def install(site: Path, name: str, version: str, *requirements: str) -> None:
     """Install a distribution without any module, in place of the one of this machine if `site` comes first on its path."""
     for path in site.glob(f"{name}-*.dist-info"):

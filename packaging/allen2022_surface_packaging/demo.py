@@ -28,7 +28,7 @@ from .progress import format_bytes, format_program
 from .publish.artifacts import read_artifacts
 from .publish.upload import publish_release
 from .recipe import PUBLISHED_DATASETS, Recipe
-from .verify.verdicts import verify, write_answers
+from .verify.verdicts import verify
 
 if TYPE_CHECKING:
     from brainscore_core.supported_data_standards.brainio.assemblies import NeuroidAssembly
@@ -98,7 +98,6 @@ def _run_steps(folder: Path, cache_path: Path) -> pd.DataFrame:
         results.append(_describe_folder(release_path))
     with _step("3  verify    its hashes, shapes, coordinates and images"):
         answers = verify(release_path)
-        write_answers(release_path, answers)
         if answers["release"].problems:
             raise PackagingError(answers["release"].problems[0])
     with ExitStack() as endings:

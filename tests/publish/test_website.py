@@ -86,7 +86,8 @@ def test_files_that_do_not_belong_to_a_release_are_left_out(release_copy, packed
     assert hashes(tmp_path / "packed") == hashes(packed)
     (line,) = result.stderr.splitlines()
     assert (
-        line == f"{release_copy}/stimuli_test/nsd_00001 (copy).png does not belong to the release, so it is left out."
+        line
+        == f"{release_copy}/stimuli_test/nsd_00001 (copy).png does not belong to the release, and nothing reads it."
     )
     assert upload("--dry-run", path=release_copy, status=0).count(" new") == len(OBJECTS)
 

@@ -15,13 +15,12 @@ from allen2022_surface_packaging.nsd.simulation import simulate_tree
 from allen2022_surface_packaging.nsd.size import TreeSize
 from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.verify import reference
-from allen2022_surface_packaging.verify.recomputation import Recomputation, recompute_release
-from allen2022_surface_packaging.verify.soundness import verify_release
 from reference import prepare_regions
-from support import RECIPES, run_cli
+from support import RECIPES, run_cli, verify
 from verify.planted import NAME
 
 BETAS = "nsddata_betas/ppdata/{}/fsaverage/betas_fithrf_GLMdenoise_RR"
+NO_PIXELS = "pixels, because nsd_stimuli.hdf5 is missing"
 SIZE = {"n_sessions": 4, "n_trials": 42, "n_vertices": 400, "image_size": 8}
 
 
@@ -42,25 +41,31 @@ def releases(trees, tmp_path_factory):
     return folder
 
 
-def find_largest(result: Recomputation) -> float:
-    return max(difference.largest for difference in result.values.values())
+def recompute(release, tree, *options) -> dict:
+    """Return what `verify --nsd-root` keeps of a release that is sound."""
+    answers = verify(release, "--nsd-root", tree, *options)
+    assert answers["release"]["problems"] == []
+    return answers["nsd_root"]
+
+
+def find_largest(result) -> float:
+    return max(row["largest"] for row in result["differences"])
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_release_of_every_recipe_is_sound_and_equals_its_recomputation(trees, releases, name):
-    assert verify_release(releases / name) == []
-    result = recompute_release(releases / name, trees / "official", every_vertex=True)
+    result = recompute(releases / name, trees / "official", "--all")
 
-    assert result.problems == []
+    assert result["problems"] == []
     assert 0 < find_largest(result) < 1e-5
     for split in ("train", "test"):
         with netCDF4.Dataset(releases / name / f"{name}_{split}.nc") as file:
-            assert sum(d.of for d in result.values.values() if d.split == split) == file["data"].size
+            assert sum(row["of"] for row in result["differences"] if row["split"] == split) == file["data"].size
 
 
 @pytest.mark.parametrize("name", ["Allen2022_fmri_surface_4subj", "kastner", "fithrf"])
 def test_other_layout_gives_the_same_release(trees, releases, name):
-    assert recompute_release(releases / name, trees / "flat").problems == []
+    assert recompute(releases / name, trees / "flat")["problems"] == []
 
 
 @pytest.mark.parametrize(("standardize_on", "nan_policy"), [("train", "zero"), ("all", "drop"), ("train", "drop")])
@@ -68,52 +73,52 @@ def test_other_methods_equal_their_recomputation(tiny_tree, tmp_path, standardiz
     recipe = make_recipe((1, 2), name="other", standardize_on=standardize_on, nan_policy=nan_policy)
     build_release(tiny_tree, tmp_path / "r", recipe)
 
-    assert verify_release(tmp_path / "r") == []
-    for every_vertex in (False, True):
-        result = recompute_release(tmp_path / "r", tiny_tree, every_vertex=every_vertex)
+    for options in ((), ("--all",)):
+        result = recompute(tmp_path / "r", tiny_tree, *options)
 
-        assert result.problems == []
+        assert result["problems"] == []
         assert 0 < find_largest(result) < 1e-5
 
 
-def test_tree_in_a_bucket_gives_the_same(empty_s3, tiny_release, tiny_tree):
+def test_tree_in_a_bucket_gives_the_same(empty_s3, tiny_copy, tiny_tree):
     boto3.client("s3").create_bucket(Bucket="raw")
     for path in tiny_tree.rglob("*"):
         if path.is_file():
             empty_s3.upload_file(str(path), "raw", f"some/where/{path.relative_to(tiny_tree)}")
 
-    result = recompute_release(tiny_release, "s3://raw/some/where")
+    result = recompute(tiny_copy, "s3://raw/some/where")
 
-    assert result.problems == []
-    assert result == recompute_release(tiny_release, tiny_tree)
+    assert result["problems"] == []
+    assert result == recompute(tiny_copy, tiny_tree)
 
 
-def test_sample_has_every_group_and_every_filled_neuroid_and_follows_the_seed(tiny_release, tiny_tree):
+def test_sample_has_every_group_and_every_filled_neuroid_and_follows_the_seed(tiny_copy, tiny_tree):
     with (
-        netCDF4.Dataset(tiny_release / f"{NAME}_train.nc") as train,
-        netCDF4.Dataset(tiny_release / f"{NAME}_test.nc") as test,
+        netCDF4.Dataset(tiny_copy / f"{NAME}_train.nc") as train,
+        netCDF4.Dataset(tiny_copy / f"{NAME}_test.nc") as test,
     ):
         has_zero = (train["data"][:] == 0).any(axis=(0, 2)) | (test["data"][:] == 0).any(axis=(0, 2))
         n_images, n_neuroids, _ = train["data"].shape
 
-    first, second = (recompute_release(tiny_release, tiny_tree, seed=seed).values for seed in (0, 1))
+    first, second = (recompute(tiny_copy, tiny_tree, "--seed", seed)["differences"] for seed in (0, 1))
 
     assert len(first) == 2 * 2 * 4
-    n_sampled = [d.of / n_images for d in first.values() if d.split == "train"]
+    n_sampled = [row["of"] / n_images for row in first if row["split"] == "train"]
     assert min(n_sampled) >= 10
     assert has_zero.sum() < sum(n_sampled) < n_neuroids
-    assert [d.largest for d in first.values()] != [d.largest for d in second.values()]
-    assert first == recompute_release(tiny_release, tiny_tree, seed=0).values
+    assert [row["largest"] for row in first] != [row["largest"] for row in second]
+    assert first == recompute(tiny_copy, tiny_tree)["differences"]
 
 
-def test_small_blocks_give_the_same(tiny_release, tiny_tree, monkeypatch):
-    whole = recompute_release(tiny_release, tiny_tree, every_vertex=True)
+def test_small_blocks_give_the_same(tiny_copy, tiny_tree, monkeypatch):
+    whole = recompute(tiny_copy, tiny_tree, "--all")
     monkeypatch.setattr(reference, "VERTICES_AT_A_TIME", 7)
 
-    parts = recompute_release(tiny_release, tiny_tree, every_vertex=True)
+    parts = recompute(tiny_copy, tiny_tree, "--all")
 
-    assert parts == whole
-    assert whole.problems == []
+    assert whole["problems"] == parts["problems"] == []
+    for part, row in zip(parts["differences"], whole["differences"], strict=True):
+        assert part == row | {"mean": pytest.approx(row["mean"])}
 
 
 def change_betas(path, change) -> None:
@@ -136,7 +141,7 @@ def test_neuroids_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree,
     for path in (tiny_copy_of_tree / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
         change_betas(path, change)
 
-    problems = recompute_release(tmp_path / "r", tiny_copy_of_tree).problems
+    problems = recompute(tmp_path / "r", tiny_copy_of_tree)["problems"]
 
     assert f"{kept[0]} is in the release, but a trial that it needs is NaN." in problems
     assert any("is not in the release, but no trial that it needs is NaN" in problem for problem in problems)
@@ -147,8 +152,7 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tre
     prepare_regions(tiny_copy_of_tree, (1, 2))
     recipe = make_recipe((1, 2), name="prepared", nan_policy=nan_policy)
     build_release(tiny_copy_of_tree, tmp_path / "r", recipe, from_region_assemblies=True)
-    assert verify_release(tmp_path / "r") == []
-    assert recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True).problems == []
+    assert recompute(tmp_path / "r", tiny_copy_of_tree, "--all")["problems"] == []
 
     with netCDF4.Dataset(tiny_copy_of_tree / "assemblies/Allen2022_surface.V2.nc", "r+") as file:
         averages = next(
@@ -156,7 +160,7 @@ def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tre
         )
         averages[:, 5] = averages[:, 5][::-1]
 
-    (problem,) = recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True).problems
+    (problem,) = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")["problems"]
     assert "subj01_lh_V2_v00005" in problem
 
 
@@ -198,21 +202,20 @@ def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_c
     image_format, change, fault = EXTRACTED[name]
     recipe = make_recipe((1, 2), name="extracted")
     build_release(tiny_copy_of_tree, tmp_path / "r", recipe, image_format=image_format)
-    assert verify_release(tmp_path / "r") == []
-    assert recompute_release(tmp_path / "r", tiny_copy_of_tree).problems == []
+    assert recompute(tmp_path / "r", tiny_copy_of_tree)["problems"] == []
     for split in ("train", "test"):
         shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_copy_of_tree / f"brainscore/stimuli_{split}")
     change(*sorted((tiny_copy_of_tree / "brainscore/stimuli_test").iterdir())[:2])
     build_release(tiny_copy_of_tree, tmp_path / "r", recipe, overwrite=True)
 
-    result = recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True)
-    assert [fault in problem for problem in result.problems] == [True] * bool(fault)
-    assert result.not_checked == []
+    result = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")
+    assert [fault in problem for problem in result["problems"]] == [True] * bool(fault)
+    assert NO_PIXELS not in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_copy_of_tree).stdout
 
     (tiny_copy_of_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
-    result = recompute_release(tmp_path / "r", tiny_copy_of_tree, every_vertex=True)
-    assert result.problems == []
-    assert result.not_checked[0].startswith("pixels, because nsd_stimuli.hdf5 is missing")
+    result = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")
+    assert result["problems"] == []
+    assert NO_PIXELS in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_copy_of_tree).stdout
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])

@@ -24,7 +24,7 @@ from ..assemble.assembly import VARIABLE_NAME, create_assembly
 from ..errors import PackagingError
 from ..files import naming, read_file, sha1_of
 from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
-from ..verify.soundness import list_strangers, verify_release
+from ..verify.soundness import check_release
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +89,11 @@ def open_release(path: Path, *, allow_simulated: bool = False) -> tuple[ReleaseF
         raise PackagingError(
             f"{release} was built from a simulated tree, so it is not published. Build a release from NSD's files."
         )
-    problems = verify_release(path)
-    if problems:
-        raise PackagingError(f"{release} is not sound, so it is not published: {problems[0]}")
-    for stranger in list_strangers(release, manifest):
-        logger.warning("%s does not belong to the release, so it is left out.", stranger)
+    answer = check_release(path)
+    if answer.problems:
+        raise PackagingError(f"{release} is not sound, so it is not published: {answer.problems[0]}")
+    for note in answer.notes:
+        logger.warning(note)
     return release, manifest
 
 

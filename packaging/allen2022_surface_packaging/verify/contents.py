@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from ..errors import PackagingError, reading
 from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder, open_netcdf
 
 AGAIN = "Build the release again."
-NEUROIDS_AT_A_TIME = 4096  # bounds the memory
+NEUROIDS_AT_A_TIME = 4096  # of one slice of a file
+VALUES_AT_A_TIME = 2**24  # bounds the memory
 SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
 
@@ -45,20 +46,17 @@ def read_tables(folder: ReleaseFolder) -> dict[str, pd.DataFrame]:
     return tables
 
 
-@dataclass(frozen=True, eq=False)
-class Side:
+class Side(NamedTuple):
     """One split of a release, or of a published object.
 
     Attributes
     ----------
     assembly : its values are read when they are needed, by `read_neuroids`
-    stimuli : the stimulus table
-    image_paths : by `stimulus_id`
+    stimuli : the stimulus table; the column ``path`` is that of the image
     """
 
     assembly: xarray.DataArray
     stimuli: pd.DataFrame
-    image_paths: dict[str, Path]
 
     def coordinates(self, dimension: str) -> pd.DataFrame:
         """Return the coordinates of a dimension as columns."""
@@ -79,25 +77,22 @@ def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
     name, tables = Manifest.read(folder).name, read_tables(folder)
     sides = {}
     for split in SPLITS:
-        stimuli = tables[folder.stimulus_table_path(split).name]
+        stimuli, path = tables[folder.stimulus_table_path(split).name], folder.assembly_path(name, split)
+        with reading(path, "an assembly", AGAIN):
+            assembly = files.enter_context(open_netcdf(xarray.open_dataarray, path))
+            if set(assembly.dims) != set(DIMENSIONS):
+                raise ValueError(f"it has the dimensions {assembly.dims}, expected {DIMENSIONS}")
+        assembly.encoding["source"] = str(path)
         paths = [folder.stimuli_path(split) / file_name for file_name in stimuli["image_file_name"]]
-        assembly = files.enter_context(_open_assembly(folder.assembly_path(name, split)))
-        sides[split] = Side(assembly, stimuli, dict(zip(stimuli["stimulus_id"], paths, strict=True)))
+        sides[split] = Side(assembly, stimuli.assign(path=paths))
     return sides
 
 
-def _open_assembly(path: Path) -> xarray.DataArray:
-    with reading(path, "an assembly", AGAIN):
-        assembly: xarray.DataArray = open_netcdf(xarray.open_dataarray, path)
-        assembly.encoding["source"] = str(path)
-        if set(assembly.dims) != set(DIMENSIONS):
-            raise ValueError(f"it has the dimensions {assembly.dims}, expected {DIMENSIONS}")
-    return assembly
-
-
-def list_blocks(n_neuroids: int) -> list[IntArray]:
-    """Cut the columns of an assembly into blocks that fit into memory."""
-    return np.array_split(np.arange(n_neuroids), range(NEUROIDS_AT_A_TIME, n_neuroids, NEUROIDS_AT_A_TIME))
+def list_blocks(n_presentations: int, n_neuroids: int) -> list[IntArray]:
+    """Cut the columns of an assembly into blocks whose values fit into memory. There is none without presentations."""
+    n_at_a_time = max(1, VALUES_AT_A_TIME // max(1, n_presentations))
+    blocks = np.array_split(np.arange(n_neuroids), range(n_at_a_time, n_neuroids, n_at_a_time))
+    return blocks if n_presentations * n_neuroids else []
 
 
 def read_neuroids(assembly: xarray.DataArray, columns: IntArray) -> DoubleArray:

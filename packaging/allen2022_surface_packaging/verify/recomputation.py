@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,37 +16,21 @@ from ..nsd.inputs import BETAS, EXTRACTED, IMAGES, list_inputs
 from ..nsd.storage import RawFile
 from ..nsd.tree import open_tree
 from ..progress import follow
-from ..release import FilledCounts, Manifest, ReleaseFolder
+from ..release import SPLITS, FilledCounts, Manifest, ReleaseFolder
+from .comparison import ValueDifferences, add_values, compare_images, compare_tables
 from .contents import Side, list_blocks, open_release, read_neuroids, read_tables
-from .differences import Difference, compare_images, compare_tables, group_values, measure_values
+from .findings import STEPS_OF_SINGLE_PRECISION, TOLERANCE, Answer, Difference, count_problems
 from .reference import Reference, read_reference
 
 N_SAMPLED = 5  # neuroids of each subject, region and hemisphere; with all their presentations
 OTHER = "from the raw files"
+CHECKED = "coordinates, noise ceilings, tables, images, inputs and values, computed again from the raw files"
 OUTSIDE_SAMPLE = "values of neuroids outside the sample (--all checks them)"
 NOT_RECOMPUTED = "values, because a coordinate is wrong"
 NO_PIXELS = "pixels, because nsd_stimuli.hdf5 is missing: images are those that were extracted before"
 
 
-class Recomputation(NamedTuple):
-    """How a release differs from what the raw files give.
-
-    Attributes
-    ----------
-    values : how the recomputed values differ, by split, subject and region
-        It is empty if the coordinates differ, because values cannot be compared then.
-    problems : a line each; empty if the raw files give the release
-    not_checked : what this leaves open
-    """
-
-    values: dict[tuple[str, str, str], Difference]
-    problems: list[str]
-    not_checked: list[str]
-
-
-def recompute_release(
-    release_path: Path, nsd_root: str | Path, *, every_vertex: bool = False, seed: int = 0
-) -> Recomputation:
+def recompute_release(release_path: Path, nsd_root: str | Path, *, every_vertex: bool = False, seed: int = 0) -> Answer:
     """Recompute a release from an NSD tree: all coordinates, tables and images, and the values of some or all neuroids.
 
     Parameters
@@ -66,7 +50,7 @@ def recompute_release(
     manifest = Manifest.read(folder)
     tree = open_tree(nsd_root)
     expected = read_reference(tree, manifest.recipe, from_region_assemblies=manifest.from_region_assemblies)
-    values: dict[tuple[str, str, str], Difference] = {}
+    values: ValueDifferences = {}
     with ExitStack() as files:
         sides = open_release(release_path, files)
         problems = [str(difference) for difference in _compare_coordinates(expected, sides) if difference.beyond]
@@ -82,7 +66,33 @@ def recompute_release(
         not_checked.append(NOT_RECOMPUTED)
     elif not every_vertex:
         not_checked.append(OUTSIDE_SAMPLE if manifest.recipe.nan_policy == "zero" else f"NaN and {OUTSIDE_SAMPLE}")
-    return Recomputation(values, problems, not_checked)
+    fault = f"not what {nsd_root} gives: {count_problems(problems)};" if problems else f"what {nsd_root} gives:"
+    rows = [asdict(difference) for difference in values.values()]
+    findings = {
+        "every_vertex": every_vertex,
+        "seed": seed,
+        "tolerance": TOLERANCE,
+        "differences": rows,
+        "problems": problems,
+    }
+    if not values:
+        return Answer(f"is {fault} no value was recomputed", problems, not_checked=not_checked, findings=findings)
+    largest = pd.DataFrame([(region, subject, d.largest) for (_, subject, region), d in values.items()])
+    largest = (
+        largest.set_axis(["region", "subject", "largest"], axis=1).groupby(["region", "subject"], sort=False).max()
+    )
+    table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-").rename_axis(None, axis=1).reset_index()
+    title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
+    return Answer(
+        f"is {fault} {sum(d.of for d in values.values()):,} values of {'all' if every_vertex else 'a sample of'} neuroids "
+        f"were recomputed, the largest difference is {largest['largest'].max():.1e}, and {TOLERANCE:.0e} is allowed "
+        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)",
+        problems,
+        checked=[CHECKED],
+        not_checked=not_checked,
+        table=f"{title}\n\n{table.to_string(index=False)}",
+        findings=findings,
+    )
 
 
 def _compare_manifest(expected: Reference, manifest: Manifest) -> Iterator[str]:
@@ -139,7 +149,7 @@ def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | No
         return neuroids
     is_chosen = np.zeros(len(released), dtype=np.bool_)
     for side in sides.values():
-        for columns in list_blocks(len(released)):
+        for columns in list_blocks(side.assembly.sizes["presentation"], len(released)):
             is_chosen[columns] |= (read_neuroids(side.assembly, columns) == 0).any(axis=0)
     random = np.random.default_rng(seed)
     for group in released.groupby(["subject", "region", "hemisphere"]).indices.values():
@@ -149,35 +159,35 @@ def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | No
 
 def _compare_values(
     expected: Reference, manifest: Manifest, chosen: pd.DataFrame, sides: dict[str, Side]
-) -> tuple[dict[tuple[str, str, str], Difference], list[str]]:
-    """Recompute neuroids, block by block. Return the differences by split, subject and region, and the problems."""
-    measured, problems = [], []
+) -> tuple[ValueDifferences, list[str]]:
+    """Recompute neuroids, block by block. Return the differences, and the problems."""
+    differences: ValueDifferences = {}
+    problems, filled = [], []
     presentations = {split: expected.presentations(split) for split in sides}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
         values, is_valid = expected.values(block)
         is_released = (block["column"] >= 0).to_numpy()
-        if manifest.recipe.nan_policy == "drop":
-            for neuroid_id in block["neuroid_id"][is_released & ~is_valid]:
-                problems.append(f"{neuroid_id} is in the release, but a trial that it needs is NaN.")
-            for neuroid_id in block["neuroid_id"][~is_released & is_valid]:
-                problems.append(f"{neuroid_id} is not in the release, but no trial that it needs is NaN.")
+        for row in np.flatnonzero(is_released != is_valid) if manifest.recipe.nan_policy == "drop" else ():
+            words = "is in the release, but a" if is_released[row] else "is not in the release, but no"
+            problems.append(f"{block['neuroid_id'].iloc[row]} {words} trial that it needs is NaN.")
         neuroids = block[is_released]
-        for split, side in sides.items() if is_released.any() else ():
+        values = {split: given[:, is_released] for split, given in values.items()}
+        for split, side in sides.items() if len(neuroids) else ():
             found = read_neuroids(side.assembly, neuroids["column"].to_numpy())
-            measured.append(measure_values(split, found, values[split][:, is_released], presentations[split], neuroids))
-    table = pd.concat(measured, ignore_index=True)
-    groups = group_values(table, OTHER)
-    problems += [str(difference) for difference in groups.values() if difference.beyond]
-    filled = table[table["n_nan"] > 0]
-    for subject, counts in manifest.nan_counts.items():
-        for region, counted in counts.items():
-            rows = filled[(filled["subject"] == subject) & (filled["region"] == region)]
-            n = {split: int(rows["n_nan"][rows["split"] == split].sum()) for split in sides}
-            given = FilledCounts(n["train"], n["test"], rows["neuroid"].nunique())
-            if counted != given:
-                problems.append(f"The manifest counts {counted} of {subject} {region}, but the raw files give {given}.")
-    return groups, problems
+            add_values(differences, split, presentations[split], neuroids, found, values[split], other=OTHER)
+        n_nan = {split: np.isnan(given).sum(axis=0) for split, given in values.items()}
+        filled.append(neuroids[["subject", "region"]].assign(**n_nan, neuroids=sum(n_nan.values()) > 0))
+    problems += [str(difference) for difference in differences.values() if difference.beyond]
+    counts = pd.concat(filled).groupby(["subject", "region"]).sum()
+    for subject, regions in manifest.nan_counts.items():
+        for region, counted in regions.items():
+            refilled = FilledCounts(*(int(counts[name].get((subject, region), 0)) for name in (*SPLITS, "neuroids")))
+            if counted != refilled:
+                problems.append(
+                    f"The manifest counts {counted} of {subject} {region}, but the raw files give {refilled}."
+                )
+    return differences, problems
 
 
 def _compare_tables(expected: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Iterator[Difference | str]:
@@ -192,11 +202,11 @@ def _compare_tables(expected: dict[str, pd.DataFrame], found: dict[str, pd.DataF
 def _pair_images(expected: Reference, split: str, side: Side) -> Iterator[tuple[str, Path, bytes | PixelArray]]:
     """Yield each image with NSD's own pixels, or if the tree lacks those, with the file that an earlier packaging extracted."""
     stimuli = side.stimuli[side.stimuli["nsd_id"].isin(expected.splits[split])]
-    paths = [side.image_paths[i] for i in stimuli["stimulus_id"]]
     files = expected.tree.extracted_images()
-    partners = [files.get(path.name) or files.get(f"stimulus_{path.name}") for path in paths]
-    extracted = [file for file in partners if file is not None]
+    extracted = [
+        file for path in stimuli["path"] if (file := files.get(path.name) or files.get(f"stimulus_{path.name}"))
+    ]
     originals: Iterable[bytes | PixelArray] = (file.read() for file in extracted)
-    if expected.tree.images.exists() or len(extracted) < len(paths):
+    if expected.tree.images.exists() or len(extracted) < len(stimuli):
         originals = expected.pixels(stimuli["nsd_id"].to_numpy())
-    yield from zip(stimuli["stimulus_id"], paths, originals, strict=True)
+    yield from zip(stimuli["stimulus_id"], stimuli["path"], originals, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,28 +32,25 @@ from ..release import (
     ReleaseFolder,
     list_presentations,
 )
+from .comparison import compare_tables
 from .contents import Side, list_blocks, open_release, read_neuroids, read_tables
-from .differences import Difference, compare_tables
+from .findings import Answer, Difference, count_problems
 
+FILES = "size and SHA-1 of every file"
+CONTENTS = (
+    "tables, images, shapes and coordinates, by the recipe and by each other; values, which are finite and standardised"
+)
+DAMAGED = "tables, images and assemblies, because a file is not the one that was written"
 # Of Windows, macOS and Linux; other such names begin with one of .$@#~.
-SYSTEM_NAMES = {
-    "thumbs.db",
-    "ehthumbs.db",
-    "desktop.ini",
-    "system volume information",
-    "__macosx",
-    "icon\r",
-    "lost+found",
-}
+SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "system volume information", "__macosx", "icon\r", "lost+found")
 STANDARD_TOLERANCE = 1e-4  # of mean and deviation over images: single precision rounds each value
 
 
-def verify_release(release_path: Path) -> list[str]:
+def check_release(release_path: Path) -> Answer:
     """Compare the files of a release with its manifest, with its recipe and with each other.
 
-    Returns
-    -------
-    the problems, a line each; empty if the release is sound
+    What only the raw files tell is not compared: values, pixels, noise ceilings, COCO ids, which images and vertices were
+    chosen, counts of filled values, the inputs.
 
     Raises
     ------
@@ -61,10 +59,26 @@ def verify_release(release_path: Path) -> list[str]:
     """
     folder = ReleaseFolder(release_path)
     manifest = Manifest.read(folder)
-    return list(find_changed_files(folder, manifest)) or find_contradictions(folder, manifest)
+    changed, strangers = list(_find_changed_files(folder, manifest)), _find_strangers(folder, manifest)
+    problems = list(changed)
+    for check in () if changed else (_check_tables, _check_images, _check_assemblies):
+        try:
+            problems += map(str, check(folder, manifest))
+        except PackagingError as error:
+            problems.append(str(error))
+    problems = list(dict.fromkeys(problems))
+    sound = f"is sound: its {len(manifest.files):,} files agree with the manifest and with each other"
+    return Answer(
+        f"is not sound: {count_problems(problems)}" if problems else sound,
+        problems,
+        notes=[f"{path} does not belong to the release, and nothing reads it." for path in strangers],
+        checked=[FILES] if changed else [FILES, CONTENTS],
+        not_checked=[DAMAGED] if changed else [],
+        findings={"problems": problems},
+    )
 
 
-def find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
+def _find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[str]:
     """Yield a line for each file that is not the one that was written."""
     for name, record in sorted(manifest.files.items()):
         path = folder.path / name
@@ -76,7 +90,7 @@ def find_changed_files(folder: ReleaseFolder, manifest: Manifest) -> Iterator[st
             yield f"{path} has the SHA-1 {sha1}, expected {record.sha1}."
 
 
-def list_strangers(folder: ReleaseFolder, manifest: Manifest) -> list[Path]:
+def _find_strangers(folder: ReleaseFolder, manifest: Manifest) -> list[Path]:
     """List the files and folders that the manifest does not list, without those that systems and programs leave everywhere."""
     listed = {folder.path / name for name in manifest.files}
     folders = {path.parent for path in listed if path.parent.is_dir()}
@@ -85,25 +99,10 @@ def list_strangers(folder: ReleaseFolder, manifest: Manifest) -> list[Path]:
     return [path for path in entries if path.name[0] not in ".$@#~" and path.name.lower() not in SYSTEM_NAMES]
 
 
-def find_contradictions(folder: ReleaseFolder, manifest: Manifest) -> list[str]:
-    """Compare the contents of files that are those that were written.
-
-    What only the raw files tell is not compared: values, pixels, noise ceilings, COCO ids, which images and vertices were
-    chosen, counts of filled values, the inputs.
-    """
-    problems: list[str] = []
-    for check in (_check_tables, _check_images, _check_assemblies):
-        try:
-            problems += map(str, check(folder, manifest))
-        except PackagingError as error:
-            problems.append(str(error))
-    return list(dict.fromkeys(problems))
-
-
 def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Difference | str]:
     """Compare the tables of split, stimuli and origins with each other, with the recipe and with the image files."""
     tables, recipe, name = read_tables(folder), manifest.recipe, folder.split_path.name
-    images, ids = tables[name], ["stimulus_id", "nsd_id"]
+    images = tables[name]
     if not (np.diff(images["nsd_id"]) > 0).all():
         yield f"{name}: nsd_id is not ascending without repeats, so train and test may overlap."
     expected = images.assign(stimulus_id=images["nsd_id"].map(stimulus_name))
@@ -114,17 +113,15 @@ def _check_tables(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Differe
     yield from compare_tables(name, "images", images, expected, "expected")
     stimuli = {split: tables[folder.stimulus_table_path(split).name] for split in SPLITS}
     for split, table in stimuli.items():
-        table_name = folder.stimulus_table_path(split).name
-        found = table[ids].assign(file=table["image_file_name"].astype(str).str.rsplit(".", n=1).str[0])
-        given = expected.loc[images["split"] == split, ids].assign(file=lambda rows: rows["stimulus_id"])
-        yield from compare_tables(table_name, "images", found, given, f"in {name}")
-        for file_name in table["image_file_name"]:
-            if f"{folder.stimuli_path(split).name}/{file_name}" not in manifest.files:
-                yield f"{table_name} lists {file_name}, but {folder.manifest_path.name} does not."
+        paths = [Path(file) for file in manifest.files if Path(file).parent.name == folder.stimuli_path(split).name]
+        given = expected.loc[images["split"] == split, ["stimulus_id", "nsd_id"]]
+        given["image_file_name"] = given["stimulus_id"].map({path.stem: path.name for path in paths})
+        table_name, other = folder.stimulus_table_path(split).name, f"in {name} and {folder.manifest_path.name}"
+        yield from compare_tables(table_name, "images", table[[*given]], given, other)
     if len({tuple(table) for table in stimuli.values()}) > 1:
         yield "Only one of the two stimulus tables has the column coco_id."
     if folder.origin_path.name in tables:
-        origins = tables[folder.origin_path.name][[*ids, "coco_id"]]
+        origins = tables[folder.origin_path.name][["stimulus_id", "nsd_id", "coco_id"]]
         listed = pd.concat(stimuli.values()).sort_values("nsd_id").drop(columns="image_file_name")
         yield from compare_tables(folder.origin_path.name, "images", origins, listed, "in the stimulus tables")
 
@@ -160,28 +157,19 @@ def _check_assemblies(folder: ReleaseFolder, manifest: Manifest) -> Iterator[Dif
 
 
 def _check_layout(path: Path, manifest: Manifest, split: str, side: Side) -> Iterator[Difference | str]:
-    """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions.
-
-    Raises
-    ------
-    PackagingError
-        If the coordinates cannot be compared.
-    """
+    """Compare shape, coordinates and attributes. Any other coordinate would change Brain-Score's averages of repetitions."""
     assembly, presentations = side.assembly, list_presentations(split, side.stimuli["nsd_id"].to_numpy())
-    names = {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
-    if assembly.dims != DIMENSIONS or set(assembly.coords) != names:
-        raise PackagingError(
-            f"{path} has the dimensions {assembly.dims} and the coordinates {sorted(map(str, assembly.coords))}, expected "
-            f"{DIMENSIONS} and {sorted(names)}."
-        )
-    if assembly.shape != manifest.shapes[split]:
-        raise PackagingError(f"{path} has the shape {assembly.shape}, but the manifest says {manifest.shapes[split]}.")
-    if assembly.dtype != np.float32:
-        yield f"{path.name} holds {assembly.dtype}, expected float32."
-    for attribute in ("identifier", "stimulus_set_identifier"):
-        found = assembly.attrs.get(attribute)
-        if found != f"{manifest.name}.{split}":
-            yield f"{path.name}: the attribute {attribute} is {found!r}, expected '{manifest.name}.{split}'."
+    identifier, coordinates = f"{manifest.name}.{split}", {*presentations, *NEUROID_COORDINATES, *TIME_BIN}
+    for what, found, given in (
+        ("dimensions", assembly.dims, DIMENSIONS),
+        ("coordinates", sorted(map(str, assembly.coords)), sorted(coordinates)),
+        ("shape", assembly.shape, manifest.shapes[split]),
+        ("type of values", str(assembly.dtype), "float32"),
+        ("identifier", assembly.attrs.get("identifier"), identifier),
+        ("stimulus_set_identifier", assembly.attrs.get("stimulus_set_identifier"), identifier),
+    ):
+        if found != given:
+            raise PackagingError(f"{path} has the {what} {found}, expected {given}.")
     for dimension, expected in (("presentation", presentations), ("time_bin", pd.DataFrame(TIME_BIN))):
         yield from compare_tables(path.name, f"{dimension}s", side.coordinates(dimension), expected, "expected")
     dataset = published_dataset(manifest.name)
@@ -201,27 +189,26 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Diff
     All subjects share the atlas, so that a number of a region is the same vertex in each of them.
     """
     is_complete = manifest.recipe.nan_policy == "zero"  # else numbers are missing, in each subject others
-    numbers = pd.to_numeric(neuroids["neuroid_id"].str.extract(r"_v([0-9]+)$")[0]).fillna(-1).astype(int)
-    vertices = neuroids.assign(number=numbers).drop_duplicates(["region", "number"]).sort_values("number")
-    parts = []
-    for region in manifest.regions:
-        rows = vertices[vertices["region"] == region.name]
-        n, keys = len(rows), list(zip(rows["hemisphere"], rows["vertex_index"], strict=True))
-        if keys != sorted(set(keys)) or not rows["vertex_index"].between(0, manifest.n_vertices - 1).all():
-            yield f"The vertices of {region.name} are not ascending, lh before rh, from 0 to {manifest.n_vertices - 1:,}."
-        if n > region.n_vertices or (is_complete and n < region.n_vertices):
-            yield f"{region.name} has {n:,} neuroids of each subject, but the manifest says {region.n_vertices:,}."
-        parts += [rows.assign(subject=subject_name(subject)) for subject in manifest.recipe.subjects]
-    expected = pd.concat(parts, ignore_index=True)
+    ranks = {region.name: rank for rank, region in enumerate(manifest.regions)}
+    keys = ["rank", "subject", "hemisphere", "vertex_index"]
+    expected = neuroids.assign(rank=neuroids["region"].map(ranks)).sort_values(keys)
+    numbers = pd.to_numeric(expected["neuroid_id"].str.extract(r"_v([0-9]+)$")[0]).fillna(-1).astype(int)
+    groups = expected.groupby(["region", "subject"])
+    expected["number"] = groups.cumcount() if is_complete else numbers
     words = zip(*(expected[name] for name in ("subject", "hemisphere", "region", "number")), strict=True)
     expected["neuroid_id"] = ["{}_{}_{}_v{:05d}".format(*row) for row in words]
-    if not is_complete:
-        expected = expected[expected["neuroid_id"].isin(neuroids["neuroid_id"])]
     named = [name for name in NEUROID_COORDINATES if name != "nc_testset"]
     yield from compare_tables("train", "neuroids", neuroids[named], expected[named], "expected")
-    ceilings = neuroids["nc_testset"].dropna()
-    if not ceilings.between(0, 100).all():
-        yield f"nc_testset ranges from {ceilings.min()} to {ceilings.max()}, outside 0 to 100 percent."
+    if (expected.groupby(["region", "number"])[["hemisphere", "vertex_index"]].nunique() > 1).any(axis=None):
+        yield "A number of a region is not the same vertex in every subject."
+    if not expected["vertex_index"].between(0, manifest.n_vertices - 1).all():
+        yield f"A vertex is outside the surface, which has the vertices 0 to {manifest.n_vertices - 1:,}."
+    for region, subject in itertools.product(manifest.regions, map(subject_name, manifest.recipe.subjects)):
+        n = groups.size().get((region.name, subject), 0)
+        if n > region.n_vertices or (is_complete and n < region.n_vertices):
+            yield f"{region.name} has {n:,} neuroids of {subject}, but the manifest says {region.n_vertices:,}."
+    if not neuroids["nc_testset"].dropna().between(0, 100).all():
+        yield "A noise ceiling, nc_testset, is outside 0 to 100 percent."
 
 
 def _check_regions(manifest: Manifest) -> Iterator[str]:
@@ -246,7 +233,7 @@ def _check_values(sides: dict[str, Side], neuroid_ids: pd.Series[str], manifest:
     is_of_train = manifest.recipe.standardize_on == "train"
     is_exact = manifest.n_trials_per_session == N_TRIALS_PER_SESSION and not manifest.from_region_assemblies
     wrong: list[tuple[str, float, float]] = []
-    for columns in list_blocks(len(neuroid_ids)):
+    for columns in list_blocks(sum(side.assembly.sizes["presentation"] for side in sides.values()), len(neuroid_ids)):
         ids = neuroid_ids[columns].to_numpy()
         train, test = (read_neuroids(side.assembly, columns) for side in sides.values())
         values = np.concatenate([train, test])
