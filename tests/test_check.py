@@ -12,12 +12,10 @@ import pytest
 import scipy.io
 
 from allen2022_surface_packaging.assemble import estimates
-from allen2022_surface_packaging.assemble.estimates import estimate_build
 from allen2022_surface_packaging.assemble.pipeline import build_releases
 from allen2022_surface_packaging.check import list_fetch_commands
 from allen2022_surface_packaging.facts import BETAS_VERSIONS, DEFAULT_BETAS, HEMISPHERES, N_SESSIONS, SUBJECTS
 from allen2022_surface_packaging.nsd.inputs import list_inputs
-from allen2022_surface_packaging.nsd.inspection import inspect_tree
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import Folder
 from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree, find_tree, open_tree
@@ -202,21 +200,33 @@ def test_atlas_that_is_not_there_is_answered_with_those_that_are(tree):
     assert (result.returncode, result.stderr) == (1, f"allen2022-surface: {line}\n")
 
 
+def read_estimate(tree, *names: str) -> dict[str, float]:
+    """Return the numbers of bytes, files and seconds that `check` estimates for some recipes."""
+    text = run_cli("check", tree, *(word for name in names for word in ("--recipe", name))).stdout
+    line = r"reads +(.+), ([\d,]+) betas files\s+takes +about (.+) with one .*\s+needs +(.+) for the release at most, (.+) for"
+    bytes_read, n_files, seconds, *sizes = re.search(line, text).groups()
+    estimate = {"files": int(n_files.replace(",", ""))}
+    for name, size in zip(("read", "release", "cache"), (bytes_read, *sizes), strict=True):
+        number, unit = size.split()
+        estimate[name] = float(number.replace(",", "")) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+    units = {"s": 1, "min": 60, "h": 3600}
+    return estimate | {"seconds": sum(int(n) * units[unit] for n, unit in re.findall(r"(\d+) (s|min|h)\b", seconds))}
+
+
 @pytest.mark.parametrize("names", [["streams"], ["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])
 def test_estimated_sizes_are_those_of_a_build(nsd_tree, tmp_path, names):
     recipes = {tmp_path / "out" / name: read_recipe(name) for name in names}
-    plans = [inspect_tree(open_tree(nsd_tree), recipe).require_sound() for recipe in recipes.values()]
-    estimate = estimate_build(plans)
-    build_releases(nsd_tree, recipes, cache_path=tmp_path / "cache")
+    estimate = read_estimate(nsd_tree, *names)
+    manifests = build_releases(nsd_tree, recipes, cache_path=tmp_path / "cache")
 
-    betas = {path for plan in plans for path in plan.inputs if "betas_session" in path.path}
-    assert estimate.n_files == len(betas)
-    assert estimate.read_bytes == sum(file.size() for file in betas)
+    betas = {path: n for one in manifests.values() for path, n in one.inputs.items() if "betas_session" in path}
+    assert estimate["files"] == len(betas)
+    assert estimate["read"] == pytest.approx(sum(betas.values()), rel=0.05)
     assemblies = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.nc"))
-    image_bytes = sum(len(plan.images) for plan in plans) * 64 * 64 * 3
-    assert estimate.release_bytes == pytest.approx(assemblies + image_bytes, rel=0.1)
+    image_bytes = sum(len(list(path.rglob("stimuli_*/*"))) for path in recipes) * 64 * 64 * 3
+    assert estimate["release"] == pytest.approx(assemblies + image_bytes, rel=0.1)
     cache_bytes = sum(path.stat().st_size for path in (tmp_path / "cache").iterdir())
-    assert estimate.cache_bytes == pytest.approx(cache_bytes, rel=0.05)
+    assert estimate["cache"] == pytest.approx(cache_bytes, rel=0.05)
 
 
 def test_row_per_subject_says_what_is_there(nsd_tree):
@@ -232,17 +242,17 @@ def test_row_per_subject_says_what_is_there(nsd_tree):
 
 
 def test_time_grows_with_the_betas_and_falls_with_the_speed(nsd_tree, monkeypatch):
-    plan = inspect_tree(open_tree(nsd_tree), TWO).require_sound()
     monkeypatch.setattr(estimates, "SMALL_TREE_BYTES", 0)
-    assert re.search(r"reading at [\d.]+ [MG]B/s, as measured just now on one session", str(estimate_build([plan])))
+    estimate = r"reading at [\d.]+ [MG]B/s, as measured just now on one session"
+    assert re.search(estimate, run_cli("check", nsd_tree, "--recipe", "streams").stdout)
     seconds = {}
-    for megabytes_per_second in (1, 2, 1e9):
-        monkeypatch.setattr(estimates, "measure_reading", lambda session, speed=1e6 * megabytes_per_second: speed)
-        seconds[megabytes_per_second] = estimate_build([plan]).seconds
-    read_megabytes = estimate_build([plan]).read_bytes / 1e6
+    for speed in (1e5, 2e5, 1e15):
+        monkeypatch.setattr(estimates, "measure_reading", lambda session, speed=speed: speed)
+        seconds[speed] = read_estimate(nsd_tree, "streams")["seconds"]
 
-    assert seconds[1] - seconds[2] == pytest.approx(read_megabytes / 2)
-    assert seconds[1e9] == pytest.approx(estimates.START_SECONDS, rel=0.2)  # and the images
+    n_bytes = read_estimate(nsd_tree, "streams")["read"]
+    assert seconds[1e5] - seconds[2e5] == pytest.approx(n_bytes / 2e5, rel=0.05)
+    assert seconds[1e15] == pytest.approx(estimates.START_SECONDS, abs=1)  # and the images
 
 
 BUCKET = "s3://natural-scenes-dataset/"

@@ -77,7 +77,7 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
     n_problems = len(required) + len(others)
     if n_problems:
         raise PackagingError(f"{n_problems} problem{'s' * (n_problems > 1)} in {nsd_root}, listed above.")
-    yield str(estimate_build([inspection.require_sound() for inspection in inspections]))
+    yield estimate_build([inspection.require_sound() for inspection in inspections])
     yield "no problems found"
 
 

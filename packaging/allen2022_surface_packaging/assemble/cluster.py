@@ -13,7 +13,6 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import PackagingError, one_line
-from ..release import installed_versions
 
 if TYPE_CHECKING:
     import distributed
@@ -111,20 +110,19 @@ def _as_completed(
 
 def _require_package(client: distributed.Client) -> None:
     """Raise a `PackagingError` if the scheduler or a worker lacks this package: tasks would wait for ever."""
-    expected = installed_versions()["brainscore_allen2022_surface"]
     name = "allen2022_surface_packaging:__version__"
     versions = {
-        f"worker {worker}": found for worker, found in client.run(resolve_name, name, on_error="return").items()
+        f"worker {address}": found for address, found in client.run(resolve_name, name, on_error="return").items()
     }
     try:
         versions["scheduler"] = client.run_on_scheduler(resolve_name, name)
     except ModuleNotFoundError as error:
         versions["scheduler"] = error
     for place, found in versions.items():
-        if isinstance(found, ModuleNotFoundError) or (isinstance(found, str) and found != expected):
+        if isinstance(found, str | ModuleNotFoundError) and found != resolve_name(name):
             raise PackagingError(
-                f"The dask {place} lacks allen2022_surface_packaging {expected} "
-                f"({found if isinstance(found, str) else one_line(found)}). Install it where the scheduler and all workers run."
+                f"The dask {place} lacks allen2022_surface_packaging {resolve_name(name)} ({found}). "
+                "Install it where the scheduler and all workers run."
             )
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,41 +30,11 @@ MEASURED_SECONDS = 3.0  # at most
 SMALL_TREE_BYTES = 10**9  # below, opening files would be measured rather than reading
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a build from nothing takes, with one worker.
+def estimate_build(plans: Sequence[Plan]) -> str:
+    """Say what a build of one or several releases from nothing reads, takes and needs, with one worker.
 
-    Attributes
-    ----------
-    read_bytes, n_files : of betas; each file is read once, however many recipes need it
-    release_bytes : of all releases, at most, because images may be smaller when they are compressed
-    cache_bytes : of the session cache, which stays
-    bytes_per_second : how fast betas were read a moment ago; None if the tree is too small for a measurement
-    """
-
-    read_bytes: int
-    n_files: int
-    release_bytes: int
-    cache_bytes: int
-    seconds: float
-    bytes_per_second: float | None
-
-    def __str__(self) -> str:
-        how = "computed from the sizes; the tree is too small to measure how fast it is read"
-        if self.bytes_per_second is not None:
-            how = f"reading at {format_bytes(self.bytes_per_second)}/s, as measured just now on one session"
-        return (
-            f"a build\n    reads  {format_bytes(self.read_bytes)}, {self.n_files:,} betas files\n"
-            f"    takes  about {format_seconds(self.seconds)} with one worker ({how})\n"
-            f"    needs  {format_bytes(self.release_bytes)} for the release at most, {format_bytes(self.cache_bytes)} for the cache"
-        )
-
-
-def estimate_build(plans: Sequence[Plan]) -> Estimate:
-    """Estimate a build of one or several releases.
-
-    The betas are read as fast as a session of them is read now, or as fast as they can be computed. The numbers for all
-    other work were measured on one machine.
+    Each betas file is read once, however many recipes need it, as fast as a session is read now, or as fast as betas can be
+    computed. The numbers for all other work were measured on one machine. Compressed images may be smaller.
 
     Raises
     ------
@@ -76,15 +45,18 @@ def estimate_build(plans: Sequence[Plan]) -> Estimate:
     files = {file for session in sessions for file in session.betas.values()}
     read_bytes, image_bytes = sum(file.size() for file in files), sum(plan.image_bytes for plan in plans)
     n_values, n_neuroids = sum(map(count_values, plans)), sum(map(_count_neuroids, plans))
-    speed = measure_reading(sessions[len(sessions) // 2]) if read_bytes >= SMALL_TREE_BYTES else None
-    seconds = START_SECONDS + read_bytes / min(COMPUTED_BYTES_PER_SECOND, speed or np.inf)
-    return Estimate(
-        read_bytes=read_bytes,
-        n_files=len(files),
-        release_bytes=BYTES_PER_VALUE * n_values + len(SPLITS) * COORDINATE_BYTES * n_neuroids + image_bytes,
-        cache_bytes=BYTES_PER_VALUE * sum(len(trials) * int(mask.sum()) for _, trials, mask in list_needed(plans)),
-        seconds=seconds + SECONDS_PER_VALUE * n_values + SECONDS_PER_IMAGE_BYTE * image_bytes,
-        bytes_per_second=speed,
+    release_bytes = BYTES_PER_VALUE * n_values + len(SPLITS) * COORDINATE_BYTES * n_neuroids + image_bytes
+    cache_bytes = BYTES_PER_VALUE * sum(len(trials) * int(mask.sum()) for _, trials, mask in list_needed(plans))
+    speed, how = np.inf, "computed from the sizes; the tree is too small to measure how fast it is read"
+    if read_bytes >= SMALL_TREE_BYTES:
+        speed = measure_reading(sessions[len(sessions) // 2])
+        how = f"reading at {format_bytes(speed)}/s, as measured just now on one session"
+    seconds = START_SECONDS + read_bytes / min(COMPUTED_BYTES_PER_SECOND, speed)
+    seconds += SECONDS_PER_VALUE * n_values + SECONDS_PER_IMAGE_BYTE * image_bytes
+    return (
+        f"a build\n    reads  {format_bytes(read_bytes)}, {len(files):,} betas files\n"
+        f"    takes  about {format_seconds(seconds)} with one worker ({how})\n"
+        f"    needs  {format_bytes(release_bytes)} for the release at most, {format_bytes(cache_bytes)} for the cache"
     )
 
 

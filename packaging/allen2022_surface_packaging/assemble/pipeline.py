@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any
 
 from ..errors import PackagingError
 from ..facts import subject_name
@@ -23,18 +23,7 @@ from .stimuli import write_stimuli
 from .subjects import AssemblyRecord, write_assemblies
 
 
-class Choices(TypedDict, total=False):
-    """The optional arguments of `build_releases`."""
-
-    image_format: str | None
-    from_region_assemblies: bool
-    overwrite: bool
-    cache_path: Path | None
-    n_workers: int
-    scheduler: str | None
-
-
-def build_release(nsd_root: str | Path, release_path: Path, recipe: Recipe, **choices: Unpack[Choices]) -> Manifest:
+def build_release(nsd_root: str | Path, release_path: Path, recipe: Recipe, **choices: Any) -> Manifest:
     """Build one release. Choices and errors are those of `build_releases`."""
     return build_releases(nsd_root, {release_path: recipe}, **choices)[release_path]
 
