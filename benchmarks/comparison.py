@@ -215,7 +215,7 @@ def write_served_objects(
     what `EXISTING` reads in the environment: the SHA-1 of each object
     """
     (folder / "objects").mkdir(exist_ok=True)
-    manifest: Any = SimpleNamespace(name=NAME, shapes=shapes)
+    manifest: Any = SimpleNamespace(name=NAME, shapes=shapes, simulated=True)
     paths: dict[str, Path] = {}
     sha1s: dict[str, str] = {}
     artifacts: dict[str, dict[str, object]] = {}

@@ -8,8 +8,8 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,9 +29,8 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
     """
     from tqdm import tqdm  # not by `doctor`, as in `shown_log`
 
-    bar = tqdm(
-        items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=_hidden()
-    )
+    hidden = None if logger.isEnabledFor(logging.INFO) else True  # None shows bars on a terminal only
+    bar = tqdm(items, desc=title, total=n_items, unit=unit, bar_format=BAR_FORMAT, dynamic_ncols=True, disable=hidden)
     level = logging.INFO if bar.disable else logging.DEBUG
     start = last_line = time.monotonic()
     for n_done, item in enumerate(bar, start=1):
@@ -46,46 +45,28 @@ def follow(items: Iterable[T], *, n_items: int, title: str, unit: str) -> Iterat
 
 
 @contextmanager
-def follow_bytes(n_bytes: int, *, title: str) -> Iterator[Callable[[int], object]]:
-    """Yield a function that takes the number of bytes that were done since its last call. There is only a bar."""
-    from tqdm import tqdm
-
-    with tqdm(desc=title, total=n_bytes, unit="B", unit_scale=True, bar_format=BAR_FORMAT, disable=_hidden()) as bar:
-        yield bar.update
-
-
-def _hidden() -> bool | None:
-    """Return tqdm's `disable`: None shows bars on a terminal only."""
-    return None if logger.isEnabledFor(logging.INFO) else True
-
-
-@contextmanager
 def shown_log(level: int) -> Iterator[None]:
     """Write the log of this package to stderr, from `level` on, above a bar if there is one.
 
     Other packages are not concerned: they write warnings, as the root logger is left alone. Python's warnings, such as those
     of NumPy about a division by zero, are shown with `-v` or `python -W` only.
     """
-    package_logger = logging.getLogger(__package__)
-    redirected: AbstractContextManager[None] = nullcontext()
-    with suppress(Exception):  # `doctor` says which packages are missing or broken, so it does without
-        from tqdm.contrib.logging import logging_redirect_tqdm
-
-        redirected = logging_redirect_tqdm([package_logger])
-    handler = logging.StreamHandler()
+    package_logger, handler = logging.getLogger(__package__), logging.StreamHandler()
     if level <= logging.DEBUG:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    previous_level = package_logger.level
-    package_logger.addHandler(handler)
-    package_logger.setLevel(level)
-    try:
-        with redirected, warnings.catch_warnings():
-            if level > logging.DEBUG and not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            yield
-    finally:
-        package_logger.removeHandler(handler)
-        package_logger.setLevel(previous_level)
+    with ExitStack() as endings:
+        endings.callback(package_logger.setLevel, package_logger.level)
+        endings.callback(package_logger.removeHandler, handler)
+        package_logger.addHandler(handler)
+        package_logger.setLevel(level)
+        with suppress(Exception):  # `doctor` says which packages are missing or broken, so it does without
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            endings.enter_context(logging_redirect_tqdm([package_logger]))
+        endings.enter_context(warnings.catch_warnings())
+        if level > logging.DEBUG and not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def format_program(name: str = "allen2022-surface") -> str:

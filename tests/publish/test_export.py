@@ -191,7 +191,7 @@ def test_missing_artifacts_file_and_failing_test_in_the_checkout_are_reported(sm
     line = export(small_checkout, "--artifacts", "nowhere.json", status=1)
 
     assert "nowhere.json is missing, expected an artifacts file that `upload` or `record` wrote" in line
-    assert re.search("is written, but its tests fail there .*See: cd", export(small_checkout, status=1))
+    assert re.search("is written, but fails there .*See: cd", export(small_checkout, status=1))
 
 
 # --- the text --------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,16 @@ def test_dry_run_prints_the_plan_and_changes_nothing(upload, release_copy, s3, p
     assert {request.method for request in proxy.requests} == {"GET", "HEAD"}
 
 
+def test_dry_run_without_credentials_shows_the_files_and_what_is_unknown(upload, s3, monkeypatch):
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    plan = upload("--dry-run", status=0)
+
+    assert plan.count("  unknown, see below") == len(OBJECTS)
+    assert "What S3 holds is unknown: s3://brain: failed to look at the bucket (" in plan
+    assert "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY." in plan
+
+
 def test_nothing_is_sent_without_accepting_the_terms(upload, proxy):
     assert "then add --accept-nsd-terms" in upload(status=2)
     assert proxy.requests == []

@@ -46,7 +46,7 @@ FAULTS = {  # which requests, what S3 answers, and what the user reads
     "no putting": (is_put, refuse(403, "AccessDenied"), "do not allow it. It needs s3:PutObject"),
     "no conditions": (is_put, refuse(501, "NotImplemented"), "This server lacks a part of S3 that is needed here"),
     "no ACLs": (is_put, refuse(400, "AccessControlListNotSupported"), "leave --acl out"),
-    "503 for good": (is_put, refuse(503, "SlowDown"), "S3 keeps failing. What has been sent is kept"),
+    "503 for good": (is_put, refuse(503, "SlowDown"), "S3 keeps failing. What is done is kept"),
     "cut for good": (is_put, cut, "Is the network up.*run the same command again"),
     "another region": (lambda r: True, refuse(400, "AuthorizationHeaderMalformed"), "another region"),
     "private or not": (is_unsigned, refuse(503, "SlowDown"), "to ask for the object without credentials.*S3 keeps failing"),

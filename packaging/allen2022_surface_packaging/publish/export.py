@@ -27,6 +27,7 @@ EXISTING_PLUGINS = ("allen2022_fmri_surface", "allen2022_fmri")  # the second on
 LEFT_OUT = shutil.ignore_patterns("analysis", "artifacts.json", "py.typed", "__pycache__", ".*")
 TEMPLATES = files(__package__) / "templates"
 NO_CEILINGS = "Not measured for this text: `export --release RELEASE` computes them from a release on disk."
+TESTS = ("python", "-m", "pytest", "-m", "not private_access", f"{LIBRARY}/data/{LINK_NAME}/test.py")
 
 
 def export_plugin(
@@ -56,12 +57,10 @@ def export_plugin(
     """
     source_path = plugin_path()
     identifiers = registrations(source_path)
-    target_path = find_target(checkout, identifiers, overwrite=overwrite)
+    target_path = _find_target(checkout, identifiers, overwrite=overwrite)
     artifacts_path = artifacts_path or source_path / "artifacts.json"
-    objects = list_published(
-        artifacts_path, [identifier for registry, identifier in identifiers if registry == "data_registry"]
-    )
-    ceilings = "\n\n".join(describe_ceilings(path, objects) for path in release_paths)
+    objects = _list_published(artifacts_path, [name for registry, name in identifiers if registry == "data_registry"])
+    ceilings = "\n\n".join(_describe_ceilings(path, objects) for path in release_paths)
     with new_folder(target_path) as folder:
         copy_folder(source_path, folder, LEFT_OUT)
         shutil.copyfile(artifacts_path, folder / "artifacts.json")
@@ -69,6 +68,8 @@ def export_plugin(
     for (identifier, kind), stored in objects.items():
         shape, address = " x ".join(map(str, stored.shape or ())), f"s3://{stored.bucket}/{stored.key}"
         rows.append(f"| `{identifier}` | {kind} | {shape} | `{stored.sha1}` | `{address}` |")
+    existing = [target_path.with_name(name) / "__init__.py" for name in EXISTING_PLUGINS]
+    known = "\n".join(path.read_text(errors="replace") for path in existing if path.is_file())
     text = (TEMPLATES / "pull_request.md").read_text(encoding="utf-8")
     return text.rstrip().format(
         checkout=shlex.quote(str(checkout)),
@@ -78,24 +79,17 @@ def export_plugin(
         terms_url=TERMS_URL,
         comparison=(TEMPLATES / "comparison.md").read_text(encoding="utf-8").rstrip(),
         n_objects=len(objects),
-        n_shared=count_shared(target_path.parent, objects),
+        n_shared=sum(stored.version_id in known and stored.sha1 in known for stored in objects.values()),
         n_regions=sum(identifier.count(".") > 1 for identifier, _ in objects),
         objects="\n".join(rows),
         ceilings=ceilings or NO_CEILINGS,
         n_identifiers=len(identifiers),
-        tests=run_tests(checkout, target_path),
+        tests=_run_tests(checkout),
     )
 
 
-def find_target(checkout: Path, identifiers: Sequence[tuple[str, str]], *, overwrite: bool) -> Path:
-    """Return where the plugin's folder belongs in a brain-score/vision checkout.
-
-    Raises
-    ------
-    PackagingError
-        If the folder is not a checkout, another plugin registers one of the identifiers (Brain-Score could load neither), or
-        the export would replace something else, or an earlier export without `overwrite`.
-    """
+def _find_target(checkout: Path, identifiers: Sequence[tuple[str, str]], *, overwrite: bool) -> Path:
+    """Return where the plugin's folder belongs in a checkout, if nothing there would be lost, and Brain-Score could load it."""
     registration, data_path = checkout / LIBRARY / "__init__.py", checkout / LIBRARY / "data"
     is_library = registration.is_file() and b"data_registry" in read_file(registration)
     if not is_library or not data_path.is_dir():
@@ -123,48 +117,28 @@ def find_target(checkout: Path, identifiers: Sequence[tuple[str, str]], *, overw
     return target_path
 
 
-def list_published(path: Path, identifiers: Sequence[str]) -> dict[tuple[str, str], ObjectRecord]:
-    """List the objects of an artifacts file, by identifier and kind: of each dataset, then of its regions.
-
-    Raises
-    ------
-    PackagingError
-        If the file is missing or damaged, lists simulated data, or lacks an object that the plugin needs.
-    """
+def _list_published(path: Path, identifiers: Sequence[str]) -> dict[tuple[str, str], ObjectRecord]:
+    """List the objects that an artifacts file has of identifiers, by identifier and kind. All must be there and measured."""
     if not path.is_file():
         raise PackagingError(f"{path} is missing, expected an artifacts file that `upload` or `record` wrote.")
-    artifacts, objects = read_artifacts(path), {}
-    for identifier in identifiers:
-        found = artifacts.get(identifier, {})
-        if identifier.count(".") == 1 and len(found) < len(NAME_PARTS):
-            raise PackagingError(f"{path} lists no objects for {identifier}. Upload that release first.")
-        for kind, stored in found.items():
-            objects[identifier, str(kind)] = stored
-            if stored.simulated:
-                raise PackagingError(
-                    f"{path} lists simulated data ({identifier}), which is not published. Upload a release of measurements, "
-                    "or name another file with --artifacts."
-                )
-            if kind == "assembly" and stored.shape is None:
-                raise PackagingError(f"{path} lists no shape for {identifier}. Upload that release again.")
+    artifacts = read_artifacts(path)
+    objects = {(name, str(kind)): one for name in identifiers for kind, one in artifacts.get(name, {}).items()}
+    for name in identifiers:
+        if name.count(".") == 1 and len(artifacts.get(name, {})) < len(NAME_PARTS):
+            raise PackagingError(f"{path} lists no objects for {name}. Upload that release first.")
+    for (name, kind), stored in objects.items():
+        if stored.simulated:
+            raise PackagingError(
+                f"{path} lists simulated data ({name}), which is not published. Upload a release of measurements, or name "
+                "another file with --artifacts."
+            )
+        if kind == "assembly" and stored.shape is None:
+            raise PackagingError(f"{path} lists no shape for {name}. Upload that release again.")
     return objects
 
 
-def count_shared(data_path: Path, objects: dict[tuple[str, str], ObjectRecord]) -> int:
-    """Count the objects whose version and SHA-1 the plugins name that Brain-Score has for NSD."""
-    paths = [data_path / name / "__init__.py" for name in EXISTING_PLUGINS]
-    text = "\n".join(read_file(path).decode(errors="replace") for path in paths if path.is_file())
-    return sum(stored.version_id in text and stored.sha1 in text for stored in objects.values())
-
-
-def describe_ceilings(release_path: Path, objects: dict[tuple[str, str], ObjectRecord]) -> str:
-    """Compute the ceilings of each region of a release that was published, in a table.
-
-    Raises
-    ------
-    PackagingError
-        If the folder is not a release of measurements, or has another shape than its object.
-    """
+def _describe_ceilings(release_path: Path, objects: dict[tuple[str, str], ObjectRecord]) -> str:
+    """Compute the ceilings of each region of a release that was published, in a table."""
     release, manifest = open_release(release_path)
     identifier, path = f"{manifest.name}.test", release.assembly_path(manifest.name, "test")
     stored = objects.get((identifier, "assembly"))
@@ -188,25 +162,16 @@ def describe_ceilings(release_path: Path, objects: dict[tuple[str, str], ObjectR
     return "\n".join(rows)
 
 
-def run_tests(checkout: Path, folder: Path) -> str:
-    """Run those of the plugin's tests in the checkout that need no access to the data, and return the outcome.
-
-    Raises
-    ------
-    PackagingError
-        If a test fails.
-    """
-    test_path = str(folder.relative_to(checkout) / "test.py")
-    shown = f"`python -m pytest -m 'not private_access' {test_path}`"
+def _run_tests(checkout: Path) -> str:
+    """Run those of the plugin's tests in the checkout that need no access to the data, and return the outcome."""
     if find_spec("pytest") is None or find_spec(LIBRARY) is None:
-        return f"{shown}: not run, because pytest or {LIBRARY} is not installed here"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not private_access", test_path]
+        return f"`{shlex.join(TESTS)}`: not run, because pytest or {LIBRARY} is not installed here"
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "BS_INSTALL_DEPENDENCIES": "no"}
+    command = [sys.executable, *TESTS[1:], "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     outcome = (run.stdout.strip() or run.stderr.strip() or "no output").splitlines()[-1].strip("= ")
     if run.returncode:
         raise PackagingError(
-            f"{folder} is written, but its tests fail there ({outcome}). "
-            f"See: cd {checkout} && python {shlex.join(command[1:])}"
+            f"{checkout / TESTS[-1]} is written, but fails there ({outcome}). See: cd {checkout} && {shlex.join(TESTS)}"
         )
-    return f"{shown}: {outcome}"
+    return f"`{shlex.join(TESTS)}`: {outcome}"

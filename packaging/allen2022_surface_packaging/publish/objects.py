@@ -8,8 +8,6 @@ The same release gives the same bytes, on any day and under any hash seed.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import zipfile
 from dataclasses import dataclass
@@ -50,6 +48,7 @@ class BrainioObject:
     identifier : of the dataset, such as "Allen2022_fmri_surface.train" or "Allen2022_fmri_surface.V4.train"
     shape : of an assembly
     neuroids : of the assembly of a region: where they are in the assembly of all regions
+    simulated : whether an assembly holds simulated responses
     """
 
     identifier: str
@@ -57,6 +56,7 @@ class BrainioObject:
     split: str
     shape: tuple[int, int, int] | None = None
     neuroids: slice | None = None
+    simulated: bool = False
 
     @property
     def name(self) -> str:
@@ -103,10 +103,10 @@ def list_objects(release: ReleaseFolder, manifest: Manifest) -> list[BrainioObje
     for split in SPLITS:
         identifier, shape = f"{manifest.name}.{split}", manifest.shapes[split]
         stimuli += [BrainioObject(identifier, "stimulus_csv", split), BrainioObject(identifier, "stimulus_zip", split)]
-        assemblies.append(BrainioObject(identifier, "assembly", split, shape))
-        for name, neuroids in find_regions(release.assembly_path(manifest.name, split)).items():
-            region_shape = (shape[0], neuroids.stop - neuroids.start, shape[2])
-            regions.append(BrainioObject(f"{manifest.name}.{name}.{split}", "assembly", split, region_shape, neuroids))
+        assemblies.append(BrainioObject(identifier, "assembly", split, shape, None, manifest.simulated))
+        for region, neuroids in find_regions(release.assembly_path(manifest.name, split)).items():
+            identifier, shape = f"{manifest.name}.{region}.{split}", (shape[0], neuroids.stop - neuroids.start, 1)
+            regions.append(BrainioObject(identifier, "assembly", split, shape, neuroids, manifest.simulated))
     return stimuli + assemblies + (regions if len(regions) > len(SPLITS) else [])
 
 
@@ -117,55 +117,42 @@ def write_objects(release: ReleaseFolder, manifest: Manifest, folder: Path) -> l
     """
     files = []
     for item in list_objects(release, manifest):
-        path, whole_path = folder / item.name, release.assembly_path(manifest.name, item.split)
+        path = folder / item.name
         with naming(path):
-            if item.kind == "stimulus_csv":
-                write_stimulus_table(release, item.split, path)
-            elif item.kind == "stimulus_zip":
-                write_stimulus_zip(release, item.split, path)
+            if item.kind == "assembly" and item.neuroids is None:
+                path = release.assembly_path(manifest.name, item.split)
             elif item.neuroids is not None:
-                write_region(whole_path, item.neuroids, path, item.identifier)
+                write_region(release.assembly_path(manifest.name, item.split), item.neuroids, path, item.identifier)
             else:
-                path = whole_path
+                write_stimuli(release, item, path)
         files.append(ObjectFile(item, path, path.stat().st_size, sha1_of(path)))
     return files
 
 
-def write_stimulus_table(release: ReleaseFolder, split: str, path: Path) -> None:
-    """Write the stimulus table of a split with brainio's column `filename` after `stimulus_id`."""
-    rows = _read_stimulus_table(release, split)
-    first, *others = rows[0]
-    with path.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, [first, "filename", *others], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | {"filename": row["image_file_name"]} for row in rows)
+def write_stimuli(release: ReleaseFolder, item: BrainioObject, path: Path) -> None:
+    """Write the stimulus table or the images of a split.
 
-
-def write_stimulus_zip(release: ReleaseFolder, split: str, path: Path) -> None:
-    """Write a flat ZIP of the images of a split, in the order of its table, without times, owners or compression.
-
-    The images are compressed already.
+    The table has brainio's column `filename` after `stimulus_id`. The ZIP is flat and in the order of the table, without times
+    or owners, and without compression: the images are compressed already.
     """
-    names = [row["image_file_name"] for row in _read_stimulus_table(release, split)]
+    table = pd.read_csv(release.stimulus_table_path(item.split), dtype=str, keep_default_na=False)
+    if item.kind == "stimulus_csv":
+        table.insert(1, "filename", table["image_file_name"])
+        table.to_csv(path, index=False, lineterminator="\n")
+        return
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in names:
+        for name in table["image_file_name"]:
             entry = zipfile.ZipInfo(name, EARLIEST_ZIP_TIME)
             entry.create_system = UNIX
             entry.external_attr = REGULAR_FILE
-            archive.writestr(entry, read_file(release.stimuli_path(split) / name))
-
-
-def _read_stimulus_table(release: ReleaseFolder, split: str) -> list[dict[str, str]]:
-    text = read_file(release.stimulus_table_path(split)).decode()
-    return list(csv.DictReader(io.StringIO(text, newline="")))
+            archive.writestr(entry, read_file(release.stimuli_path(item.split) / name))
 
 
 def find_regions(assembly_path: Path) -> dict[str, slice]:
     """Return where the neuroids of each region are in an assembly, in its order. Those of a region are contiguous."""
     with netCDF4.Dataset(assembly_path) as file:
-        names = file["region"][:]
-    bounds = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
-    return {str(names[start]): slice(start, stop) for start, stop in zip(bounds[:-1], bounds[1:], strict=True)}
+        names = file["region"][:].tolist()
+    return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
 
 
 def write_region(assembly_path: Path, neuroids: slice, path: Path, identifier: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -21,8 +22,6 @@ from .objects import ObjectFile
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-SENT_AGAIN = "What has been sent is kept: run the same command again"
-LARGEST_OBJECT_BYTES = 5 * 2**30  # of one PutObject: Amazon S3 User Guide, "Uploading objects"
 # What S3 answers to somebody who may not read an object; 400 without a signature if it is encrypted by KMS, 404 if the
 # existence of the object is hidden as well
 REFUSED = {400, 401, 403, 404}
@@ -41,36 +40,59 @@ class ExistingObject:
 
 @dataclass(frozen=True)
 class UploadTarget:
-    """Where objects are put: a bucket and a prefix, which has no slashes at its ends and may be empty.
+    """BUCKET or BUCKET/PREFIX, where objects are put with the configuration of boto3.
 
-    All methods raise a `PackagingError` if S3 does not answer or refuses.
+    All methods raise a `PackagingError` if the configuration does not work, or S3 does not answer or refuses.
 
     Attributes
     ----------
-    anonymous : a client of the same server that sends no credentials
+    destination : without slashes at its ends
     put_settings : what the bucket requires of each PutObject beside the content, such as ``ServerSideEncryption``
     """
 
-    client: S3Client
-    anonymous: S3Client
-    bucket: str
-    prefix: str
+    destination: str
     put_settings: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+(/[\w.!*'()-]+)*", self.destination):
+            raise PackagingError(
+                f"The bucket is {self.destination!r}, expected BUCKET or BUCKET/PREFIX, the prefix without empty parts or spaces."
+            )
+
+    @property
+    def bucket(self) -> str:
+        """The name of the bucket."""
+        return self.destination.partition("/")[0]
+
+    @cached_property
+    def client(self) -> S3Client:
+        """A client that signs its requests."""
+        return boto3.Session().client("s3")
 
     def key(self, file: ObjectFile) -> str:
         """Return the key of the object that a file becomes."""
-        return f"{self.prefix}/{file.item.name}" if self.prefix else file.item.name
+        return f"{self.destination.partition('/')[2]}/{file.item.name}".lstrip("/")
 
     def url(self, file: ObjectFile) -> str:
         """Return the address of the object that a file becomes, for messages."""
-        return f"s3://{self.bucket}/{self.key(file)}"
+        return f"s3://{self.destination}/{file.item.name}"
+
+    def require_versions(self) -> None:
+        """Raise a `PackagingError` if the bucket keeps no versions, or cannot be asked."""
+        with explained(f"s3://{self.bucket}", "to look at the bucket", "s3:GetBucketVersioning"):
+            status = self.client.get_bucket_versioning(Bucket=self.bucket).get("Status", "never switched on")
+        if status != "Enabled":
+            raise PackagingError(
+                f"s3://{self.bucket} keeps no versions (versioning is {status.lower()}), but loaders need the version of each "
+                "object. Switch versioning on, or choose another bucket."
+            )
 
     def look_up(self, file: ObjectFile) -> ExistingObject | None:
         """Return the object under the key of a file, or None. It is read only if S3's checksum does not tell its content."""
         address: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(file)}
         address |= {name: value for name, value in self.put_settings.items() if name == "RequestPayer"}
         permissions = "s3:GetObject, s3:GetObjectVersion and s3:ListBucket, and in some buckets --request-payer"
-        with explained(self.url(file), "to look at the object", permissions, again=SENT_AGAIN):
+        with explained(self.url(file), "to look at the object", permissions):
             try:
                 head = self.client.head_object(**address, ChecksumMode="ENABLED")
             except ClientError as error:
@@ -92,23 +114,17 @@ class UploadTarget:
         replaced : the object that the file may replace; if None, there must be no object
         """
         condition = {"IfMatch": replaced.etag} if replaced else {"IfNoneMatch": "*"}
-        settings: dict[str, Any] = {**self.put_settings, **condition}
+        settings: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(file), **self.put_settings, **condition}
         permissions = "s3:PutObject, and in some buckets --sse, --acl or --request-payer"
-        with (
-            file.path.open("rb") as body,
-            explained(self.url(file), "to put the object", permissions, again=SENT_AGAIN),
-        ):
+        with file.path.open("rb") as body, explained(self.url(file), "to put the object", permissions):
             try:
-                answer = self.client.put_object(
-                    Bucket=self.bucket,
-                    Key=self.key(file),
+                return self.client.put_object(
                     Body=body,
                     ContentLength=file.size,
                     ChecksumAlgorithm="SHA1",
                     ChecksumSHA1=_checksum_of(file),
                     **settings,
-                )
-                return answer["VersionId"]
+                )["VersionId"]
             except ClientError as error:
                 if error_code(error) not in WRITTEN_MEANWHILE:
                     raise
@@ -128,9 +144,10 @@ class UploadTarget:
         ----------
         sent : a sentence about what was sent so far
         """
-        with explained(self.url(file), "to ask for the object without credentials", "no permission", again=SENT_AGAIN):
+        with explained(self.url(file), "to ask for the object without credentials", "no permission"):
+            anonymous = boto3.Session().client("s3", config=Config(signature_version=UNSIGNED))
             try:
-                self.anonymous.get_object(Bucket=self.bucket, Key=self.key(file), Range="bytes=0-0")["Body"].close()
+                anonymous.get_object(Bucket=self.bucket, Key=self.key(file), Range="bytes=0-0")["Body"].close()
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
                     return
@@ -139,32 +156,6 @@ class UploadTarget:
             f"{self.url(file)} can be read by anybody without credentials, which NSD's terms forbid. {sent} Remove it, switch "
             f"on Block Public Access for s3://{self.bucket}, and start again."
         )
-
-
-def open_target(destination: str, put_settings: Mapping[str, str]) -> UploadTarget:
-    """Open BUCKET or BUCKET/PREFIX with the configuration of boto3, and check that the bucket keeps versions.
-
-    Raises
-    ------
-    PackagingError
-        If the credentials, the bucket or the network do not work, or the bucket keeps no versions.
-    """
-    bucket, _, prefix = destination.removeprefix("s3://").strip("/").partition("/")
-    if not re.fullmatch(r"[\w.-]+(/[\w.!*'()-]+)*", f"{bucket}/{prefix}".rstrip("/")):
-        raise PackagingError(
-            f"The bucket is {destination!r}, expected BUCKET or BUCKET/PREFIX, the prefix without empty parts or spaces."
-        )
-    with explained(f"s3://{bucket}", "to look at the bucket", "s3:GetBucketVersioning"):
-        session = boto3.Session()
-        client = session.client("s3")
-        anonymous = session.client("s3", config=Config(signature_version=UNSIGNED))
-        status = client.get_bucket_versioning(Bucket=bucket).get("Status", "never switched on")
-    if status != "Enabled":
-        raise PackagingError(
-            f"s3://{bucket} keeps no versions (versioning is {status.lower()}), but loaders need the version of each "
-            "object. Switch versioning on, or choose another bucket."
-        )
-    return UploadTarget(client, anonymous, bucket, prefix, put_settings)
 
 
 def _checksum_of(file: ObjectFile) -> str:

@@ -10,15 +10,16 @@ from typing import TypeAlias
 
 from ..errors import PackagingError
 from ..facts import N_REPETITIONS
-from ..progress import follow_bytes, format_bytes
+from ..progress import follow, format_bytes
 from ..recipe import N_NEUROIDS_OF_PUBLISHED_REGIONS, published_dataset
 from ..release import Manifest
 from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import ObjectFile, open_release, write_objects
-from .s3 import LARGEST_OBJECT_BYTES, ExistingObject, UploadTarget, open_target
+from .s3 import ExistingObject, UploadTarget
 
 logger = logging.getLogger(__name__)
 
+LARGEST_OBJECT_BYTES = 5 * 2**30  # of one PutObject: Amazon S3 User Guide, "Uploading objects"
 NO_SETTINGS: Mapping[str, str] = {}
 Plan: TypeAlias = Sequence[tuple[ObjectFile, ExistingObject | None]]  # each file, and what S3 holds under its key
 
@@ -44,7 +45,7 @@ def publish_release(
     artifacts_path : path, optional
         The file to record the objects in; by default the plugin's `artifacts.json`.
     overwrite : replace objects with other content
-    dry_run : verify and plan only; this works with a simulated release as well
+    dry_run : verify and plan only; this works with a simulated release as well, and without access to S3
     allow_simulated : publish a simulated release as well, marked as such; for demonstrations and tests
     put_settings : what the bucket requires of each PutObject, by the names of boto3, such as ``ServerSideEncryption``
 
@@ -58,6 +59,7 @@ def publish_release(
         If the release is simulated or not sound, S3 holds an object with other content, anybody can read an object, or S3
         fails. Objects that were uploaded before the failure stay, and the next call does not send them again.
     """
+    target = UploadTarget(destination.removeprefix("s3://").strip("/"), put_settings)
     artifacts_path = choose_artifacts(artifacts_path)
     release, manifest = open_release(release_path, allow_simulated=allow_simulated or dry_run)
     _warn_of_other_shape(manifest)
@@ -69,9 +71,10 @@ def publish_release(
                 f"{largest.path} has {largest.size:,} bytes, but S3 takes at most {LARGEST_OBJECT_BYTES:,} in one request. "
                 "Nothing was sent. Build releases of fewer subjects or regions."
             )
-        target = open_target(destination, put_settings)
-        plan = [(file, target.look_up(file)) for file in files]
-        description = _describe_plan(target, plan)
+        plan, problem = _make_plan(target, files)
+        if problem and not dry_run:
+            raise problem
+        description = _describe_plan(target, plan, problem)
         description += f"\nThe objects will be recorded in {artifacts_path} (--artifacts FILE chooses another)"
         if dry_run and manifest.simulated:
             description += f"\n{release} was built from a simulated tree: without --dry-run, it is refused."
@@ -87,9 +90,8 @@ def publish_release(
         versions = _send(target, plan)
     records = []
     for file, version_id in zip(files, versions, strict=True):
-        simulated = manifest.simulated and file.item.kind == "assembly"
         address = (target.bucket, target.key(file), version_id)
-        records.append((file.item, ObjectRecord(*address, file.sha1, file.size, file.item.shape, simulated)))
+        records.append((file.item, ObjectRecord(*address, file.sha1, file.size, file.item.shape, file.item.simulated)))
     return record_release(artifacts_path, manifest.name, records)
 
 
@@ -108,16 +110,27 @@ def _warn_of_other_shape(manifest: Manifest) -> None:
             )
 
 
-def _describe_plan(target: UploadTarget, plan: Plan) -> str:
+def _make_plan(target: UploadTarget, files: Sequence[ObjectFile]) -> tuple[Plan, PackagingError | None]:
+    """Ask S3 what it holds of the files. If that fails, return the error, and a plan that sends everything."""
+    try:
+        target.require_versions()
+        return [(file, target.look_up(file)) for file in files], None
+    except PackagingError as error:
+        return [(file, None) for file in files], error
+
+
+def _describe_plan(target: UploadTarget, plan: Plan, problem: PackagingError | None) -> str:
     """Write a plan as a table for people."""
     width = max(len(target.key(file)) for file, _ in plan)
     lines = [f"To s3://{target.bucket}:"]
     for file, existing in plan:
-        state = "new"
+        state = "unknown, see below" if problem else "new"
         if existing is not None:
             state = "already there, skipped" if existing.is_same else "different, replaced only with --overwrite"
         lines.append(f"{target.key(file):{width}}  {file.size:>14,} bytes  SHA-1 {file.sha1}  {state}")
-    return "\n".join([*lines, f"{format_bytes(_n_bytes_to_send(plan))} to send"])
+    n_bytes = sum(file.size for file, existing in plan if not (existing and existing.is_same))
+    lines.append(f"{format_bytes(n_bytes)} to send")
+    return "\n".join([*lines, f"What S3 holds is unknown: {problem}"] if problem else lines)
 
 
 def _send(target: UploadTarget, plan: Plan) -> list[str]:
@@ -130,18 +143,12 @@ def _send(target: UploadTarget, plan: Plan) -> list[str]:
         if existing is not None:
             target.require_private(file, "Nothing was sent.")
     versions, sent = [], []
-    with follow_bytes(_n_bytes_to_send(plan), title="upload") as progress:
-        for file, existing in plan:
-            if existing is not None and existing.is_same:
-                versions.append(existing.version_id)
-                continue
-            versions.append(target.put(file, existing))
-            sent.append(target.url(file))
-            progress(file.size)
-            logger.info("%s: sent, version %s", sent[-1], versions[-1])
-            target.require_private(file, f"Sent so far: {', '.join(sent)}.")
+    for file, existing in follow(plan, n_items=len(plan), title="upload", unit="object"):
+        if existing is not None and existing.is_same:
+            versions.append(existing.version_id)
+            continue
+        versions.append(target.put(file, existing))
+        sent.append(target.url(file))
+        logger.info("%s: sent, version %s", sent[-1], versions[-1])
+        target.require_private(file, f"Sent so far: {', '.join(sent)}.")
     return versions
-
-
-def _n_bytes_to_send(plan: Plan) -> int:
-    return sum(file.size for file, existing in plan if not (existing and existing.is_same))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shutil
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ..errors import PackagingError, one_line
 from ..facts import TERMS_URL
-from ..files import naming, new_folder, read_file
+from ..files import naming, new_folder
 from ..progress import format_bytes
 from .artifacts import ObjectRecord, choose_artifacts, record_release
 from .objects import list_objects, open_release, write_objects
@@ -37,10 +38,8 @@ def pack_release(release_path: Path, folder: Path) -> None:
         for file in packed:
             if file.path.parent != partial:  # a file of the release
                 shutil.copyfile(file.path, partial / file.item.name)
-        with (partial / TABLE_NAME).open("w", newline="", encoding="utf-8") as table:
-            writer = csv.writer(table, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows([file.item.name, file.size, file.sha1, "", ""] for file in packed)
+        rows = [(file.item.name, file.size, file.sha1, "", "") for file in packed]
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(partial / TABLE_NAME, index=False, lineterminator="\n")
         n_bytes = sum(file.size for file in packed)
         page = TEMPLATE.read_text(encoding="utf-8").format(
             name=manifest.name,
@@ -90,28 +89,24 @@ def record_versions(release_path: Path, table_path: Path, *, artifacts_path: Pat
                 f"{table_path}: {item.name} has SHA-1 {row['sha1']}, but that of the release has {sha1}. Pack the release "
                 "again, and upload that."
             )
-        bucket, _, prefix = row["bucket"].partition("/")
-        key = f"{prefix}/{item.name}" if prefix else item.name
-        record = ObjectRecord(bucket, key, row["version_id"], row["sha1"], int(row["size"]), item.shape)
-        records.append((item, record))
+        bucket, _, key = f"{row['bucket']}/{item.name}".partition("/")
+        records.append((item, ObjectRecord(bucket, key, row["version_id"], row["sha1"], row["size"], item.shape)))
     return record_release(artifacts_path, manifest.name, records)
 
 
-def _read_table(path: Path) -> dict[str, dict[str, str]]:
+def _read_table(path: Path) -> dict[str, dict[str, Any]]:
     """Read the rows of a table of version ids by file name. An empty bucket is that of the row above."""
-    rows, bucket = {}, ""
-    try:
-        text = read_file(path).decode("utf-8-sig")  # a spreadsheet may write a byte order mark
-        # A spreadsheet separates by semicolons where numbers have a decimal comma.
-        delimiter = ";" if ";" in text.partition("\n")[0] else ","
-        for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
-            cells = {column: row[column].strip() for column in COLUMNS}
-            int(cells["size"])
-            bucket = cells["bucket"].removeprefix("s3://").strip("/") or bucket
-            rows[cells["file_name"]] = cells | {"bucket": bucket}
-    except (AttributeError, FileNotFoundError, KeyError, ValueError, csv.Error) as error:
+    try:  # a spreadsheet writes a byte order mark, and semicolons where numbers have a decimal comma
+        table = pd.read_csv(
+            path, sep="[,;]", engine="python", dtype=str, keep_default_na=False, encoding="utf-8-sig", usecols=COLUMNS
+        ).apply(lambda column: column.str.strip())
+        buckets = table["bucket"].str.removeprefix("s3://").str.strip("/")
+        table["bucket"] = buckets.where(buckets != "").ffill().fillna("")
+        table["size"] = table["size"].astype(int)
+        rows: dict[str, dict[str, Any]] = table.set_index("file_name").to_dict("index")
+        return rows
+    except (FileNotFoundError, ValueError) as error:
         raise PackagingError(
             f"{path} cannot be read ({one_line(error)}), expected the {TABLE_NAME} of `pack` with its columns "
             f"{', '.join(COLUMNS)}."
         ) from error
-    return rows
