@@ -1,4 +1,4 @@
-"""Whole releases and prepared region assemblies, computed by `verify.reference`, which shares no code with the build."""
+"""Prepared region assemblies, computed by `verify.reference`, which shares no code with the build."""
 
 from pathlib import Path
 
@@ -17,29 +17,6 @@ def session_files(root: Path, subject: int, hemisphere: str, version: str = DEFA
     return sorted(
         (root / open_tree(root).layout.betas_folder(subject, version)).glob(f"{hemisphere}.betas_session*.mgh")
     )
-
-
-def compute_release(root: Path, recipe: Recipe, *, from_region_assemblies: bool = False) -> dict:
-    """Return the train averages, the test repetitions and the neuroid coordinates that the raw files give for a recipe."""
-    expected = read_reference(open_tree(root), recipe, from_region_assemblies=from_region_assemblies)
-    n_rows = {split: len(expected.presentations(split)) for split in ("train", "test")}
-    values = {split: np.full((n, len(expected.neuroids)), np.nan) for split, n in n_rows.items()}
-    is_kept = np.ones(len(expected.neuroids), bool)
-    for block in expected.blocks(expected.neuroids):
-        computed, is_valid = expected.values(block)
-        for split in values:
-            values[split][:, block.index] = computed[split]
-        if recipe.nan_policy == "drop":
-            is_kept[block.index] = is_valid
-    values = {split: split_values[:, is_kept] for split, split_values in values.items()}
-    return {
-        "train": np.nan_to_num(values["train"]),
-        "test": np.nan_to_num(values["test"]),
-        "n_nan": {split: int(np.isnan(split_values).sum()) for split, split_values in values.items()},
-        "train_ids": expected.splits["train"].tolist(),
-        "test_ids": expected.splits["test"].tolist(),
-        "neuroids": list(expected.neuroids[is_kept].itertuples(index=False, name=None)),
-    }
 
 
 def prepare_regions(root: Path, subjects) -> None:

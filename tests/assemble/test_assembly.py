@@ -1,8 +1,5 @@
 """Assembly files: what is written is what xarray reads, and a failed write is never silent."""
 
-import errno
-import os
-
 import netCDF4
 import numpy as np
 import pandas as pd
@@ -90,26 +87,6 @@ def test_parts_are_written_to_their_places(tmp_path, dtype):
         write_values(0, 0, VALUES[:, :1])
 
     assert read(tmp_path / "a.nc").values[:, :, 0].tolist() == [[0, 0, 2], [3, 4, 5]]  # the rest is 0
-
-
-def test_disk_that_is_full_is_noticed_before_the_first_value(tmp_path, monkeypatch):
-    def fail(descriptor, offset, length):
-        assert length == 4 * 2 * 3
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", fail)
-    with pytest.raises(OSError, match=r"No space left on device.*a\.nc"):
-        write(tmp_path / "a.nc")
-
-
-@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
-def test_disk_that_cannot_reserve_space_is_written(tmp_path, monkeypatch, number):
-    def fail(*_):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "posix_fallocate", fail)
-
-    assert read(write(tmp_path / "a.nc")).values[:, :, 0].tolist() == VALUES.tolist()
 
 
 def test_file_that_hdf5_cannot_write_is_named(tmp_path):

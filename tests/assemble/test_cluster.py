@@ -67,14 +67,6 @@ def test_processes_are_stopped_at_the_end(tmp_path):
             os.kill(pid, 0)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(60)
-def test_workers_that_keep_dying_end_the_build_in_one_line(tmp_path):
-    code = ["__import__('os')._exit(1)"] * 2
-    with pytest.raises(PackagingError, match=r"^Several workers died .*Give each more memory\.$"):
-        list(run_tasks(eval, code, tmp_path, n_workers=2))
-
-
 @pytest.mark.parametrize(
     ("address", "message"),
     [

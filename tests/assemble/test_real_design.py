@@ -3,18 +3,15 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import xarray
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.facts import SUBJECTS
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.release import Manifest, ReleaseFolder
-from reference import compute_release
-from support import verify
+from support import find_differences
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def test_release_of_the_nsd_design_holds_the_published_images(
 ):
     build_release(full_design_tree, tmp_path / "r", make_recipe(subjects))
 
-    assert verify(tmp_path / "r")["release"]["problems"] == []
+    assert find_differences(tmp_path / "r", full_design_tree) == []
     folder = ReleaseFolder(tmp_path / "r")
     manifest = Manifest.read(folder)
     assert [manifest.shapes[split][0] for split in ("train", "test")] == [n_train, 3 * n_test]
@@ -46,7 +43,3 @@ def test_release_of_the_nsd_design_holds_the_published_images(
     train_ids = pd.read_csv(tmp_path / "r/stimulus_metadata_train.csv").nsd_id
     if first_and_last:
         assert (train_ids.iloc[0], train_ids.iloc[-1]) == first_and_last
-    expected = compute_release(full_design_tree, make_recipe(subjects))
-    for split in ("train", "test"):
-        with xarray.open_dataarray(folder.assembly_path(manifest.name, split)) as assembly:
-            np.testing.assert_allclose(assembly.values[:, :, 0], expected[split], rtol=0, atol=1e-5)

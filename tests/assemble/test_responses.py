@@ -24,7 +24,6 @@ def floats(limit, **options):
 
 
 BETAS = st.one_of(floats(2**14), st.sampled_from([np.nan, np.inf, -np.inf, 0.0]))
-RESPONSES = st.one_of(floats(16), st.just(np.nan))
 
 
 def standardise_blocks(betas, vertices=ALL, trials=ALL, n_block=7):
@@ -110,47 +109,6 @@ def test_averages_are_accumulated_in_double_precision(n_invalid):
     responses = np.array(repetitions, np.float32).reshape(1, -1, 1)
 
     assert average_repetitions(responses).tolist() == [[(2**24 + 2) / 3]]
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
-@given(arrays(np.float32, st.tuples(*[st.integers(1, 5)] * 3), elements=RESPONSES))
-def test_any_averages_agree_with_plain_arithmetic(responses):
-    averages = average_repetitions(responses)
-
-    assert averages.dtype == np.float32
-    assert averages.shape == (responses.shape[0], responses.shape[2])
-    for image, vertex in np.ndindex(averages.shape):
-        valid = [value for value in responses[image, :, vertex].tolist() if value == value]
-        expected = math.fsum(valid) / len(valid) if valid else np.nan
-        np.testing.assert_allclose(averages[image, vertex], np.float32(expected), rtol=2e-7, atol=1e-9)
-
-
-@pytest.mark.filterwarnings("error::RuntimeWarning")  # NumPy's
-@given(st.data())
-def test_any_standardised_images_agree_with_plain_arithmetic(data):
-    n_images, n_vertices = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 4))
-    averages = data.draw(arrays(np.float32, (n_images, n_vertices), elements=RESPONSES))
-    n_repetitions = data.draw(st.integers(3, 5))
-    tests = data.draw(arrays(np.float32, (data.draw(st.integers(1, 3)), n_repetitions, n_vertices), elements=RESPONSES))
-    train = sorted(data.draw(st.sets(st.integers(0, n_images - 1), min_size=1)))
-    values = standardise_images(averages, tests, train=np.array(train))
-
-    expected_train, expected_test = (
-        np.full((len(train), n_vertices), np.nan),
-        np.full((len(tests) * 3, n_vertices), np.nan),
-    )
-    for vertex in range(n_vertices):
-        valid = [value for value in averages[:, vertex].tolist() if value == value]
-        if not valid:
-            continue
-        mean, deviation = plain_moments(valid)
-        for i, row in enumerate(train):
-            expected_train[i, vertex] = (averages[row, vertex].item() - mean) / deviation
-        for image, repetition in np.ndindex(len(tests), 3):
-            expected_test[3 * image + repetition, vertex] = (tests[image, repetition, vertex].item() - mean) / deviation
-    assert values["train"].dtype == values["test"].dtype == np.float32
-    np.testing.assert_allclose(values["train"], expected_train, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(values["test"], expected_test, rtol=1e-6, atol=1e-6)
 
 
 def test_value_is_infinite_when_single_precision_cannot_hold_it():

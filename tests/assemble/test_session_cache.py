@@ -1,11 +1,7 @@
 """The session cache: it never changes a byte, nothing is read twice, and a stopped build continues."""
 
-import gc
 import os
 import shutil
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +9,8 @@ import pytest
 
 from allen2022_surface_packaging.assemble import sessions
 from allen2022_surface_packaging.assemble.pipeline import build_release, build_releases
-from allen2022_surface_packaging.assemble.sessions import SessionCache
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.files import MGH_DATA_OFFSET
-from allen2022_surface_packaging.nsd.inspection import inspect_tree
-from allen2022_surface_packaging.nsd.tree import open_tree
 from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from support import hashes
 
@@ -180,34 +173,3 @@ def test_raw_file_that_changes_while_the_build_runs_is_named(tree_copy, tmp_path
         build_release(tree_copy, tmp_path / "release", EIGHT)
 
     assert not (tmp_path / "release").exists()
-
-
-class _Loop:
-    """An object that only the garbage collector removes, and that lets other threads run meanwhile."""
-
-    def __init__(self) -> None:
-        self.loop = self
-
-    def __del__(self) -> None:
-        time.sleep(0)
-
-
-def test_threads_read_a_session_while_garbage_is_collected(nsd_tree, cache):
-    """Python 3.11 fails where several threads parse text during a collection, such as the header of a .npy file."""
-    plan = inspect_tree(open_tree(nsd_tree), EIGHT).require_sound()
-    session = SessionCache([plan], cache).sessions_of(plan, 1)[0]
-    expected = session.read(session.entry.vertices)
-
-    def read(_: int) -> bool:
-        _Loop()
-        return bool(np.array_equal(session.read(session.entry.vertices), expected, equal_nan=True))
-
-    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
-    gc.set_threshold(20)
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            assert all(threads.map(read, range(2000)))
-    finally:
-        gc.set_threshold(*thresholds)
-        sys.setswitchinterval(interval)

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -47,18 +46,6 @@ def read_table(release: Path, split: str) -> pd.DataFrame:
     return pd.read_csv(release / f"stimulus_metadata_{split}.csv")
 
 
-def test_images_are_those_of_imgbrick_without_loss(small_tree, small_release):
-    with h5py.File(small_tree / BRICK) as file:
-        for split in SPLITS:
-            table = read_table(small_release, split)
-            assert sorted(path.name for path in (small_release / f"stimuli_{split}").iterdir()) == [
-                f"nsd_{nsd_id:05d}.png" for nsd_id in table.nsd_id
-            ]
-            for row in table.itertuples():
-                image = Image.open(small_release / f"stimuli_{split}" / row.image_file_name)
-                np.testing.assert_array_equal(np.asarray(image), file["imgBrick"][row.nsd_id])
-
-
 def test_images_are_jpeg_of_quality_95_when_asked(small_tree, tmp_path):
     build_release(small_tree, tmp_path / "r", RECIPE, image_format="jpg")
 
@@ -69,25 +56,6 @@ def test_images_are_jpeg_of_quality_95_when_asked(small_tree, tmp_path):
     assert row.image_file_name == f"nsd_{row.nsd_id:05d}.jpg"
     assert (tmp_path / "r" / "stimuli_test" / row.image_file_name).read_bytes() == expected.getvalue()
     assert Manifest.read(ReleaseFolder(tmp_path / "r")).image_format == "jpg"
-
-
-def test_tables_list_the_images_their_split_and_their_origin(small_tree, small_release):
-    source = pd.read_csv(small_tree / TABLE).set_index("nsdId")
-    split = pd.read_csv(small_release / "train_test_split.csv")
-    origins = pd.read_csv(small_release / "stimulus_origin.csv")
-    for name in SPLITS:
-        table = read_table(small_release, name)
-        assert list(table) == ["stimulus_id", "nsd_id", "image_file_name", "coco_id"]
-        assert table.nsd_id.tolist() == split.nsd_id[split.split == name].tolist()
-        assert table.stimulus_id.tolist() == [f"nsd_{nsd_id:05d}" for nsd_id in table.nsd_id]
-        assert table.coco_id.tolist() == source.cocoId[table.nsd_id].tolist()
-    assert split.nsd_id.is_monotonic_increasing
-    assert origins.nsd_id.tolist() == split.nsd_id.tolist()
-    assert origins.coco_split.tolist() == source.cocoSplit[origins.nsd_id].tolist()
-    boxes = [f"(0, 0, {row.crop_left}, {row.crop_right})" for row in origins.itertuples()]
-    assert boxes == source.cropBox[origins.nsd_id].tolist()
-    first_line = (small_release / "stimulus_origin.csv").read_bytes().split(b"\n")[0]
-    assert first_line == b"stimulus_id,nsd_id,coco_id,coco_split,crop_top,crop_bottom,crop_left,crop_right"
 
 
 @pytest.mark.parametrize(("column", "has_ids"), [("cropBox", True), ("cocoSplit", True), ("cocoId", False)])
