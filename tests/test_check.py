@@ -277,6 +277,11 @@ def list_bucket() -> list[str]:
         ]
         folder = f"nsddata_betas/ppdata/subj{subject:02d}/fsaverage/{version}"
         keys += [f"{folder}/{h}.{name}.mgh" for h in HEMISPHERES for name in names]
+        native = folder.replace("fsaverage", "nativesurface")
+        keys += [f"{native}/{h}.{name}.{'hdf5' if '_s' in name else 'mgh'}" for h in HEMISPHERES for name in names]
+    for subject, h in itertools.product(SUBJECTS, HEMISPHERES):
+        folder = f"nsddata/ppdata/subj{subject:02d}/transforms"
+        keys += [f"{folder}/{h}.{name}.mgz" for name in ("white-to-fsaverage", "fsaverage-to-white")]
     return keys
 
 

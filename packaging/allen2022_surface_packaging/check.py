@@ -16,9 +16,11 @@ from .errors import PackagingError, printable
 from .facts import (
     HEMISPHERES,
     N_IMAGES,
+    N_NATIVE_VERTICES,
     N_REPETITIONS,
     N_TRIALS_PER_SESSION,
     N_VERTICES_OF_FSAVERAGE,
+    NATIVE,
     TERMS_URL,
     subject_name,
 )
@@ -27,12 +29,13 @@ from .nsd.files import MGH_DATA_OFFSET, read_label_names, read_labels
 from .nsd.inputs import BETAS, IMAGES, NCSNR, InputFile
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.storage import Folder
-from .nsd.tree import NSDTree, find_tree
+from .nsd.tree import BETAS_SUFFIXES, NSDTree, find_tree
 from .progress import format_bytes
 from .recipe import Recipe
 
 N_LISTED_FILES = 10  # more missing files are grouped
 N_COPIED_FILES = 4  # of one folder; more are fetched by one command
+SMALL_DOWNLOAD = "--recipe Allen2022_fmri_surface_small_download"
 BUCKET_URL = "s3://natural-scenes-dataset"
 FILE_BYTES = {  # of a file in the bucket, NSD Data Manual; the others are small
     BETAS: MGH_DATA_OFFSET + 4 * N_VERTICES_OF_FSAVERAGE * N_TRIALS_PER_SESSION,
@@ -133,7 +136,7 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
     root = tree.storage.root
     existing = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.exists())
-    n_bytes, n_free = sum(FILE_BYTES.get(one.kind, 0) for one in inputs), free_bytes(existing)
+    n_bytes, n_free = sum(map(_count_bytes, inputs)), free_bytes(existing)
     size = f"about {format_bytes(n_bytes)}" if n_bytes else "some megabytes at most"
     free = f", {'but only ' * (n_free < n_bytes)}{format_bytes(n_free)} are free" if n_free < math.inf else ""
     lines = [
@@ -142,8 +145,19 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
         *list_fetch_commands(root, inputs),
     ]
     if any(not one.is_optional for one in inputs):
-        lines += ["", f"Or build without a download: allen2022-surface build {BUCKET_URL} RELEASE"]
+        lines += [
+            "",
+            f"Or build without a download: allen2022-surface build {BUCKET_URL} RELEASE",
+            f'With files = "{NATIVE}" in the recipe, that reads a tenth of the bytes, as {SMALL_DOWNLOAD} does.',
+        ]
     return "\n".join(lines)
+
+
+def _count_bytes(one: InputFile) -> int:
+    """Return the size of a file in the bucket, or 0 if it is small."""
+    if one.kind == BETAS and one.file.path.endswith(BETAS_SUFFIXES[NATIVE]):
+        return 2 * N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)] * N_TRIALS_PER_SESSION
+    return FILE_BYTES.get(one.kind, 0)
 
 
 def list_fetch_commands(root: Path, inputs: Iterable[InputFile]) -> list[str]:

@@ -257,6 +257,7 @@ ARTIFACTS = argument("--artifacts FILE", "the file of the objects (default: the 
     argument("--layout", "default official", choices=list(LAYOUTS), default=TreeSize.layout),
     argument("--seed SEED", "default 0", default=TreeSize.seed),
     argument("--betas", "the versions to write", nargs="+", choices=BETAS_VERSIONS, default=TreeSize.betas),
+    argument("--nativesurface", "also write the betas on the subjects' own surfaces, in about as much time again"),
     argument("--expdesign FILE", "follow this nsd_expdesign.mat"),
     examples=["~/simulated_nsd --subjects 1,2 --sessions 3"],
 )
@@ -274,6 +275,7 @@ def simulate(options: Options) -> None:
         layout=options.layout,
         seed=options.seed,
         betas=options.betas,
+        has_native_betas=options.nativesurface,
     )
     simulate_tree(Path(options.nsd_root), size, expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")

@@ -38,6 +38,8 @@ N_NATIVE_VERTICES = {  # of the surfaces of each subject, lh and rh; NSD Data Ma
 # hemodynamic response function fitted to each voxel ("b2"), and with an assumed one ("b1").
 BETAS_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")
 DEFAULT_BETAS = BETAS_VERSIONS[0]
+# Folders of NSD's betas: copied to fsaverage, and on the subject's own surface, where they are rounded to 1/300 percent.
+FSAVERAGE, NATIVE = "fsaverage", "nativesurface"
 TERMS_URL = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 
 

@@ -43,7 +43,7 @@ ODD_VALUES = (1e6, 1e12, 1e30, 3e38, -3e38, 1e-30, 1e-45, 0, np.inf, -np.inf, np
 def tree(tmp_path_factory) -> Path:
     """A tree with every atlas and version of the betas that the recipes use. Tests only read it."""
     root = tmp_path_factory.mktemp("raw") / "nsd"
-    simulate_tree(root, TreeSize(n_sessions=6, n_trials=40, n_vertices=400, image_size=16))
+    simulate_tree(root, TreeSize(n_sessions=6, n_trials=40, n_vertices=400, image_size=16, has_native_betas=True))
     return root
 
 

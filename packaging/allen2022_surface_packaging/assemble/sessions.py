@@ -30,6 +30,7 @@ from ..facts import HEMISPHERES, subject_name
 from ..files import Bytes, write_whole
 from ..nsd.bucket import FileStatus
 from ..nsd.files import read_betas
+from ..nsd.native import read_native_betas
 from ..nsd.plan import Plan, Session
 from ..nsd.storage import RawFile
 from ..progress import follow
@@ -138,7 +139,8 @@ class SessionCache:
             stamps, packed = {h: session.betas[h].stamp() for h in HEMISPHERES}, np.packbits(mask)
             name = f"{subject_name(session.subject)}_session{session.number:02d}"
             files = [(session.betas[h].official_path, stamp.size, stamp.etag) for h, stamp in stamps.items()]
-            key = f"{name}_{_digest(f'method {METHOD_VERSION} {files}'.encode())}"
+            maps = [session.native_index[h].tobytes() for h in session.native_index]
+            key = f"{name}_{_digest(f'method {METHOD_VERSION} {files}'.encode(), *maps)}"
             new_path = self.path / f"{key}_{_digest(trials.tobytes(), packed.tobytes(), str(stamps).encode())}{SUFFIX}"
             task = SessionTask(session, stamps, trials, packed, new_path)
             entries = (Entry.open(path) for path in present if path.name.startswith(key))
@@ -222,8 +224,7 @@ def compute_entry(task: SessionTask) -> str:
             raise PackagingError(
                 f"{file} was there when the build started. Do all workers see it? Start the build again."
             )
-        betas = read_betas(file, session.shape)
-        responses = standardise_session(betas, vertices=vertices_of[hemisphere], kept_trials=task.trials)
+        responses = _standardise(session, hemisphere, vertices_of[hemisphere], task.trials)
         if file.stamp() != task.stamps[hemisphere]:  # of which the name of the entry is made
             raise PackagingError(f"{file} was changed while the build ran. Start it again.")
         return responses
@@ -232,6 +233,16 @@ def compute_entry(task: SessionTask) -> str:
         responses = list(threads.map(standardise, HEMISPHERES))
     write_whole(task.path, _entry_content(responses, task.trials, vertices, task.times))
     return str(session)
+
+
+def _standardise(session: Session, hemisphere: str, vertices: IntArray, trials: IntArray) -> FloatArray:
+    """Return the standardised responses of a hemisphere, of shape (n_trials, n_vertices)."""
+    file = session.betas[hemisphere]
+    if not session.native_index:
+        return standardise_session(read_betas(file, session.shape), vertices=vertices, kept_trials=trials)
+    blocks = read_native_betas(file, session.shape.n_trials, session.native_index[hemisphere][vertices])
+    parts = [standardise_session([b], vertices=np.arange(b.shape[1]), kept_trials=trials) for b in blocks]
+    return np.concatenate(parts, axis=1)
 
 
 def _entry_content(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from ..facts import HEMISPHERES, N_SESSIONS
+from ..facts import HEMISPHERES, N_SESSIONS, NATIVE
 from ..recipe import Recipe
 from .storage import RawFile
 from .tree import NSDTree
@@ -13,7 +13,7 @@ from .tree import NSDTree
 # The kinds of files, as people read them
 DESIGN, ORIGINS, LABELS, LABEL_NAMES = "experiment design", "COCO ids", "labels", "names of labels"
 IMAGES, EXTRACTED, NCSNR, BETAS = "images", "extracted images", "noise ceilings", "betas"
-PREPARED = "prepared assemblies"
+PREPARED, NATIVE_INDEX = "prepared assemblies", "maps to fsaverage"
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,15 @@ def list_inputs(
     for subject, hemisphere in itertools.product(recipe.subjects, HEMISPHERES):
         ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
         inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))
+        if recipe.files == NATIVE:
+            index = tree.native_index(subject, hemisphere)
+            inputs.append(InputFile(index, NATIVE_INDEX, subject=subject, hemisphere=hemisphere))
     for subject in recipe.subjects:
         n_sessions = N_SESSIONS[subject]
         if is_reduced:
-            n_sessions = max(tree.sessions_present(subject, recipe.betas), default=1)
+            n_sessions = max(tree.sessions_present(subject, recipe.betas, recipe.files), default=1)
         for session, hemisphere in itertools.product(range(1, n_sessions + 1), HEMISPHERES):
-            betas = tree.betas(subject, hemisphere, session, recipe.betas)
+            betas = tree.betas(subject, hemisphere, session, recipe.betas, recipe.files)
             inputs.append(InputFile(betas, BETAS, subject=subject, session=session, hemisphere=hemisphere))
     if from_region_assemblies:
         inputs += [InputFile(tree.prepared_assembly(r.name), PREPARED, r.name) for r in recipe.regions]

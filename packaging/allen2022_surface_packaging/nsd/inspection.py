@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_TRIALS_PER_SESSION, stimulus_name
+from ..facts import HEMISPHERES, N_NATIVE_VERTICES, N_TRIALS_PER_SESSION, NATIVE, stimulus_name, subject_name
 from ..recipe import Recipe
 from .files import (
     BetasShape,
@@ -24,6 +24,7 @@ from .files import (
     read_design,
     read_label_names,
     read_labels,
+    read_native_index,
     read_origins,
     read_vertices,
 )
@@ -34,12 +35,14 @@ from .inputs import (
     IMAGES,
     LABEL_NAMES,
     LABELS,
+    NATIVE_INDEX,
     NCSNR,
     ORIGINS,
     PREPARED,
     InputFile,
     list_inputs,
 )
+from .native import read_native_shape
 from .plan import Plan, Session
 from .regions import RegionMap, find_regions
 from .storage import RawFile
@@ -158,11 +161,21 @@ def inspect_tree(
     n_sessions = {s: max(one.session for one in found.inputs if one.subject == s) for s in recipe.subjects}
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
-    ncsnr, shapes = found.read(NCSNR, read_vertices), found.read(BETAS, read_betas_shape)
+    is_native = recipe.files == NATIVE
+    ncsnr, shapes = (
+        found.read(NCSNR, read_vertices),
+        found.read(BETAS, read_native_shape if is_native else read_betas_shape),
+    )
+    maps = found.read(NATIVE_INDEX, read_native_index)
     found.read(PREPARED, RawFile.exists)
     # What the files say together
-    n_vertices = {one: len(values) for one, values in (*labels.items(), *ncsnr.items())}
-    found.n_vertices = found.compare("vertices", n_vertices | {one: shape.n_vertices for one, shape in shapes.items()})
+    n_vertices = {one: len(values) for one, values in (*labels.items(), *ncsnr.items(), *maps.items())}
+    native_index = {(one.subject, one.hemisphere): index for one, index in maps.items()}
+    if is_native:
+        found.contradictions += _compare_native(shapes, native_index, is_reduced=is_reduced)
+    else:
+        n_vertices |= {one: shape.n_vertices for one, shape in shapes.items()}
+    found.n_vertices = found.compare("vertices", n_vertices)
     n_trials = {one: shape.n_trials for one, shape in shapes.items()}
     shape = BetasShape(found.n_vertices, found.compare("trials", n_trials, 0 if is_reduced else N_TRIALS_PER_SESSION))
     region_map = _find_regions(found, recipe, labels, names)
@@ -176,7 +189,7 @@ def inspect_tree(
 
     if design and trials and region_map and not found.problems:
         single_trial_images = found.splits["test"] if from_region_assemblies else images
-        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, single_trial_images))
+        sessions = tuple(_list_sessions(found.inputs, recipe, design, trials, shape, native_index, single_trial_images))
         found.plan = Plan(
             recipe=recipe,
             region_map=region_map,
@@ -217,6 +230,21 @@ def _find_regions(
     )
 
 
+def _compare_native(
+    shapes: Mapping[InputFile, BetasShape], native_index: Mapping[tuple[int, str], IntArray], *, is_reduced: bool
+) -> Iterator[str]:
+    """Yield a line for every file of native betas that has other vertices than the surface of its subject."""
+    for one, shape in shapes.items():
+        index = native_index.get((one.subject, one.hemisphere), np.array([0]))
+        n_known = N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)]
+        n_expected = max(shape.n_vertices, int(index.max()) + 1) if is_reduced else n_known
+        if shape.n_vertices != n_expected:
+            yield (
+                f"{one.file} holds {shape.n_vertices:,} vertices, expected {n_expected:,}, which the surface of "
+                f"{subject_name(one.subject)} has. Is it a file of another subject or hemisphere? Download it again."
+            )
+
+
 def _find_pictures(found: Inspection, nsd_ids: IntArray, formats: Sequence[str]) -> tuple[dict[int, RawFile], int]:
     """Find the extracted image of each `nsd_id`, in the first format that is there, or else look at NSD's own images.
 
@@ -255,6 +283,7 @@ def _list_sessions(
     design: Design,
     trials: Mapping[int, pd.DataFrame],
     shape: BetasShape,
+    native_index: Mapping[tuple[int, str], IntArray],
     needed_images: IntArray,
 ) -> Iterator[Session]:
     """Yield the sessions with at least one trial of the needed images, each with all its trials of the pool.
@@ -273,6 +302,7 @@ def _list_sessions(
                 number=number,
                 betas={hemisphere: betas[subject, number, hemisphere] for hemisphere in HEMISPHERES},
                 shape=shape,
+                native_index={h: native_index[subject, h] for h in HEMISPHERES if native_index},
                 trials=session_trials["trial"].to_numpy(np.int64),
                 nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
                 repetitions=session_trials["repetition"].to_numpy(np.int64),

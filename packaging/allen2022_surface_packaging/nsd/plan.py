@@ -23,7 +23,9 @@ class Session:
     ----------
     number : 1-based
     betas : the betas files by hemisphere
-    shape : the shape of each betas file
+    shape : how many vertices of fsaverage a hemisphere has, and how many trials a betas file
+    native_index : by hemisphere the vertex of the subject's own surface that each vertex of fsaverage copies, 0-based; empty
+        if the betas are those on fsaverage
     trials, nsd_ids, repetitions : arrays of shape (n_pool_trials,)
         The trials (0-based, ascending) that showed an image of the pool, the `nsd_id` of the image, and which
         repetition of the image it was (0-based).
@@ -33,6 +35,7 @@ class Session:
     number: int
     betas: dict[str, RawFile]
     shape: BetasShape
+    native_index: dict[str, IntArray]
     trials: IntArray
     nsd_ids: IntArray
     repetitions: IntArray

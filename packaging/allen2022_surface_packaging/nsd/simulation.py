@@ -20,7 +20,7 @@ NSD's are: NaN always, NaN in every other session, NaN in a single trial, or con
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +43,7 @@ from ..facts import (
     N_REPETITIONS,
     N_SESSIONS,
     N_VERTICES_OF_FSAVERAGE,
+    NATIVE,
     SUBJECTS,
 )
 from ..files import naming, new_folder
@@ -50,6 +51,7 @@ from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
 from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, vertex_directions
 from .files import MGH_DATA_OFFSET, Design, read_design
+from .native import UNITS_PER_PERCENT
 from .size import TreeSize
 from .storage import Folder, RawFile
 from .tree import LAYOUTS, NSDTree
@@ -228,7 +230,10 @@ def _write_responses(
         images = design.subjectim[subject - 1, design.masterordering[trials] - 1] - 1
         other = [] if version == DEFAULT_BETAS else [BETAS_VERSIONS.index(version)]
         rng = np.random.default_rng([size.seed, subject, side, session, *other])
-        blocks = _simulate_session(vertices, latents[images], session, noise, rng)
+        blocks: Iterable[FloatArray] = _simulate_session(vertices, latents[images], session, noise, rng)
+        if size.has_native_betas:
+            blocks = list(blocks)
+            _write_native_betas(tree.betas(subject, hemisphere, session, version, NATIVE), blocks)
         on_fsaverage = (block[:, vertices.native_index] for block in blocks)
         _write_betas(tree.betas(subject, hemisphere, session, version), size, on_fsaverage)
 
@@ -314,7 +319,7 @@ def _write_vertices(file: RawFile, values: AnyArray) -> None:
         nibabel.save(MGHImage(values.reshape(-1, 1, 1), affine=np.eye(4)), path)
 
 
-def _write_betas(file: RawFile, size: TreeSize, blocks: Iterator[FloatArray]) -> None:
+def _write_betas(file: RawFile, size: TreeSize, blocks: Iterable[FloatArray]) -> None:
     header = MGHHeader()
     header.set_data_dtype(np.float32)
     header.set_data_shape((size.n_vertices, 1, 1, size.n_trials))
@@ -324,6 +329,16 @@ def _write_betas(file: RawFile, size: TreeSize, blocks: Iterator[FloatArray]) ->
         for block in blocks:  # trials follow each other: (n_vertices, 1, 1, n_trials) in Fortran order
             target.write(block.astype(">f4").tobytes())
         header.writeftr_to(target)
+
+
+def _write_native_betas(file: RawFile, blocks: Iterable[FloatArray]) -> None:
+    """Write betas as NSD writes those on a subject's own surface. There, a vertex without data is 0."""
+    betas = np.concatenate(list(blocks))
+    largest = np.iinfo(np.int16).max
+    integers = np.clip(np.rint(UNITS_PER_PERCENT * np.nan_to_num(betas)), -largest, largest).astype(np.int16)
+    integers[:, np.isnan(betas).any(axis=0)] = 0
+    with _target(file) as path, writing_hdf5(path), h5py.File(path, "w") as opened:
+        opened.create_dataset("betas", data=integers, chunks=(len(betas), 1))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from ..facts import BETAS_VERSIONS, SUBJECTS
 class TreeSize:
     """The size of a synthetic tree. The subjects who finished NSD have `n_sessions`; the others have NSD's share.
 
-    `betas` are the versions of the single-trial responses that are written.
+    `betas` are the versions of the single-trial responses that are written, `has_native_betas` says whether also those on the
+    subjects' own surfaces.
     """
 
     subjects: Sequence[int] = SUBJECTS
@@ -23,3 +24,4 @@ class TreeSize:
     layout: str = "official"
     seed: int = 0
     betas: Sequence[str] = BETAS_VERSIONS[:2]  # those that the recipes of this package use
+    has_native_betas: bool = False

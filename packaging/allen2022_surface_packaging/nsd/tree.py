@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PackagingError
-from ..facts import DEFAULT_BETAS, SUBJECTS, subject_name
+from ..facts import DEFAULT_BETAS, FSAVERAGE, NATIVE, SUBJECTS, subject_name
 from .storage import RawFile, Storage, open_storage
 
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
+BETAS_SUFFIXES = {FSAVERAGE: "mgh", NATIVE: "hdf5"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Layout:
     ----------
     betas : the folder of a version of a subject's betas; ``{s}`` stands for the subject's name, ``{v}`` for the version
     default_betas : the name of the version that most releases are made from
+    native_betas : as `betas`, for the betas on the subject's own surface
     labels : the folder of the atlases on fsaverage
     native_labels : the folder of the atlases that NSD drew on a subject's own surface
     transforms : the folder of the maps from a subject's own surface
@@ -32,14 +34,17 @@ class Layout:
     name: str
     betas: str
     default_betas: str
+    native_betas: str
     labels: str
     native_labels: str
     transforms: str
     experiment: str
     images: tuple[str, ...]
 
-    def betas_folder(self, subject: int, version: str = DEFAULT_BETAS) -> str:
-        """Return the folder of a version of a subject's betas."""
+    def betas_folder(self, subject: int, version: str = DEFAULT_BETAS, files: str = FSAVERAGE) -> str:
+        """Return the folder of a version of a subject's betas, on fsaverage or on the subject's own surface."""
+        if files == NATIVE:
+            return self.native_betas.format(s=subject_name(subject), v=version)
         name = self.default_betas if version == DEFAULT_BETAS else version
         return self.betas.format(s=subject_name(subject), v=name)
 
@@ -52,6 +57,7 @@ OFFICIAL = Layout(
     name="official",
     betas="nsddata_betas/ppdata/{s}/fsaverage/{v}",
     default_betas=DEFAULT_BETAS,
+    native_betas="nsddata_betas/ppdata/{s}/nativesurface/{v}",
     labels="nsddata/freesurfer/fsaverage/label",
     native_labels="nsddata/freesurfer/{s}/label",
     transforms="nsddata/ppdata/{s}/transforms",
@@ -62,6 +68,7 @@ FLAT = Layout(
     name="flat",
     betas="{s}/{v}",
     default_betas="betas",
+    native_betas="{s}/nativesurface/{v}",
     labels="fsaverage_labels",
     native_labels="{s}/label",
     transforms="{s}/transforms",
@@ -107,10 +114,12 @@ class NSDTree:
         """Whether the tree is simulated."""
         return self.simulation_mark.exists()
 
-    def betas(self, subject: int, hemisphere: str, session: int, version: str = DEFAULT_BETAS) -> RawFile:
+    def betas(
+        self, subject: int, hemisphere: str, session: int, version: str = DEFAULT_BETAS, files: str = FSAVERAGE
+    ) -> RawFile:
         """Return the single-trial responses of one session (1-based) and hemisphere."""
-        name = f"{hemisphere}.betas_session{session:02d}.mgh"
-        return self._file(lambda layout: f"{layout.betas_folder(subject, version)}/{name}")
+        name = f"{hemisphere}.betas_session{session:02d}.{BETAS_SUFFIXES[files]}"
+        return self._file(lambda layout: f"{layout.betas_folder(subject, version, files)}/{name}")
 
     def ncsnr(self, subject: int, hemisphere: str, version: str = DEFAULT_BETAS) -> RawFile:
         """Return the noise-ceiling signal-to-noise ratio of a version of the betas."""
@@ -144,10 +153,10 @@ class NSDTree:
         names = {name: f"{folder}/{name}" for folder in folders for name in self.storage.names(folder)}
         return {name: RawFile(self.storage, path, path) for name, path in names.items()}
 
-    def sessions_present(self, subject: int, version: str = DEFAULT_BETAS) -> list[int]:
+    def sessions_present(self, subject: int, version: str = DEFAULT_BETAS, files: str = FSAVERAGE) -> list[int]:
         """Return the sessions (1-based) for which the betas of at least one hemisphere are there."""
-        names = self.storage.names(self.layout.betas_folder(subject, version))
-        matches = (re.fullmatch(r"[lr]h\.betas_session(\d{2})\.mgh", name) for name in names)
+        names = self.storage.names(self.layout.betas_folder(subject, version, files))
+        matches = (re.fullmatch(rf"[lr]h\.betas_session(\d{{2}})\.{BETAS_SUFFIXES[files]}", name) for name in names)
         return sorted({int(match[1]) for match in matches if match})
 
     def _file(self, path_in: Callable[[Layout], str]) -> RawFile:

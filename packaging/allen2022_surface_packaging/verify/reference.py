@@ -30,7 +30,7 @@ import xarray
 
 from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray, map_array
 from ..errors import PackagingError, reading
-from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, stimulus_name, subject_name
+from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, NATIVE, stimulus_name, subject_name
 from ..nsd.storage import Folder, RawFile
 from ..nsd.tree import NSDTree
 from ..recipe import CORTEX, Recipe, Region
@@ -146,14 +146,17 @@ class Reference:
         trials = [np.flatnonzero(self.shown[subject] == image) for image in images]
         responses = np.full((len(images), max(map(len, trials)), len(vertices)), np.nan)
         for session in self.needed_sessions(subject, images):
-            file = self.tree.betas(subject, hemisphere, session, self.recipe.betas)
-            with _local_copy(file, "MGH") as path:
-                *_, n_trials = struct.unpack(">5i", file.read(20))
-                shape = n_trials, self.n_vertices
-                betas = map_array(path, ">f4", 284, shape)[:, vertices].astype(np.float64)
-            if n_trials != self.n_trials_per_session:
+            file = self.tree.betas(subject, hemisphere, session, self.recipe.betas, self.recipe.files)
+            if self.recipe.files == NATIVE:
+                index = _read_map(self.tree.native_index(subject, hemisphere), self.n_vertices)
+                betas = _read_native_betas(file, index[vertices] - 1)
+            else:
+                with _local_copy(file, "MGH") as path:
+                    shape = _count_trials(file), self.n_vertices
+                    betas = map_array(path, ">f4", 284, shape)[:, vertices].astype(np.float64)
+            if len(betas) != self.n_trials_per_session:
                 raise PackagingError(
-                    f"{file} holds {n_trials} trials, expected {self.n_trials_per_session}. Download it again."
+                    f"{file} holds {len(betas)} trials, expected {self.n_trials_per_session}. Download it again."
                 )
             first = (session - 1) * self.n_trials_per_session
             standardised = _standardise_session(betas)
@@ -218,11 +221,10 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
     PackagingError
         If a raw file is missing or damaged, or does not fit the others or the recipe.
     """
-    first_betas = tree.betas(recipe.subjects[0], "lh", 1, recipe.betas)
-    with reading(first_betas, "MGH"):
-        _, n_vertices, _, _, n_trials = struct.unpack(">5i", first_betas.read(20))
-        if not 0 < 4 * n_vertices * n_trials < first_betas.size():
-            raise ValueError(f"it has {first_betas.size():,} bytes for {n_vertices:,} vertices and {n_trials:,} trials")
+    ncsnr = tree.ncsnr(recipe.subjects[0], "lh", recipe.betas)
+    with reading(ncsnr, "MGH"):
+        _, n_vertices = struct.unpack(">2i", ncsnr.read(8))
+    n_trials = _count_trials(tree.betas(recipe.subjects[0], "lh", 1, recipe.betas, recipe.files))
     with _local_copy(tree.design, "a design of these subjects and trials") as path:
         variables = scipy.io.loadmat(path)
         # The numbers are 1-based, and small unsigned integers, in which arithmetic overflows.
@@ -230,7 +232,7 @@ def read_reference(tree: NSDTree, recipe: Recipe, *, from_region_assemblies: boo
         order, images, shared = (variables[name].astype(np.int64) - 1 for name in names)
         shown = {}
         for subject in recipe.subjects:
-            n_sessions = max(tree.sessions_present(subject, recipe.betas), default=0)
+            n_sessions = max(tree.sessions_present(subject, recipe.betas, recipe.files), default=0)
             if order.size == N_TRIALS:
                 n_sessions = N_SESSIONS[subject]
             shown[subject] = images[subject - 1, order.ravel()[: n_sessions * n_trials]]
@@ -329,6 +331,26 @@ def _list_neuroids(
         }
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
+
+
+def _count_trials(file: RawFile) -> int:
+    """Return the number of trials of a betas file of either kind."""
+    with reading(file, "a betas file"):
+        if file.path.endswith(".hdf5"):
+            with h5py.File(file.hdf5_source(), "r", locking=False) as opened:
+                return len(opened["betas"])
+        _, n_vertices, _, _, n_trials = struct.unpack(">5i", file.read(20))
+        if not 0 < 4 * n_vertices * n_trials < file.size():
+            raise ValueError(f"it has {file.size():,} bytes for {n_vertices:,} vertices and {n_trials:,} trials")
+        return int(n_trials)
+
+
+def _read_native_betas(file: RawFile, vertices: IntArray) -> DoubleArray:
+    """Read the responses of some vertices of a subject's own surface. A vertex that is 0 in every trial is NaN."""
+    with _local_copy(file, "HDF5") as path, h5py.File(path, "r", locking=False) as opened:
+        first = vertices.min()
+        integers = opened["betas"][:, first : vertices.max() + 1][:, vertices - first]
+    return np.where(integers.any(axis=0), integers / 300, np.nan)
 
 
 def _standardise_session(betas: DoubleArray) -> DoubleArray:
