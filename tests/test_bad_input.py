@@ -140,6 +140,12 @@ def virtual_without_source(file, source) -> None:
     Path(source.file.filename).unlink()
 
 
+def virtual_of_itself(file, source) -> None:
+    layout = h5py.VirtualLayout(source.shape, "u1")
+    layout[:] = h5py.VirtualSource(Path(file.filename).name, "imgBrick", source.shape)
+    file.create_virtual_dataset("imgBrick", layout)
+
+
 def half_written(file, source) -> None:
     chunks = (1, *source.shape[1:])
     half = len(source) // 2
@@ -241,6 +247,7 @@ FAULTS = {
     "images cut short": (cut(IMAGES), IMAGES, r"is not NSD's images \(.*Download it again"),
     "images never written": (other_brick(half_written), IMAGES, r"all pixels of image \d+ \(0-based\) are 0"),
     "images without source": (other_brick(virtual_without_source), IMAGES, r"all pixels of image \d+ \(0-based\) are"),
+    "images of themselves": (other_brick(virtual_of_itself), IMAGES, "imgBrick refers to itself, for which HDF5 would"),
     "images without storage": (other_brick(external_storage), IMAGES, "is not NSD's images .*external raw data file"),
     "images of a damaged count": (other_brick(huge), IMAGES, "imgBrick is .*expected uint8 of shape"),
     "images a group": (other_brick(lambda file, source: file.create_group("imgBrick")), IMAGES, "imgBrick is <HDF5 gr"),

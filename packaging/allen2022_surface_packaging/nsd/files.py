@@ -11,6 +11,7 @@ from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -27,6 +28,7 @@ from .storage import RawFile
 MGH_DATA_OFFSET = 284
 MGH_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}  # by their codes in an MGH header
 LARGEST_IMAGE_BYTES = 2**28  # of NSD's, 541,875; more are a damaged count, for which HDF5 would take memory
+LARGEST_MAP_BYTES = 2**28  # of a file of one value per vertex; those of NSD have less than 1 MB
 LARGEST_LABEL = 2**31 - 1  # and the largest number of a vertex: of an int32, the largest whole numbers of an MGH file
 
 
@@ -133,7 +135,8 @@ def read_vertices(file: RawFile) -> AnyArray:
     """
     content = file.read()
     with reading(file, "an MGH file of one value per vertex"):
-        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LARGEST_MAP_BYTES)
         dtype, dims = _read_mgh_header(content, len(content))
         if dims[1:] != (1, 1, 1):
             raise ValueError(f"its shape is {dims}, expected (n_vertices, 1, 1, 1)")
@@ -340,6 +343,10 @@ def _open_brick(file: RawFile) -> Iterator[Any]:
             raise ValueError(
                 "the pixels of imgBrick lie in other files, expected all in this one, as it is in a bucket"
             )
+        itself = {".", str(source), Path(str(source)).name}
+        parts = brick.virtual_sources() if brick.is_virtual else ()
+        if any(part.file_name in itself and part.dset_name.strip("/") == "imgBrick" for part in parts):
+            raise ValueError("imgBrick refers to itself, for which HDF5 would crash")
         yield brick
 
 
