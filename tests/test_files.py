@@ -72,13 +72,6 @@ def test_old_folder_is_back_when_the_new_one_cannot_get_its_name(tmp_path):
     assert tree(tmp_path) == ["folder", "folder/old"]
 
 
-def test_folder_that_appeared_meanwhile_is_not_replaced(tmp_path):
-    with pytest.raises(OSError, match="not empty"), new_folder(tmp_path / "folder"):
-        fill(tmp_path / "folder", "theirs")
-
-    assert tree(tmp_path) == ["folder", "folder/theirs"]
-
-
 def test_second_writer_is_refused_and_the_first_one_finishes(tmp_path):
     with new_folder(tmp_path / "folder") as partial:
         (partial / "first").touch()

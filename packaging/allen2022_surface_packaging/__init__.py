@@ -12,4 +12,7 @@ Beside the stages: `recipe` says what a release is to hold, `release` knows ever
 the plugin, `cli` is the command line, and `demo` runs everything once.
 """
 
+import os
+
+os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # some disks refuse locks, and nobody else writes the same file
 __version__ = "0.1.0"

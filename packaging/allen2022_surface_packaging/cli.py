@@ -70,7 +70,6 @@ def main(command_line: Sequence[str] | None = None) -> None:
     The exit status is 0 if the command is done, 1 if the input is invalid or a file system or network operation failed,
     2 for wrong usage, and 128 + n if the signal n ended the command.
     """
-    os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"  # some disks refuse locks, and nobody else writes the same file
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # letters that its encoding lacks, as on stderr
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -20,7 +20,6 @@ from typing import TypeAlias
 
 from .errors import PackagingError
 
-HASH_BLOCK_BYTES = 2**20
 ABANDONED_SECONDS = 60 * 60  # since the last change of a half-written file; a single file is written in seconds
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -46,26 +45,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     with _only_writer(partial, path):
         try:
             _empty(partial)  # a killed process may have left files
-            is_replaced = path.is_dir() and any(path.iterdir())
             yield partial
-            if is_replaced:
-                _replace(path, partial)
-            else:
-                with suppress(FileNotFoundError):
-                    path.rmdir()  # fails if something has appeared there, other than an empty folder
-                partial.rename(path)
+            _replace(path, partial)
         finally:
             _remove(partial)
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Give a file or folder the name of an old one, and remove the old one."""
+    """Give a file or folder the name of an old one, which is removed if it is there."""
     replaced = _replaced_path(old)
     _remove(replaced)
     if replaced.exists():  # on a network disk, a file that is open stays as `.nfs*`
         replaced.rename(replaced.with_name(f"{replaced.name}.{uuid.uuid4().hex}"))
     try:
-        old.rename(replaced)
+        if old.exists():
+            old.rename(replaced)
         new.rename(old)
     finally:
         end_replacement(old)
@@ -78,13 +72,10 @@ def end_replacement(path: Path) -> None:
     """
     path = path.resolve()
     replaced = _replaced_path(path)
-    for left in path.parent.glob(f"{glob.escape(replaced.name)}.*"):
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for left in path.parent.glob(f"{glob.escape(replaced.name)}*"):
         _remove(left)
-    if replaced.exists():
-        if path.exists():
-            _remove(replaced)
-        else:
-            replaced.rename(path)
 
 
 def _replaced_path(path: Path) -> Path:
@@ -219,8 +210,5 @@ def free_bytes(folder: Path) -> float:
 
 def sha1_of(path: Path) -> str:
     """Return the SHA-1 of a file, in hexadecimal."""
-    digest = hashlib.sha1()
     with naming(path), path.open("rb", buffering=0) as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha1").hexdigest()

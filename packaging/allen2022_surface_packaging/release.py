@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeAlias, TypeVar
+from typing import Annotated, Self, TypeAlias
 
 import msgspec
-import netCDF4
 import numpy as np
 import pandas as pd
-import xarray as xr
 
 from . import __version__
 from .arrays import IntArray
@@ -35,7 +33,6 @@ ORIGIN_COLUMNS = (
 VERSIONED = ("numpy", "scipy", "nibabel", "h5py", "netCDF4", "pandas", "Pillow")  # their versions could change a byte
 FORMAT_NAMES = {"png": "PNG", "jpg": "JPEG"}  # the image formats of a release, as Pillow names them
 LARGEST_NUMBER = 2**63 - 1  # of NumPy
-Opened = TypeVar("Opened", xr.Dataset, xr.DataArray)
 LONGEST_TEXT = 300  # of a part of a message
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
@@ -45,39 +42,26 @@ ImageFormat: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"\A({'|'.join(FOR
 RegionName: TypeAlias = Annotated[str, msgspec.Meta(pattern=REGION_NAME_PATTERN)]
 
 
-@dataclass(frozen=True)
 class ReleaseFolder:
-    """The folder of a release. Every path in a release comes from here."""
+    """The folder of a release. Every path in a release comes from here.
 
-    path: Path
+    Attributes
+    ----------
+    split_path : the table of all images with their split
+    origin_path : the table of where the images come from; a release may lack it
+    verification_path, report_path : what `verify` and `report` write; they are not part of the release
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest_path = path / "release.json"
+        self.split_path = path / "train_test_split.csv"
+        self.origin_path = path / "stimulus_origin.csv"
+        self.verification_path = path / "verify.json"
+        self.report_path = path / "report.html"
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def manifest_path(self) -> Path:
-        """The manifest."""
-        return self.path / "release.json"
-
-    @property
-    def split_path(self) -> Path:
-        """The table of all images with their split."""
-        return self.path / "train_test_split.csv"
-
-    @property
-    def origin_path(self) -> Path:
-        """The table of where the images come from. A release may lack it."""
-        return self.path / "stimulus_origin.csv"
-
-    @property
-    def verification_path(self) -> Path:
-        """What `verify` writes. It is not part of the release."""
-        return self.path / "verify.json"
-
-    @property
-    def report_path(self) -> Path:
-        """What `report` writes. It is not part of the release."""
-        return self.path / "report.html"
 
     def assembly_path(self, name: str, split: str) -> Path:
         """Return the assembly of a split; `name` is that of the release."""
@@ -95,10 +79,6 @@ class ReleaseFolder:
         """Return when the last of some files was written, in nanoseconds; files that are missing are left out."""
         paths = [self.path / name for name in names]
         return max((path.stat().st_mtime_ns for path in paths if path.is_file()), default=0)
-
-    def file_name(self, path: Path) -> str:
-        """Return the name by which the manifest lists a file."""
-        return str(path.relative_to(self.path))
 
 
 @dataclass(frozen=True)
@@ -249,21 +229,11 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def open_netcdf(open_source: Callable[..., Opened], path: Path, **options: Any) -> Opened:
-    """Open a NetCDF file by a function of xarray.
-
-    Where the library opens no file, because the disk refuses locks or the path is not in UTF-8, the file is read whole.
-    """
-    try:
-        return open_source(path, **options)
-    except (OSError, UnicodeEncodeError):
-        content = netCDF4.Dataset(path.name, memory=path.read_bytes())
-        return open_source(xr.backends.NetCDF4DataStore(content), **options)
-
-
 def record_files(folder: ReleaseFolder, paths: Iterable[Path]) -> dict[str, FileRecord]:
     """Return size and SHA-1 of some files of a release, by their paths in the release, sorted."""
-    return {folder.file_name(path): FileRecord(path.stat().st_size, sha1_of(path)) for path in sorted(paths)}
+    return {
+        str(path.relative_to(folder.path)): FileRecord(path.stat().st_size, sha1_of(path)) for path in sorted(paths)
+    }
 
 
 def installed_versions() -> dict[str, str]:

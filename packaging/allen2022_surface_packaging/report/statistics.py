@@ -16,7 +16,7 @@ import xarray as xr
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray
 from ..facts import HEMISPHERES, N_REPETITIONS, subject_name
 from ..plugin import import_plugin
-from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder, open_netcdf
+from ..release import NEUROID_COORDINATES, SPLITS, Manifest, ReleaseFolder
 
 ALL_REGIONS = "All regions"  # no region has a name with a space
 ALL_SUBJECTS = "all"
@@ -104,7 +104,7 @@ def subject_names(manifest: Manifest) -> list[str]:
 
 def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     """Read the neuroids of a release, and measure how well their test repetitions agree."""
-    with open_netcdf(xr.open_dataarray, folder.assembly_path(manifest.name, "test")) as assembly:
+    with xr.open_dataarray(folder.assembly_path(manifest.name, "test")) as assembly:
         numbers = np.arange(assembly.sizes["neuroid"])  # texts would take longer to sort
         responses = assembly[:, :, 0].assign_coords(neuroid_id=("neuroid", numbers)).load()
     table = pd.DataFrame({name: responses[name].values for name in NEUROID_COORDINATES if name != "neuroid_id"})

@@ -12,7 +12,7 @@ import xarray
 
 from ..arrays import DoubleArray, IntArray
 from ..errors import PackagingError, reading
-from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder, open_netcdf
+from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolder
 
 AGAIN = "Build the release again."
 NEUROIDS_AT_A_TIME = 4096  # of one slice of a file
@@ -79,7 +79,7 @@ def open_release(path: Path, files: ExitStack) -> dict[str, Side]:
     for split in SPLITS:
         stimuli, path = tables[folder.stimulus_table_path(split).name], folder.assembly_path(name, split)
         with reading(path, "an assembly", AGAIN):
-            assembly = files.enter_context(open_netcdf(xarray.open_dataarray, path))
+            assembly = files.enter_context(xarray.open_dataarray(path))
             if set(assembly.dims) != set(DIMENSIONS):
                 raise ValueError(f"it has the dimensions {assembly.dims}, expected {DIMENSIONS}")
         assembly.encoding["source"] = str(path)
