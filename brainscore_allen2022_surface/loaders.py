@@ -44,15 +44,7 @@ class SimulatedDataWarning(UserWarning):
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One version of an S3 object.
-
-    Attributes
-    ----------
-    sha1 : of the content, in hexadecimal
-    size : in bytes, if known
-    shape : of an assembly, if known
-    simulated : whether it holds simulated responses; only a demonstration publishes such
-    """
+    """One version of an S3 object, as `artifacts.json` lists it. The size is in bytes, the SHA-1 in hexadecimal."""
 
     bucket: str
     key: str
@@ -80,8 +72,7 @@ class Dataset:
     assembly : NetCDF file of the whole split, or of one region
     stimulus_table : CSV file
     stimuli : folder of images on this machine, or an S3 object that is a ZIP file of images
-    is_shipped : whether the table and the images are those that the shipped artifacts file lists
-    is_simulated : whether the responses are simulated
+    is_shipped : whether the stimuli are those that the shipped artifacts file lists
     """
 
     assembly: Path | StoredObject
@@ -126,12 +117,12 @@ def load_assembly(name: str, split: str, region: str | None = None, *, source: S
     chunks = literal_eval(os.environ.get(BRAINIO_CHUNKS) or "None")
     with _explained(path):
         responses = _open_assembly(path, chunks)
-        regions = None if region is None else responses["region"].values
-    if regions is not None and region not in regions:
+        regions = responses["region"].values
+    if region and region not in regions:
         others = ", ".join(sorted(set(regions)))
         raise ValueError(f"{path} has no neuroid of region {region}, only of {others}. Choose one of these.")
     with _explained(path):
-        if regions is not None:
+        if region:
             responses = responses[:, np.flatnonzero(regions == region)]
         if chunks is None:
             responses.load().close()
@@ -197,19 +188,10 @@ def default_source() -> Path:
 
 
 def read_artifacts(path: Path) -> dict[str, dict[str, StoredObject]]:
-    """Return the objects of each identifier in an artifacts file: `assembly`, and of a whole split the table and images.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
+    """Return the objects of each identifier in an artifacts file: `assembly`, and of a whole split the table and images."""
     with _explained(path):
-        entries = json.loads(path.read_bytes())
-        return {
-            identifier: {kind: StoredObject(**stored) for kind, stored in objects.items()}
-            for identifier, objects in entries.items()
-        }
+        entries = json.loads(path.read_bytes()).items()
+        return {name: {kind: StoredObject(**stored) for kind, stored in entry.items()} for name, entry in entries}
 
 
 def _find_in_folder(name: str, split: str, folder: Path) -> Dataset:
@@ -260,11 +242,10 @@ def _local_path(file: Path | StoredObject) -> Path:
         return file
     address = f"https://{file.bucket}.s3.amazonaws.com/{file.key}"
     try:
-        try:
+        with suppress(ValueError):
             return Path(fetch_file("S3", address, sha1=file.sha1, version_id=file.version_id))
-        except ValueError:
-            file.cached_path.unlink(missing_ok=True)
-            return Path(fetch_file("S3", address, sha1=file.sha1, version_id=file.version_id))
+        file.cached_path.unlink(missing_ok=True)
+        return Path(fetch_file("S3", address, sha1=file.sha1, version_id=file.version_id))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be kept as {file.cached_path}: {error}. {ADVICE}") from error
     except Exception as error:  # brainscore_core raises this class, with the errors of both attempts
@@ -275,18 +256,15 @@ def _local_path(file: Path | StoredObject) -> Path:
 
 
 def _extracted(zip_path: Path) -> Path:
-    """Return the folder of the files of a ZIP file, where brainscore_core has it. It appears whole."""
+    """Return the folder of the files of a ZIP file, where brainscore_core has it. Other processes may do the same."""
     folder = zip_path.with_suffix("")
     with ZipFile(zip_path) as archive:
-        sizes = {folder / entry.filename: entry.file_size for entry in archive.infolist()}
-        if not all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()):
-            with TemporaryDirectory(dir=zip_path.parent, prefix=".") as temporary:
-                whole, incomplete = Path(temporary, "whole"), Path(temporary, "incomplete")
-                archive.extractall(whole)
-                with suppress(OSError):  # it is not there, or another process does the same
-                    folder.rename(incomplete)
-                with suppress(OSError):
-                    whole.rename(folder)
+        for entry in archive.infolist():
+            path = folder / entry.filename
+            if not path.is_file() or path.stat().st_size != entry.file_size:
+                with TemporaryDirectory(dir=zip_path.parent, prefix=".") as temporary:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Path(archive.extract(entry, temporary)).replace(path)
     return folder
 
 
@@ -302,10 +280,8 @@ def _read_stimulus_set(dataset: Dataset, key: str) -> StimulusSet:
         if table.isna().any(axis=None):  # Brain-Score groups presentations by all columns, and NaN differs from itself
             raise ValueError("it has empty cells")
         stimulus_set = StimulusSet(table)
-        stimulus_set.stimulus_paths = {
-            stimulus_id: folder / name
-            for stimulus_id, name in zip(table["stimulus_id"], table["filename"], strict=True)
-        }
+        paths = map(folder.joinpath, table["filename"])
+        stimulus_set.stimulus_paths = dict(zip(table["stimulus_id"], paths, strict=True))
     missing = [path for path in stimulus_set.stimulus_paths.values() if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} and {len(missing) - 1} more images of {key} are missing. {ADVICE}")
