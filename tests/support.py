@@ -153,17 +153,6 @@ def accept(release: Path, name: str) -> None:
     path.write_text(json.dumps(manifest))
 
 
-def list_open_files(process: int | str = "self") -> set[str]:
-    """Return the paths of the files that a process has open."""
-    paths = set()
-    for link in Path(f"/proc/{process}/fd").iterdir():
-        try:
-            paths.add(str(link.readlink()))
-        except OSError:  # closed meanwhile, as is the folder itself
-            continue
-    return paths
-
-
 def leave_out(reason: str) -> NoReturn:
     """Skip a test for which a program is missing. In CI it fails: there, nothing is left out unseen."""
     pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
