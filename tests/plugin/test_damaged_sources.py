@@ -30,42 +30,29 @@ def first_image(release):
 
 
 DAMAGES = {
-    "manifest is no JSON": (lambda r: (r / "release.json").write_text("{"), ValueError, "release.json cannot be read"),
-    "manifest has no name": (
-        lambda r: (r / "release.json").write_text("{}"),
-        ValueError,
-        "release.json cannot be read",
-    ),
-    "assembly is missing": (lambda r: (r / ASSEMBLY).unlink(), FileNotFoundError, f"{ASSEMBLY} is missing"),
-    "assembly is cut short": (lambda r: os.truncate(r / ASSEMBLY, 99), ValueError, f"{ASSEMBLY} .*it has 99 bytes"),
-    "assembly is no NetCDF": (lambda r: write(r, ASSEMBLY, bytes(5000)), ValueError, f"{ASSEMBLY} cannot be read"),
-    "table is missing": (lambda r: (r / TABLE).unlink(), FileNotFoundError, f"{TABLE} is missing"),
-    "table is no table": (lambda r: write(r, TABLE, b"\xff\x00"), ValueError, f"{TABLE} cannot be read"),
-    "table has no column of ids": (
-        lambda r: change_table(r, b"stimulus_id", b"x"),
-        ValueError,
-        f"{TABLE} cannot be read",
-    ),
-    "table has an empty cell": (
-        lambda r: change_table(r, first_image(r).name.encode(), b""),
-        ValueError,
-        "it has empty cells",
-    ),
+    "manifest is no JSON": (lambda r: (r / "release.json").write_text("{"), "release.json cannot be read"),
+    "manifest has no name": (lambda r: (r / "release.json").write_text("{}"), "release.json cannot be read"),
+    "assembly is missing": (lambda r: (r / ASSEMBLY).unlink(), f"{ASSEMBLY} is missing"),
+    "assembly is cut short": (lambda r: os.truncate(r / ASSEMBLY, 99), f"{ASSEMBLY} .*it has 99 bytes"),
+    "assembly is no NetCDF": (lambda r: write(r, ASSEMBLY, bytes(5000)), f"{ASSEMBLY} cannot be read"),
+    "table is missing": (lambda r: (r / TABLE).unlink(), f"{TABLE} is missing"),
+    "table is no table": (lambda r: write(r, TABLE, b"\xff\x00"), f"{TABLE} cannot be read"),
+    "table has no column of ids": (lambda r: change_table(r, b"stimulus_id", b"x"), f"{TABLE} cannot be read"),
+    "table has an empty cell": (lambda r: change_table(r, first_image(r).name.encode(), b""), "it has empty cells"),
     "table lacks a stimulus": (
         lambda r: write(r, TABLE, b"\n".join((r / TABLE).read_bytes().splitlines()[:-1])),
-        ValueError,
         f"{ASSEMBLY} cannot be read: .*nsd_",
     ),
-    "image is missing": (lambda r: first_image(r).unlink(), FileNotFoundError, "png and 0 more images .* are missing"),
-    "images are missing": (lambda r: (r / "stimuli_test").rename(r / "x"), FileNotFoundError, "and 25 more images"),
+    "image is missing": (lambda r: first_image(r).unlink(), "png and 0 more images .* are missing"),
+    "images are missing": (lambda r: (r / "stimuli_test").rename(r / "x"), "and 25 more images .* are missing"),
 }
 
 
-@pytest.mark.parametrize(("damage", "error", "message"), DAMAGES.values(), ids=DAMAGES)
-def test_damaged_release_is_one_line(release_copy, damage, error, message):
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_release_is_one_line(release_copy, damage, message):
     damage(release_copy)
 
-    with pytest.raises(error, match=message) as raised:
+    with pytest.raises(FileNotFoundError if "missing" in message else ValueError, match=message) as raised:
         load_assembly(NAME, "test", source=release_copy)
     assert "\n" not in str(raised.value)
 
@@ -95,19 +82,15 @@ def test_environment_names_a_release_first_then_artifacts_then_what_ships(monkey
     assert loaders.default_source() == tmp_path
 
 
-def test_folder_without_the_release_says_what_it_holds(four_subject_release, release, tmp_path):
+def test_folder_must_hold_the_release_once(four_subject_release, release, tmp_path):
     (tmp_path / "four").symlink_to(four_subject_release)
     (tmp_path / ".hidden").symlink_to(release)
 
     with pytest.raises(FileNotFoundError, match=rf"holds {NAME}_4subj \(1\), expected {NAME} once"):
         load_assembly(NAME, "test", source=tmp_path)
-
-
-def test_two_releases_of_a_name_are_refused(release, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(release)
-
-    with pytest.raises(FileNotFoundError, match=rf"holds {NAME} \(2\), expected {NAME} once"):
+    with pytest.raises(FileNotFoundError, match=rf"holds .*{NAME} \(2\).*, expected {NAME} once"):
         load_assembly(NAME, "test", source=tmp_path)
 
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,16 +14,6 @@ from brainscore_allen2022_surface import loaders
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set
 
 NAME = "Allen2022_fmri_surface"
-
-
-@pytest.fixture
-def gray_release(release_copy) -> Path:
-    """The release of eight subjects with other pixels in the same image files."""
-    for path in release_copy.glob("stimuli_*/*.png"):
-        with Image.open(path) as image:
-            gray = Image.new("RGB", image.size, (200, 200, 200))
-        gray.save(path)
-    return release_copy
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -92,15 +81,14 @@ for source in sys.argv[1:]:
 """
 
 
-def test_place_on_screen_with_cache_returns_images_of_each_release(release, gray_release, tmp_path):
+def test_place_on_screen_with_cache_returns_images_of_each_release(release, release_copy, tmp_path):
     """In another process, because Brain-Score reads the folder of its cache when it is imported."""
-    environment = os.environ | {
-        "RESULTCACHING_HOME": str(tmp_path / "results"),
-        "BRAINSCORE_HOME": str(tmp_path / "bs"),
-    }
-    command = [sys.executable, "-c", PLACE_ON_SCREEN, str(release), str(gray_release), str(release)]
+    for path in release_copy.glob("stimuli_test/*.png"):
+        Image.new("RGB", (64, 64), (200, 200, 200)).save(path)
+    homes = {"RESULTCACHING_HOME": str(tmp_path / "results"), "BRAINSCORE_HOME": str(tmp_path / "bs")}
+    command = [sys.executable, "-c", PLACE_ON_SCREEN, release, release_copy, release]
 
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | homes)
 
     assert run.returncode == 0, run.stderr
     identifiers = run.stdout.splitlines()[-3:]
