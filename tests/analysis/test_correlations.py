@@ -11,7 +11,7 @@ from analysis.repeated import make_assembly
 from brainscore_allen2022_surface.analysis.correlations import repetition_correlations
 
 
-def draw_responses(rng, *, n_images=103, n_neuroids=60, repetitions_with_shared_noise=()):
+def draw_responses(rng, *, n_images=103, n_neuroids=30, repetitions_with_shared_noise=()):
     """Draw a signal that neuroids share partly, and noise of variance 1, a quarter of which some repetitions may share."""
     mixture = rng.standard_normal((8, n_neuroids)) / 4
     noise = rng.standard_normal((n_images, 3, n_neuroids))
@@ -41,17 +41,8 @@ def test_noise_that_two_repetitions_share_is_found(rng):
     assert table["r_0_1"].item() > table[["r_0_2", "r_1_2"]].max(axis=1).item() + 0.1
 
 
-def test_noise_that_all_repetitions_share_equally_cannot_be_found(rng):
-    values = draw_responses(rng, repetitions_with_shared_noise=(0, 1, 2))
-
-    table = repetition_correlations(make_assembly(values))
-
-    assert not table["is_unequal"].item()
-    assert table["r_0_1"].item() > repetition_correlations(make_assembly(draw_responses(rng)))["r_0_1"].item() + 0.05
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("n_images", [4, 10, 103])
+@pytest.mark.parametrize("n_images", [4, 40])
 def test_independent_noise_is_called_unequal_in_at_most_5_percent_of_simulations(n_images):
     """300 simulations: 5 % gives more than 9 % in 1 of 500 runs only."""
     n_unequal = sum(

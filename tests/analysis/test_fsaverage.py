@@ -98,20 +98,11 @@ ASSEMBLY = make_assembly(VALUES)
         ({"values": ASSEMBLY, "n_vertices": 5}, "vertex_index holds 5, expected 0 to 4. Set n_vertices"),
         ({"values": make_assembly(VALUES, vertices=(3, 0, 5, -1))}, "vertex_index holds -1, expected 0 to 5"),
         ({"values": make_assembly(VALUES, hemispheres=("lh", "left", "lh", "rh"))}, "holds left, expected lh and rh"),
-        (
-            {"values": [1, 2, 3], "neuroids": ASSEMBLY},
-            "shape (3,) and the type int64, expected 4 neuroids as the last dimension",
-        ),
-        (
-            {"values": 1.0, "neuroids": ASSEMBLY},
-            "shape () and the type float64, expected 4 neuroids as the last dimension",
-        ),
+        ({"values": [1, 2, 3], "neuroids": ASSEMBLY}, "shape (3,) and the type int64, expected 4 neuroids as the last"),
+        ({"values": 1.0, "neuroids": ASSEMBLY}, "shape () and the type float64, expected 4 neuroids as the last dim"),
         ({"values": np.arange(4)}, "no coordinates. Name the assembly"),
         ({"values": ASSEMBLY[0]}, "dimensions (), expected neuroid"),
-        (
-            {"values": np.array(list("abcd")), "neuroids": ASSEMBLY},
-            "type <U1, expected 4 neuroids as the last dimension, and numbers",
-        ),
+        ({"values": list("abcd"), "neuroids": ASSEMBLY}, "type <U1, expected 4 neuroids as the last dimension, and n"),
         ({"values": ASSEMBLY.drop_vars("vertex_index")}, "no neuroid coordinate vertex_index"),
     ],
 )

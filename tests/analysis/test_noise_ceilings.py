@@ -10,13 +10,6 @@ from analysis.repeated import make_assembly
 from brainscore_allen2022_surface.analysis.noise_ceilings import ceiling_intervals, repetition_noise_ceilings
 from brainscore_allen2022_surface.loaders import load_assembly
 
-NAME = "Allen2022_fmri_surface"
-
-
-@pytest.fixture
-def test_assembly(release):
-    return load_assembly(NAME, "test", source=release)
-
 
 def draw_responses(rng, n_images, ceilings, *, n_latents=None, noise_of_images=0.0):
     """Draw signal plus noise of variance 1, in float64, of shape (n_images x 3, n_neuroids).
@@ -84,20 +77,8 @@ def test_constant_neuroid_has_no_ceiling_and_exact_repetitions_have_all(rng, dty
     assert ceilings[1] == pytest.approx(100)
 
 
-def test_zeros_in_place_of_nan_change_the_ceiling_in_both_directions(rng):
-    values = draw_responses(rng, 100, np.full(40, 30.0)) + 5
-    silent, partly_silent = values.copy(), values.copy()
-    silent.reshape(100, 3, 40)[:20] = 0
-    partly_silent.reshape(100, 3, 40)[:, 0] = 0
-    before, with_silent, with_partly = (
-        np.median(repetition_noise_ceilings(make_assembly(v))) for v in (values, silent, partly_silent)
-    )
-
-    assert with_silent > before + 20
-    assert with_partly < before - 20
-
-
-def test_table_has_a_row_per_region_and_subject_of_a_release(test_assembly):
+def test_table_has_a_row_per_region_and_subject_of_a_release(release):
+    test_assembly = load_assembly("Allen2022_fmri_surface", "test", source=release)
     table = ceiling_intervals(test_assembly)
 
     assert list(zip(table["region"], table["subject"], strict=True)) == [
@@ -140,19 +121,6 @@ def test_ceiling_and_interval_equal_a_plain_jackknife(rng):
         np.testing.assert_allclose(actual, reference_interval(values[:, :, regions == region]), rtol=1e-9)
 
 
-def test_region_of_different_neuroids_has_the_ratio_of_their_sums(rng):
-    """The ceilings are far apart, and those of half of the neuroids are 0: their estimates are often negative."""
-    truth = np.repeat([0.0, 60.0], 300)
-    values = draw_responses(rng, 200, truth)
-    values *= np.sqrt((100 - truth) / 100)  # as in a release: the variance of the average is the same in all neuroids
-
-    row = ceiling_intervals(make_assembly(values, nc_testset=truth)).iloc[0]
-
-    assert row["ceiling"] == pytest.approx(30, abs=1.5)
-    assert row["nc_testset"] == pytest.approx(30, abs=0.5)
-    assert np.mean(repetition_noise_ceilings(make_assembly(values))) > 31.5  # because negative estimates became 0
-
-
 def test_missing_noise_ceilings_and_impossible_confidence_are_refused(rng):
     assembly = make_assembly(draw_responses(rng, 10, [50.0]))
 
@@ -164,18 +132,14 @@ def test_missing_noise_ceilings_and_impossible_confidence_are_refused(rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("n_neuroids", "n_images", "n_latents"),
-    [(1000, 103, None), (300, 103, 20), (300, 10, 20)],
-    ids=["independent", "correlated", "ten images"],
-)
-def test_interval_covers_low_and_skewed_ceilings_in_about_95_percent_of_simulations(n_neuroids, n_images, n_latents):
+@pytest.mark.parametrize("n_images", [10, 103])
+def test_interval_covers_low_and_skewed_ceilings_in_about_95_percent_of_simulations(n_images):
     """200 simulations: 90 to 99 % is what a coverage of 95 % gives in all but 1 of 200 runs."""
     covered = 0
     for number in range(200):
         rng = np.random.default_rng([7, number])
-        truth = np.minimum(rng.gamma(1.5, 6, n_neuroids), 95)
-        values = draw_responses(rng, n_images, truth, n_latents=n_latents) * np.sqrt((100 - truth) / 100)
+        truth = np.minimum(rng.gamma(1.5, 6, 200), 95)
+        values = draw_responses(rng, n_images, truth, n_latents=20) * np.sqrt((100 - truth) / 100)
         row = ceiling_intervals(make_assembly(values)).iloc[0]
         covered += row["lower"] <= truth.mean() <= row["upper"]
 

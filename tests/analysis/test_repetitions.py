@@ -30,35 +30,15 @@ def numbers(result):
     return np.append(getattr(result, "raw", []), np.asarray(values, dtype=float))
 
 
+MISSING = "presentations with repetition 1 and the same coordinates, expected 1. Select whole images"
 REFUSED = {
-    "one repetition": (
-        lambda a: a[::3],
-        "has 1 repetitions of 10 images, expected 2 or more of each. Select more pres",
-    ),
-    "one image": (
-        lambda a: a[:3],
-        "has 3 repetitions of 1 images, expected 2 or more of each. Select more presentations",
-    ),
-    "a repetition is missing": (
-        lambda a: a.isel(presentation=np.delete(np.arange(30), 14)),
-        "Image nsd_00004 has 0 presentations with repetition 2 and the same coordinates, expected 1. Select whole images",
-    ),
-    "two repetitions are missing": (
-        lambda a: a.isel(presentation=np.delete(np.arange(30), [13, 14])),
-        "Image nsd_00004 has 0 presentations with repetition 1 and the same coordinates, expected 1. Select whole images",
-    ),
-    "a repetition is there twice": (
-        lambda a: a.isel(presentation=[*range(30), 7]),
-        "Image nsd_00002 has 2 presentations with repetition 1 and the same coordinates, expected 1. Select whole images",
-    ),
-    "no coordinate": (
-        lambda a: a.drop_vars("repetition"),
-        "no coordinate repetition, so it has no repetitions to compare",
-    ),
-    "two time bins": (
-        lambda a: a.expand_dims(time_bin=2),
-        "{'time_bin': 2, 'presentation': 30, 'neuroid': 4}, expected presentation, neuroid and at most one time_bin",
-    ),
+    "one repetition": (lambda a: a[::3], "has 1 repetitions of 10 images, expected 2 or more of each. Select more"),
+    "one image": (lambda a: a[:3], "has 3 repetitions of 1 images, expected 2 or more of each. Select more"),
+    "a missing repetition": (lambda a: a[np.delete(range(30), 13)], f"Image nsd_00004 has 0 {MISSING}"),
+    "two missing repetitions": (lambda a: a[np.delete(range(30), [13, 14])], f"Image nsd_00004 has 0 {MISSING}"),
+    "a repetition twice": (lambda a: a[[*range(30), 7]], f"Image nsd_00002 has 2 {MISSING}"),
+    "no coordinate": (lambda a: a.drop_vars("repetition"), "no coordinate repetition, so it has no repetitions to"),
+    "two time bins": (lambda a: a.expand_dims(time_bin=2), "expected presentation, neuroid and at most one time_bin"),
     "one neuroid": (lambda a: a[:, 0], "expected presentation, neuroid"),
 }
 
