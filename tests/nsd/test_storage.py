@@ -74,22 +74,15 @@ def read_spans(proxy, name):
     return [tuple(map(int, re.findall(r"\d+", text))) for text in ranges]
 
 
-@pytest.mark.parametrize("root", [f"s3://{BUCKET}", f"s3://{BUCKET}/copies/nsd/"])
-def test_release_from_a_bucket_has_the_same_bytes(proxy, release, tmp_path, root):
-    (tmp_path / "out").mkdir()
+@pytest.mark.parametrize(("root", "n_workers"), [(f"s3://{BUCKET}", 2), (f"s3://{BUCKET}/copies/nsd/", 1)])
+def test_release_from_a_bucket_has_the_same_bytes(proxy, release, tmp_path, root, n_workers):
+    options = (*OPTIONS, "--cache", tmp_path / "cache", "--workers", n_workers)
 
     assert "no problems found" in run_cli("check", root, "--subjects", *RECIPE.subjects).stdout
-    assert run_cli("build", root, tmp_path / "out/release", *OPTIONS, "--cache", "none").returncode == 0
+    assert run_cli("build", root, tmp_path / "out" / "release", *options).returncode == 0
 
-    assert hashes(tmp_path / "out/release") == hashes(release)
+    assert hashes(tmp_path / "out" / "release") == hashes(release)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["release"]
-
-
-@pytest.mark.slow
-def test_two_workers_build_from_a_bucket_the_same_bytes(proxy, release, tmp_path):
-    build_release(f"s3://{BUCKET}", tmp_path / "release", RECIPE, n_workers=2, cache_path=tmp_path / "cache")
-
-    assert hashes(tmp_path / "release") == hashes(release)
 
 
 def test_private_bucket_is_read_with_the_credentials_of_a_profile(proxy, client, monkeypatch):
@@ -111,8 +104,6 @@ USELESS = {  # variables, ~/.aws/config, and what the message about a private bu
     "expired token": ({"AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}, "", "ExpiredToken.*renew them"),
     "half a key": ({}, "", "Partial credentials.*Set AWS_PROFILE"),
     "unknown profile": ({"AWS_PROFILE": "nobody"}, "", r"\(nobody\) could not be found.*Correct AWS_PROFILE"),
-    "broken settings": ({"AWS_PROFILE": "lab"}, "[profile lab\n", "Unable to parse config file.*Correct AWS_PROFILE"),
-    "failing process": ({"AWS_PROFILE": "lab"}, "[profile lab]\ncredential_process = false\n", "Correct AWS_PROFILE"),
     "no login": ({"AWS_PROFILE": "lab"}, f"[profile lab]\n{SSO}\n", "aws sso login"),
 }
 
@@ -240,11 +231,7 @@ ANSWERS = {
     "server that keeps failing": (lambda etag: refuse(503, "SlowDown"), "SlowDown.*S3 keeps failing"),
     "object that is gone": (lambda etag: refuse(404, "NoSuchKey"), "NoSuchKey.*It was removed meanwhile"),
     "object that changed": (lambda etag: refuse(412, "PreconditionFailed"), "It changed while it was read"),
-    "refusal": (
-        lambda etag: refuse(403, "AccessDenied", "Access Denied"),
-        r"\(AccessDenied: Access Denied\).*GetObject",
-    ),
-    "ignored range": (lambda etag: (200, {"ETag": etag}, bytes(N)), OTHER_BYTES),
+    "refusal": (lambda etag: refuse(403, "AccessDenied", "Access Denied"), "AccessDenied: Access Denied.*GetObject"),
     "page": (lambda etag: (200, {"Content-Type": "text/html"}, b"<html>Log in first</html>"), OTHER_BYTES),
     "other range": (lambda etag: answer_with(4, N - 1, N, etag, bytes(N - 4)), OTHER_BYTES),
     "too few bytes": (lambda etag: answer_with(0, N - 1, N, etag, bytes(N - 4)), OTHER_BYTES),
