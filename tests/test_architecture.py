@@ -2,12 +2,7 @@
 
 import ast
 import graphlib
-import os
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -106,29 +101,3 @@ def test_plugin_imports_itself_relatively_and_never_the_packaging():
 
 def test_packaging_folder_is_not_a_package():
     assert not (ROOT / "packaging" / "__init__.py").exists()  # it would hide the package `packaging` of PyPI
-
-
-def test_wheel_holds_every_file_of_both_packages_and_runs(tmp_path):
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, tmp_path)
-    for folder in FOLDERS.values():
-        shutil.copytree(folder, tmp_path / folder.relative_to(ROOT), ignore=shutil.ignore_patterns("__pycache__"))
-    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheels"]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, "."], cwd=tmp_path, check=True)
-    (wheel_path,) = (tmp_path / "wheels").iterdir()
-    with zipfile.ZipFile(wheel_path) as wheel:
-        wheel.extractall(tmp_path / "installed")
-
-    for package, folder in FOLDERS.items():
-        installed, expected = (
-            {path.relative_to(root) for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-            for root in (tmp_path / "installed" / package, folder)
-        )
-        assert installed == expected
-    code = f"import {PACKAGING}.cli as cli; print(cli.__file__); cli.main(['--version'])"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path / "wheels", capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(str(tmp_path / "installed" / PACKAGING))

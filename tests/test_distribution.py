@@ -1,6 +1,7 @@
 """The archives that `python -m build` makes, and the files that hosts of the repository read."""
 
 import fnmatch
+import os
 import re
 import shutil
 import subprocess
@@ -29,41 +30,31 @@ def leave_out(folder, names):
     }
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    """A copy of the repository without what tools leave in it."""
-    path = tmp_path_factory.mktemp("distribution") / "checkout"
-    return Path(shutil.copytree(ROOT, path, ignore=leave_out))
-
-
-@pytest.fixture(scope="module")
-def archives(checkout):
-    """The wheel and the source distribution, built without a network."""
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"]
-    build = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
-    assert build.returncode == 0, build.stdout + build.stderr
-    (wheel_path,), (source_path,) = (checkout / "dist").glob("*.whl"), (checkout / "dist").glob("*.tar.gz")
-    return wheel_path, source_path
-
-
 @pytest.mark.slow
-def test_archives_pass_the_check_of_twine_and_hold_what_they_should(archives, checkout):
-    """The source distribution every file of the repository, and the wheel no tests."""
-    command = [sys.executable, "-m", "twine", "check", "--strict", *archives]
-    check = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert check.stdout.count("PASSED") == 2, check.stdout
-    with tarfile.open(archives[1]) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-
+def test_archives_hold_every_file_and_the_wheel_runs(tmp_path):
+    """They are built without a network, from a copy of the repository without what tools leave in it."""
+    checkout = Path(shutil.copytree(ROOT, tmp_path / "checkout", ignore=leave_out))
     files = {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if path.is_file()}
-    files = {name for name in files if not re.match(r"dist/|build/|[^/]*\.egg-info/", name)}
+    for command in (("build", "--no-isolation", "--outdir", tmp_path / "dist"), ("twine", "check", "--strict")):
+        archives = sorted((tmp_path / "dist").glob("*"))
+        run = subprocess.run([sys.executable, "-m", *command, *archives], cwd=checkout, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+    wheel_path, source_path = sorted(archives, key=lambda path: path.suffix, reverse=True)
+
+    with tarfile.open(source_path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     assert len(files) > 150
     assert files - names == set()
     assert not [name for name in names if re.search(r"__pycache__|\.pyc$|_cache/|docs/api/|docs/_build/", name)]
-    with zipfile.ZipFile(archives[0]) as archive:
-        folders = {name.partition("/")[0] for name in archive.namelist()}
-    packages = ["allen2022_surface_packaging", "brainscore_allen2022_surface"]
-    assert sorted(name for name in folders if not name.endswith(".dist-info")) == packages
+    with zipfile.ZipFile(wheel_path) as archive:
+        archive.extractall(tmp_path / "installed")
+        installed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {name for name in files if name.startswith(("packaging/", "brainscore_allen2022_surface/"))}
+    assert installed == {name.removeprefix("packaging/") for name in expected}
+    code = "import allen2022_surface_packaging.cli as cli; print(cli.__file__); cli.main(['--version'])"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.startswith(str(tmp_path / "installed")), run.stderr
 
 
 @pytest.mark.parametrize("path", YAML_PATHS, ids=lambda path: path.name)

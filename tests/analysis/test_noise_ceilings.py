@@ -172,40 +172,24 @@ def test_constant_neuroids_and_those_with_two_images_are_left_out(rng):
     np.testing.assert_allclose(table.iloc[1, 3:7].astype(float), expected.iloc[0, 3:7].astype(float), rtol=1e-9)
 
 
-def two_images(rng):
-    return draw_responses(rng, 2, np.full(5, 50.0))
+def exact(rng):
+    """Return exact repetitions of 20 images."""
+    return np.repeat(rng.standard_normal((20, 1, 5)), 3, axis=1)
 
 
-def exact_repetitions(rng):
-    return np.repeat(rng.standard_normal((20, 5)), 3, axis=0)
+EXTREMES = {  # responses of images, repetitions and neuroids; and the ceiling with its interval
+    "two images": (lambda rng: rng.standard_normal((2, 3, 5)), [np.nan, np.nan, np.nan]),
+    "exact repetitions": (exact, [100, 100, 100]),
+    "noise in one image": (lambda rng: exact(rng) + (np.arange(60).reshape(20, 3, 1) == 0), [98, 0, 100]),
+    "noise alone": (
+        lambda rng: (v := rng.standard_normal((20, 3, 5))) - 0.9 * v.mean(axis=1, keepdims=True),
+        [0, 0, 0],
+    ),
+    "equal averages": (lambda rng: np.tile([-1.0, 0.0, 1.0], (20, 1))[:, :, None] * rng.uniform(1, 2, 5), [0, 0, 0]),
+}
 
 
-def noise_in_one_image_alone(rng):
-    values = exact_repetitions(rng)
-    values[0] += 1
-    return values
-
-
-def averages_without_variance(rng):
-    return np.tile([[-1.0], [0.0], [1.0]], (20, 5)) * rng.uniform(1, 2, 5)
-
-
-def noise_alone(rng):
-    """The averages vary less than the noise predicts, in all samples of images."""
-    values = rng.standard_normal((20, 3, 5))
-    return (values - 0.9 * values.mean(axis=1, keepdims=True)).reshape(60, 5)
-
-
-@pytest.mark.parametrize(
-    ("draw", "expected"),
-    [
-        (two_images, [np.nan, np.nan, np.nan]),
-        (exact_repetitions, [100, 100, 100]),
-        (noise_in_one_image_alone, [98, 0, 100]),
-        (averages_without_variance, [0, 0, 0]),
-        (noise_alone, [0, 0, 0]),
-    ],
-)
+@pytest.mark.parametrize(("draw", "expected"), EXTREMES.values(), ids=EXTREMES)
 def test_extreme_responses_have_an_interval_unless_images_are_too_few(rng, draw, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

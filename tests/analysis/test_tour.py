@@ -18,35 +18,16 @@ link()
 
 AFTER = """
 assert dict(test.sizes) == {"presentation": 78, "neuroid": 920, "time_bin": 1}
-assert dict(train.sizes) == {"presentation": 102, "neuroid": 920, "time_bin": 1}
 assert subject_v1.shape == (78, 16) and set(subject_v1["region"].values) == {"V1"}
-
-from brainscore_allen2022_surface.analysis.ceiling import expected_consistency
-assert abs(ceiling.item() - np.median(expected_consistency(test["nc_testset"].values))) < 0.1
-assert per_neuroid.shape == (920,)
-
 for region in ("V1", "V2", "V4", "IT"):  # the simulated ceilings of regions differ much
     of_region = test["region"].values == region
     assert abs(np.nanmedian(noise_ceilings[of_region]) - np.nanmedian(test["nc_testset"].values[of_region])) < 4
-assert list(v1_ceilings["subject"]) == [f"subj{number:02d}" for number in range(1, 9)]
 truth = v1_ceilings["nc_testset"]
 assert ((v1_ceilings["lower"] < truth) & (truth < v1_ceilings["upper"])).sum() >= 6
-assert len(v1_correlations) == 8 and (v1_correlations["r_0_1"] > 0.2).all() and v1_correlations["r_0_1"].median() > 0.4
-
 cortex = ceiling_maps["lh"]
-lh = test["vertex_index"].values[(test["subject"].values == "subj01") & (test["hemisphere"].values == "lh")]
-assert cortex.shape == (163_842,) and response_maps["rh"].shape == (78, 163_842)
-assert set(np.flatnonzero(np.isfinite(cortex))) == set(lh)
 assert cortex[vertex] == np.nanmax(cortex) == subject["nc_testset"].values[best]
-
-import matplotlib.pyplot as plt
-colour_bar = plt.figure(plt.get_fignums()[0]).axes[-1]
-assert [label.get_text() for label in colour_bar.get_yticklabels()] == ["0", "25", "50", "75", "100"]
 red, _, blue = np.moveaxis(np.asarray(Image.open("neuroid.png").convert("RGB")), 2, 0)
 assert ((red > 200) & (blue < 120)).sum() > 10  # the vertex is in sight
-
-assert features(v1_train).shape == (102, 50) and features(v1_test).shape == (26, 50)
-assert list(v1_test["stimulus_id"].values) == sorted(set(test["stimulus_id"].values))
 first = v1_test["stimulus_id"].values[3]
 np.testing.assert_allclose(v1_test.values[3], v1.values[v1["stimulus_id"].values == first, :, 0].mean(axis=0), atol=1e-6)
 assert correlations.shape == (128,) and abs(np.nanmedian(correlations)) < 0.2  # random features predict nothing
@@ -63,16 +44,12 @@ print("the tour ends")
 
 @pytest.mark.slow
 def test_every_block_of_the_tour_runs(release, tmp_path):
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", TOUR_PATH.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", TOUR_PATH.read_text(encoding="utf-8"))
     assert len(blocks) > 10
     (tmp_path / "tour.py").write_text("\n".join([BEFORE, *blocks, AFTER]), encoding="utf-8")
     environment = os.environ | {"BRAINSCORE_ALLEN2022_SURFACE_DIR": str(release), "MPLBACKEND": "Agg"}
 
-    run = subprocess.run(
-        [sys.executable, "tour.py"], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
-    )
+    run = subprocess.run([sys.executable, "tour.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "the tour ends"

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pandas as pd
 import pytest
-import xarray as xr
 from brainscore_core.supported_data_standards.brainio import fetch as core_fetch
 
 from allen2022_surface_packaging.publish.upload import publish_release
@@ -85,34 +83,3 @@ def proxy(s3, moto_port, monkeypatch) -> Iterator[Proxy]:
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     yield proxy
     proxy.close()
-
-
-@pytest.fixture(scope="session")
-def assert_same_assembly(assert_same_stimuli) -> Callable[..., None]:
-    """A function that compares values, coordinates and identifiers of two assemblies, and their stimulus sets."""
-
-    def compare(actual, expected):
-        # assert_identical takes NaN noise ceilings for equal
-        xr.testing.assert_identical(without_attributes(actual), without_attributes(expected))
-        for attribute in ("identifier", "stimulus_set_identifier"):
-            assert actual.attrs[attribute] == expected.attrs[attribute]
-        assert_same_stimuli(actual.attrs["stimulus_set"], expected.attrs["stimulus_set"])
-
-    return compare
-
-
-@pytest.fixture(scope="session")
-def assert_same_stimuli() -> Callable[..., None]:
-    """A function that compares identifiers, columns and image files of two stimulus sets."""
-
-    def compare(actual, expected):
-        assert actual.identifier == expected.identifier
-        pd.testing.assert_frame_equal(pd.DataFrame(actual), pd.DataFrame(expected))
-        for stimulus_id in expected.stimulus_id:
-            assert actual.get_stimulus(stimulus_id).read_bytes() == expected.get_stimulus(stimulus_id).read_bytes()
-
-    return compare
-
-
-def without_attributes(assembly: xr.DataArray) -> xr.DataArray:
-    return xr.DataArray(assembly.values, coords=assembly.coords, dims=assembly.dims)

@@ -7,13 +7,14 @@ import boto3
 import pytest
 
 from brainscore_allen2022_surface.loaders import load_assembly, load_stimulus_set, read_artifacts
+from plugin.comparing import assert_same_assembly, assert_same_stimuli
 from publish.proxy import Cut, refuse
 
 NAME = "Allen2022_fmri_surface"
 
 
 @pytest.fixture
-def assert_loads(load_locally, assert_same_assembly):
+def assert_loads(load_locally):
     """A function that loads a region, and compares it with the release on disk."""
 
     def load():
@@ -77,7 +78,7 @@ def test_public_objects_load_without_credentials(s3, proxy, published, assert_lo
 
 
 @pytest.mark.parametrize("kind", ["assembly", "stimulus_csv", "stimulus_zip"])
-def test_damaged_file_in_the_cache_is_downloaded_again(s3, objects, load_locally, assert_same_assembly, kind):
+def test_damaged_file_in_the_cache_is_downloaded_again(s3, objects, load_locally, kind):
     load_assembly(NAME, "test")
     os.truncate(objects[kind].cached_path, 100)
 
@@ -114,7 +115,7 @@ def test_server_that_does_not_answer_is_one_line_that_says_what_to_do(s3, monkey
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
-def test_images_that_were_extracted_in_part_are_extracted_again(s3, objects, load_locally, assert_same_stimuli, damage):
+def test_images_that_were_extracted_in_part_are_extracted_again(s3, objects, load_locally, damage):
     load_stimulus_set(NAME, "test")
     folder = objects["stimulus_zip"].cached_path.with_suffix("")
     path = sorted(folder.iterdir())[0]

@@ -13,6 +13,7 @@ from brainscore_core.supported_data_standards.brainio.s3 import load_assembly_fr
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 
 from brainscore_allen2022_surface.loaders import load_assembly, read_artifacts
+from plugin.comparing import assert_same_assembly, assert_same_stimuli
 
 NAME = "Allen2022_fmri_surface"
 WHOLE = [f"{name}.{split}" for name in (NAME, f"{NAME}_4subj") for split in ("train", "test")]
@@ -20,13 +21,13 @@ REGIONS = [f"{NAME}.V1.train", f"{NAME}_4subj.IT.test"]
 
 
 @pytest.mark.parametrize("identifier", WHOLE + REGIONS)
-def test_assembly_from_s3_equals_local_release(brainscore, s3, load_locally, assert_same_assembly, identifier):
+def test_assembly_from_s3_equals_local_release(brainscore, s3, load_locally, identifier):
     expected = load_locally(brainscore.load_dataset, identifier)
 
     assert_same_assembly(brainscore.load_dataset(identifier), expected)
 
 
-def test_pinned_version_loads_after_later_upload(s3, objects, load_locally, assert_same_assembly):
+def test_pinned_version_loads_after_later_upload(s3, objects, load_locally):
     key = objects["assembly"].key
     later_version = s3.put_object(Bucket="brain", Key=key, Body=b"a later version")["VersionId"]
     try:
@@ -41,7 +42,7 @@ def test_pinned_version_loads_after_later_upload(s3, objects, load_locally, asse
 
 
 @pytest.mark.parametrize("identifier", WHOLE)
-def test_uploaded_objects_load_with_brainscore_core(s3, published, load_locally, assert_same_stimuli, identifier):
+def test_uploaded_objects_load_with_brainscore_core(s3, published, load_locally, identifier):
     name, split = identifier.split(".")
     objects = read_artifacts(published)[identifier]
     expected = load_locally(load_assembly, name, split)

@@ -132,16 +132,9 @@ def test_problems_that_verify_found_are_shown_without_paths(release_copy, four_s
     assert str(four_subject_release) not in page.source
 
 
-DAMAGES = ("", "[1]", "[" * 100_000, {"release": 3}, {"release": {"problems": 3}}, {"nsd_root": {"differences": [{}]}})
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["", "[" * 100_000, {"release": {"problems": 3}}], ids=["empty", "deep", "wrong"])
 def test_damaged_verification_gives_no_verdict(release_copy, damage):
-    verdict = {
-        "manifest_sha1": sha1_of(release_copy / "release.json"),
-        "last_written": 2**63,
-        "release": {"problems": []},
-    }
+    verdict = {"manifest_sha1": sha1_of(release_copy / "release.json"), "last_written": 2**63}
     text = damage if isinstance(damage, str) else json.dumps(verdict | damage)
     (release_copy / "verify.json").write_text(text)
 

@@ -98,11 +98,11 @@ def assert_fits(tab, path):
 
 
 def test_report_of_180_regions_is_small_and_shows_one_region_at_a_time(tab, nsd_tree, tmp_path):
-    build_release(nsd_tree, tmp_path / "many", change_recipe(read_recipe("hcp_mmp1"), subjects=(1, 2, 5)))
+    build_release(nsd_tree, tmp_path / "many", change_recipe(read_recipe("hcp_mmp1"), subjects=(1, 2)))
     path = write_report(tmp_path / "many")
     page = Page(path)
     assert len(page.rows("heat")) == 180
-    assert len(page.rows("region-table")) == 180 * 4
+    assert len(page.rows("region-table")) == 180 * 3
     assert "The release covers 180 regions of HCP_MMP1" in page.text
     assert "Regions were 180 regions of the atlas HCP_MMP1 (Glasser et al., 2016)" in page.methods
     assert "https://doi.org/10.1038/nature18933" in page.methods and "Wang" not in page.methods
@@ -187,10 +187,7 @@ def test_report_is_replaced_with_the_same_bytes_in_any_process(reported, tmp_pat
     with (copy / "Allen2022_fmri_surface_test.nc").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # as on a disk that refuses the locks of HDF5
         result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        assert (
-            write_report(copy, tmp_path / "in_a_process_with_locks.html").read_text()
-            == Page(copy / "report.html").source
-        )
+        assert write_report(copy, tmp_path / "with_locks.html").read_text() == Page(copy / "report.html").source
 
     assert result.stdout == f"The report is in {copy / 'report.html'}\n"
     assert "warning" not in result.stderr.lower()
@@ -206,16 +203,12 @@ def test_report_of_a_read_only_release_is_written_elsewhere(reported, tmp_path):
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", release], check=True)
         refused = run_cli("report", release)
-        written = [
-            run_cli("report", release, "--output", output) for _ in range(2)
-        ]  # the second one replaces the first
+        written = [run_cli("report", release, "--output", output) for _ in range(2)]  # the second replaces the first
     finally:
         subprocess.run(["umount", release], check=True)
 
-    advice = (
-        f"cannot be written (Read-only file system). Write the report elsewhere: allen2022-surface report {release}"
-    )
-    assert refused.stderr.splitlines()[-1] == f"allen2022-surface: {release} {advice} --output FILE"
+    advice = f"Write the report elsewhere: allen2022-surface report {release} --output FILE"
+    assert f"{release} cannot be written (Read-only file system). {advice}" in refused.stderr.splitlines()[-1]
     assert [result.stdout for result in written] == [f"The report is in {output}\n"] * 2
     assert output.read_bytes() == (reported / "report.html").read_bytes()
     assert list(output.parent.iterdir()) == [output]
@@ -254,16 +247,17 @@ def test_page_may_load_nothing_and_runs_only_its_script(page, full_size):
         assert len(shown.source.encode()) < 8e6
 
 
-@pytest.mark.parametrize("name", ["Allen2022_fmri_surface_test.nc", "stimulus_metadata_train.csv"])
-def test_incomplete_or_damaged_release_is_refused_in_one_line(release_copy, name):
-    path = release_copy / name
+def test_incomplete_or_damaged_release_is_refused_in_one_line(release_copy):
+    path = release_copy / "Allen2022_fmri_surface_test.nc"
     size = path.stat().st_size
-    damages = {
-        "is not a sound release": lambda: path.write_bytes(bytes(size)),
-        f"{name} has {size - 1:,} bytes, but release.json lists it with": lambda: path.write_bytes(bytes(size - 1)),
-        f"{name} is missing, but release.json lists it with": path.unlink,
-    }
-    for message, damage in damages.items():
+    for damage, message in (
+        (lambda: path.write_bytes(bytes(size)), "is not a sound release"),
+        (
+            lambda: path.write_bytes(bytes(size - 1)),
+            f"{path.name} has {size - 1:,} bytes, but release.json lists it with",
+        ),
+        (path.unlink, f"{path.name} is missing, but release.json lists it with"),
+    ):
         damage()
         result = run_cli("report", release_copy)
         assert result.returncode == 1
