@@ -109,11 +109,11 @@ def compare_tables(
         first = moved[0]
         where = f"{names[first]} is number {rows_here[first]} here, {rows_there[first]} {other}"
         yield Difference(part, f"order of {rows}", len(moved), len(moved), n, where)
-    for name in dict.fromkeys([*here, *there]):
+    for name in dict.fromkeys([*here, *there]) if n else ():
         what = f"{name} of {rows}"
         if name not in here or name not in there:
             yield Difference(part, what, n, n, n, f"It is only {'here' if name in here else other}")
-        elif n:
+        else:
             columns = here[name].to_numpy()[rows_here], there[name].to_numpy()[rows_there]
             difference = _compare_arrays(part, what, *columns, [names], other)
             if difference.differ:

@@ -58,7 +58,11 @@ def recompute_release(release_path: Path, nsd_root: str | Path, *, every_vertex:
             neuroids = _choose_neuroids(expected, sides, None if every_vertex else seed)
             values, problems = _compare_values(expected, manifest, neuroids, sides)
     problems += _compare_manifest(expected, manifest)
-    problems += map(str, _compare_tables(expected.tables(), read_tables(folder)))
+    tables, expected_tables = read_tables(folder), expected.tables()
+    for name in sorted(tables.keys() | expected_tables.keys()):
+        found, given = (side.get(name, pd.DataFrame()) for side in (tables, expected_tables))
+        found = found.drop(columns="image_file_name", errors="ignore")
+        problems += map(str, compare_tables(name, "images", found, given, OTHER))
     for split, side in sides.items():
         problems += map(str, compare_images(split, _pair_images(expected, split, side)))
     not_checked = [] if tree.images.exists() else [NO_PIXELS]
@@ -67,31 +71,33 @@ def recompute_release(release_path: Path, nsd_root: str | Path, *, every_vertex:
     elif not every_vertex:
         not_checked.append(OUTSIDE_SAMPLE if manifest.recipe.nan_policy == "zero" else f"NaN and {OUTSIDE_SAMPLE}")
     fault = f"not what {nsd_root} gives: {count_problems(problems)};" if problems else f"what {nsd_root} gives:"
-    rows = [asdict(difference) for difference in values.values()]
-    findings = {
-        "every_vertex": every_vertex,
-        "seed": seed,
-        "tolerance": TOLERANCE,
-        "differences": rows,
-        "problems": problems,
-    }
-    if not values:
-        return Answer(f"is {fault} no value was recomputed", problems, not_checked=not_checked, findings=findings)
-    largest = pd.DataFrame([(region, subject, d.largest) for (_, subject, region), d in values.items()])
-    largest = (
-        largest.set_axis(["region", "subject", "largest"], axis=1).groupby(["region", "subject"], sort=False).max()
-    )
-    table = largest["largest"].map("{:.1e}".format).unstack(fill_value="-").rename_axis(None, axis=1).reset_index()
-    title = f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):"
+    details, table = _describe_values(values, "all" if every_vertex else "a sample of")
+    findings = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE, "problems": problems}
     return Answer(
-        f"is {fault} {sum(d.of for d in values.values()):,} values of {'all' if every_vertex else 'a sample of'} neuroids "
-        f"were recomputed, the largest difference is {largest['largest'].max():.1e}, and {TOLERANCE:.0e} is allowed "
-        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)",
+        f"is {fault} {details}",
         problems,
-        checked=[CHECKED],
+        checked=[CHECKED] if values else [],
         not_checked=not_checked,
-        table=f"{title}\n\n{table.to_string(index=False)}",
-        findings=findings,
+        table=table,
+        findings={**findings, "differences": [asdict(difference) for difference in values.values()]},
+    )
+
+
+def _describe_values(values: ValueDifferences, extent: str) -> tuple[str, str]:
+    """Say how many values were recomputed and how much they differ, and list that by region (a row) and subject."""
+    if not values:
+        return "no value was recomputed", ""
+    largest: dict[str, dict[str, float]] = {}
+    for (_, subject, region), difference in values.items():
+        column = largest.setdefault(subject, {})
+        column[region] = max(column.get(region, 0), difference.largest or 0)
+    table = pd.DataFrame(largest).rename_axis("region").reset_index()
+    text = table.to_string(index=False, float_format="{:.1e}".format, na_rep="-")
+    return (
+        f"{sum(difference.of for difference in values.values()):,} values of {extent} neuroids were recomputed, the largest "
+        f"difference is {max(max(column.values()) for column in largest.values()):.1e}, and {TOLERANCE:.0e} is allowed "
+        f"({STEPS_OF_SINGLE_PRECISION} steps of single precision where that is more)",
+        f"largest difference from the raw files (unitless; {TOLERANCE:.0e} is allowed):\n\n{text}",
     )
 
 
@@ -188,15 +194,6 @@ def _compare_values(
                     f"The manifest counts {counted} of {subject} {region}, but the raw files give {refilled}."
                 )
     return differences, problems
-
-
-def _compare_tables(expected: dict[str, pd.DataFrame], found: dict[str, pd.DataFrame]) -> Iterator[Difference | str]:
-    for name in sorted(found.keys() | expected.keys()):
-        if name in found and name in expected:
-            table = found[name].drop(columns="image_file_name", errors="ignore")
-            yield from compare_tables(name, "images", table, expected[name], OTHER)
-        else:
-            yield f"{name} is {'only here' if name in found else f'only {OTHER}'}."
 
 
 def _pair_images(expected: Reference, split: str, side: Side) -> Iterator[tuple[str, Path, bytes | PixelArray]]:
