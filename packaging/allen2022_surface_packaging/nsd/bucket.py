@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -30,7 +30,7 @@ class FileStatus(NamedTuple):
     etag: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class Bucket:
     """A bucket of S3, or of a server that speaks its protocol (`AWS_ENDPOINT_URL`), and the prefix of a tree in it.
 
@@ -40,6 +40,7 @@ class Bucket:
 
     name: str
     prefix: str = ""
+    _is_refused: bool = field(default=False, init=False, compare=False, repr=False)  # without a signature
 
     def __str__(self) -> str:
         return f"s3://{self.name}/{self.prefix}".rstrip("/")
@@ -66,31 +67,32 @@ class Bucket:
         return BucketFile(self, path, self._list(path)[path])
 
     def request(self, operation: str, **parameters: Any) -> Any:
-        """Send a request to the bucket: without a signature, as NSD's own bucket allows, and signed if that is refused.
+        """Send a request to the bucket: without a signature, as NSD's own bucket allows, and signed since one was refused.
 
         Credentials that have expired or cannot be read therefore do not matter where none are needed.
         """
         from botocore.exceptions import ClientError  # here and below, because a tree in a folder needs no slow import
 
-        client = self.__dict__.get("_signing") or self._unsigned  # it signs since the first refusal
+        client = self._signing if self._is_refused and self._signing else self._unsigned
         try:
             return getattr(client, operation)(Bucket=self.name, **parameters)
         except ClientError as error:
             is_refused = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (400, 401, 403)
-            if is_refused and client is self._unsigned and self._signing:
-                return getattr(self._signing, operation)(Bucket=self.name, **parameters)
-            raise
+            if not is_refused or client is self._signing or not self._signing:
+                raise
+        self._is_refused = True
+        return self.request(operation, **parameters)
 
     @cached_property
     def _unsigned(self) -> S3Client:
         """A client that does not sign. It reads no credentials, and no settings if they are broken."""
-        import botocore.session
         from botocore import UNSIGNED
         from botocore.credentials import CredentialResolver
         from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
 
         def connect(**settings: tuple[None, None, str | None, None]) -> S3Client:
-            session = botocore.session.Session(settings)
+            session = Session(settings)
             session.register_component("credential_provider", CredentialResolver([]))  # others may fail or ask a server
             return _connect(session, UNSIGNED)
 
@@ -103,9 +105,9 @@ class Bucket:
     @cached_property
     def _signing(self) -> S3Client | None:
         """A client that signs; None if there are no credentials."""
-        import botocore.session
+        from botocore.session import Session
 
-        session = botocore.session.Session()
+        session = Session()
         return _connect(session, None) if session.get_credentials() else None
 
     @cached_property

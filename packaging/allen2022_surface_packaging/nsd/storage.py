@@ -29,12 +29,7 @@ class FolderFile(io.FileIO):
     block_bytes = 2 * 2**20  # large enough for a network disk, small enough for a core's cache
 
     def read_at(self, start: int, buffer: memoryview) -> int:
-        """Fill `buffer` from byte `start` on, even if the system gives the bytes in parts.
-
-        Returns
-        -------
-        how many bytes the file had for it
-        """
+        """Fill `buffer` from byte `start` on, even if the system gives the bytes in parts; return how many there were."""
         n_read = 0
         with naming(Path(os.fsdecode(self.name))):
             while n_read < len(buffer) and (n := os.preadv(self.fileno(), [buffer[n_read:]], start + n_read)):
@@ -102,31 +97,22 @@ class RawFile:
 
     def size(self) -> int:
         """Return the size of the file, in bytes."""
-        return self._find().size
+        return self.stamp().size
 
     def stamp(self) -> FileStatus:
-        """Return what changes when the file changes."""
-        return self._find()
+        """Return what changes when the file changes. A missing file is an error, here and below."""
+        found = self.storage.find(self.path)
+        if found is None:
+            raise PackagingError(f"{self} is missing. Download it ({self.official_path}).")
+        return found
 
     def open(self) -> FolderFile | BucketFile:
-        """Open the file for reading.
-
-        Raises
-        ------
-        PackagingError
-            If the file is missing.
-        """
-        self._find()
+        """Open the file for reading."""
+        self.stamp()
         return self.storage.open(self.path)
 
     def read(self, most: int | None = None) -> bytes:
-        """Read the whole file, or its first bytes, at most `most`.
-
-        Raises
-        ------
-        PackagingError
-            If the file is missing.
-        """
+        """Read the whole file, or its first bytes, at most `most`."""
         content = bytearray(self.size() if most is None else most)
         with self.open() as file:
             n_read = file.read_at(0, memoryview(content))
@@ -136,12 +122,6 @@ class RawFile:
         """Return what h5py opens: the path of a file in a folder, or an object that is read in pages of 64 KB at least."""
         file = self.open()
         return str(self) if isinstance(file, FolderFile) else io.BufferedReader(file, 2**16)
-
-    def _find(self) -> FileStatus:
-        found = self.storage.find(self.path)
-        if found is None:
-            raise PackagingError(f"{self} is missing. Download it ({self.official_path}).")
-        return found
 
 
 def open_storage(root: str | Path) -> Storage:
