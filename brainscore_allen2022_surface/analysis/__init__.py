@@ -1,4 +1,4 @@
-"""What scientists do after loading: ceilings, noise ceilings, repetitions, fsaverage maps, and local benchmarks.
+"""What scientists do after loading: ceilings, noise ceilings, repetitions, copies, fsaverage maps, and local benchmarks.
 
 A pull request to brain-score/vision leaves this folder out.
 """

@@ -23,6 +23,7 @@ CORTEX = "cortex"  # in place of the name of an atlas: every vertex
 POOLS = ("shared", "own")
 STATISTICS = ("all", "train")
 NAN_POLICIES = ("zero", "drop")
+COPIES_POLICIES = ("keep", "drop")
 FILES = (FSAVERAGE, NATIVE)
 LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
@@ -81,6 +82,8 @@ class Recipe:
     nan_policy : "zero" or "drop"
         Fill NaN with zero, or leave out every vertex of a subject that is NaN in a trial of an image of the release, or in
         another trial of such a session. Other sessions do not count: the images, and so the subjects, decide which do.
+    copies : "keep" or "drop"
+        Of the vertices of a region of a subject that have the same responses, keep all, or the first.
     source : the file of the recipe, for messages; not part of a release
     """
 
@@ -89,6 +92,7 @@ class Recipe:
     regions: tuple[Region, ...] = PUBLISHED_REGIONS
     standardize_on: str = "all"
     nan_policy: str = "zero"
+    copies: str = "keep"
     betas: str = DEFAULT_BETAS
     files: str = FSAVERAGE
     pool: str = "shared"
@@ -99,6 +103,11 @@ class Recipe:
 
     def __str__(self) -> str:
         return f"{self.source or 'recipe'} ({self.name})"
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether no vertex of a region is left out."""
+        return (self.nan_policy, self.copies) == ("zero", "keep")
 
     @property
     def atlases(self) -> tuple[str, ...]:
@@ -207,6 +216,7 @@ def _checks(recipe: Recipe) -> Iterator[tuple[str, object, bool, str]]:
         ("images.pool", recipe.pool, POOLS),
         ("standardise.over", recipe.standardize_on, STATISTICS),
         ("invalid.policy", recipe.nan_policy, NAN_POLICIES),
+        ("copies.policy", recipe.copies, COPIES_POLICIES),
     ):
         yield key, value, value in allowed, f"one of {', '.join(allowed)}"
     yield "subjects", subjects, not is_own or len(subjects) == 1, "one subject, because images.pool is 'own'"
@@ -245,8 +255,9 @@ RECIPE_KEYS = {
     "split.seed": "split_seed",
     "standardise.over": "standardize_on",
     "invalid.policy": "nan_policy",
+    "copies.policy": "copies",
 }
-TABLES = ("images", "split", "standardise", "invalid")
+TABLES = ("images", "split", "standardise", "invalid", "copies")
 REGION_KEYS = {key: key for key in ("name", "atlas", "labels", "each")}
 
 

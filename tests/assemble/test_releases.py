@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray
 from hypothesis import Phase, given, settings
@@ -113,6 +114,7 @@ def recipes(draw) -> Recipe:
         tuple(draw(st.lists(st.sampled_from(REGIONS), min_size=1, max_size=3, unique=True))),
         standardize_on="train" if pool == "own" else draw(st.sampled_from(["all", "train"])),
         nan_policy=draw(st.sampled_from(["zero", "drop"])),
+        copies=draw(st.sampled_from(["keep", "drop"])),
         pool=pool,
         train_fraction=draw(st.sampled_from([0.3, 0.5, 0.8])),
         split_seed=draw(st.integers(0, 100)),
@@ -168,6 +170,28 @@ def test_cortex_of_many_blocks_equals_the_reference(tiny_tree, tmp_path):
         build_release(tiny_tree, tmp_path / policy, recipe)
 
         assert find_differences(tmp_path / policy, tiny_tree) == []
+
+
+def test_first_of_the_copies_in_each_region_is_kept(small_trees, tmp_path):
+    """Of the vertices 3, 7 and 11 the last two get the responses of the first, and 5 and 9 get none."""
+    root = Path(shutil.copytree(small_trees["official"], tmp_path / "nsd"))
+    for path in session_files(root, 1, "lh"):
+        betas = np.memmap(path, ">f4", "r+", MGH_DATA_OFFSET, (SMALL.n_trials, SMALL.n_vertices))
+        betas[:, [7, 11]], betas[:, [5, 9]] = betas[:, [3]], 0
+        betas.flush()
+    recipe = replace(TWO, subjects=(1, 4), regions=(Region("whole", "cortex"), Region("V1", "Kastner2015", (1, 2))))
+    for policy in ("keep", "drop"):
+        build_release(root, tmp_path / policy, replace(recipe, copies=policy))
+
+    for split in ("train", "test"):
+        whole, kept = (open_split(tmp_path / policy, split) for policy in ("keep", "drop"))
+        columns = pd.DataFrame(whole.values[:, :, 0].T)
+        neuroids = pd.DataFrame({name: whole[name].values for name in ("subject", "region")})
+        is_copy = pd.concat([neuroids, columns], axis=1).duplicated() & (columns.nunique(axis=1) > 1)
+        assert 2 < is_copy.sum() < 0.2 * len(is_copy)
+        xarray.testing.assert_identical(kept, whole[:, ~is_copy.to_numpy()])
+    left = kept["vertex_index"].values[kept["neuroid_id"].str.startswith("subj01_lh_whole").values]
+    assert set(range(3, 12)) - set(left.tolist()) == {7, 11}
 
 
 def test_one_vertex_has_the_same_values_alone_and_among_others(small_trees, tmp_path):

@@ -49,7 +49,7 @@ def test_summary_agrees_with_the_files(manifests):
 
 def test_summary_says_how_many_neuroids_were_left_out(manifests):
     path, text = describe_one(manifests, "dropped")
-    n_left_out, n_planned = (int(n) for n in re.search(r"(\d+) of (\d+) neuroids had an invalid trial", text).groups())
+    n_left_out, n_planned = (int(n) for n in re.search(r"dropped +(\d+) of (\d+) neuroids", text).groups())
 
     assert n_planned - n_left_out == manifests[path].shapes["train"][1]
     assert n_left_out > 0

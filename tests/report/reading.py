@@ -110,6 +110,8 @@ def measure(assembly_path: Path) -> pd.DataFrame:
         neuroids[f"pair_{first}{second}"] = repetitions[first].corrwith(repetitions[second]).to_numpy()
     neuroids["repetition_r"] = neuroids.filter(like="pair_").mean(axis=1)
     neuroids["nc_repetitions"] = anova_ceiling(repetitions)
+    columns = pd.concat([neuroids[["subject", "region"]], responses.T.reset_index(drop=True)], axis=1)
+    neuroids["is_copy"] = columns.duplicated() & (responses.nunique().to_numpy() > 1)
     averages = (sum(repetitions) / 3).T[responses.nunique().to_numpy() > 1]
     places = averages.groupby([neuroids[name] for name in ("hemisphere", "vertex_index", "region")])
     others = (places.transform("sum") - averages).div(places.transform("size") - 1, axis=0)

@@ -46,7 +46,7 @@ def test_numbers_of_every_region_and_subject_equal_the_release(page, truth, mani
         assert [row[0] for row in panel] == subjects
         for j, subject in enumerate(subjects):
             neuroids = select(truth, region, subject)
-            n, n_left, n_right, shared, n_invalid, *numbers = table[region, subject]
+            n, n_left, n_right, shared, n_copies, n_invalid, *numbers = table[region, subject]
             is_left = neuroids.hemisphere == "lh"
             assert [number(n), number(n_left), number(n_right)] == [len(neuroids), is_left.sum(), (~is_left).sum()]
             others = select(truth[truth.region != region], "all", subject)
@@ -54,6 +54,7 @@ def test_numbers_of_every_region_and_subject_equal_the_release(page, truth, mani
             names = [name for name in REGION_NAMES if name in overlap]
             assert shared == (", ".join(f"{overlap[name]:,} in {name}" for name in names) or "0")
             assert ("in IT" in shared) == (region == "V4")
+            assert number(n_copies) == neuroids.is_copy.sum()
             assert number(n_invalid) == counts_of(manifest, region, subject, "neuroids")
             ceiling, of_repetitions, r, split_half = numbers
             n_filled = sum(counts_of(manifest, region, subject, split) for split in SPLITS)

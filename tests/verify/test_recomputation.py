@@ -1,6 +1,7 @@
 """`verify --nsd-root`: a sound release equals what the raw files give; the planted errors are in `test_planted.py`."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -32,10 +33,13 @@ def find_largest(result) -> float:
     return max(row["largest"] for row in result["differences"])
 
 
-@pytest.mark.parametrize(("standardize_on", "nan_policy"), [("train", "zero"), ("all", "drop"), ("train", "drop")])
-def test_other_methods_equal_their_recomputation(tiny_tree, tmp_path, standardize_on, nan_policy):
+@pytest.mark.parametrize(
+    ("standardize_on", "nan_policy", "copies"),
+    [("train", "zero", "keep"), ("all", "drop", "keep"), ("train", "drop", "drop"), ("all", "zero", "drop")],
+)
+def test_other_methods_equal_their_recomputation(tiny_tree, tmp_path, standardize_on, nan_policy, copies):
     recipe = make_recipe((1, 2), name="other", standardize_on=standardize_on, nan_policy=nan_policy)
-    build_release(tiny_tree, tmp_path / "r", recipe)
+    build_release(tiny_tree, tmp_path / "r", replace(recipe, copies=copies))
 
     for options in ((), ("--all",)):
         result = recompute(tmp_path / "r", tiny_tree, *options)
@@ -108,7 +112,30 @@ def test_neuroids_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree,
     problems = recompute(tmp_path / "r", tiny_copy_of_tree)["problems"]
 
     assert f"{kept[0]} is in the release, but a trial that it needs is NaN." in problems
-    assert any("is not in the release, but no trial that it needs is NaN" in problem for problem in problems)
+    assert any("is not in the release, but the recipe does not drop it." in problem for problem in problems)
+
+
+def test_copies_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree, tmp_path):
+    vertices = {}
+    for copies in ("keep", "drop"):
+        build_release(tiny_copy_of_tree, tmp_path / copies, replace(make_recipe((1, 2), name="two"), copies=copies))
+        with netCDF4.Dataset(tmp_path / copies / "two_test.nc") as file:
+            rows = zip(file["neuroid_id"][:].tolist(), file["vertex_index"][:].tolist(), strict=True)
+            vertices[copies] = {name: vertex for name, vertex in rows if name.startswith("subj01_rh")}
+    dropped = next(name for name in vertices["keep"] if name not in vertices["drop"])
+    first, *_, last = (name for name in vertices["drop"] if "_V1_" in name)
+
+    def change(betas):
+        betas[vertices["keep"][dropped]] += np.arange(betas.shape[-1]) % 5
+        betas[vertices["drop"][last]] = betas[vertices["drop"][first]]
+
+    for path in (tiny_copy_of_tree / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
+        change_betas(path, change)
+
+    problems = recompute(tmp_path / "drop", tiny_copy_of_tree, "--all")["problems"]
+
+    assert f"{dropped} is not in the release, but the recipe does not drop it." in problems
+    assert f"{last} is in the release, but it is a copy of another neuroid." in problems
 
 
 def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tree, tmp_path):

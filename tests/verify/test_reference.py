@@ -69,8 +69,8 @@ def compute(tree, recipe=RECIPE, **options):
     """Return the reference, and the values of all neuroids of lh."""
     expected = read_reference(open_tree(tree), recipe, **options)
     (block,) = expected.blocks(expected.neuroids[expected.neuroids["hemisphere"] == "lh"])
-    values, is_valid = expected.values(block)
-    return expected, values, is_valid
+    values, facts = expected.values(block)
+    return expected, values, facts["is_valid"]
 
 
 def test_values_of_the_published_method(tree):

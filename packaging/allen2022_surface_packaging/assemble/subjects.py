@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -89,12 +90,11 @@ class _Subject:
         """Return the prepared averages of some neuroids, of shape (n_images, n_neuroids)."""
         return self.averages[block["region"].iloc[0]][:, block["number"].to_numpy()] if self.averages else None
 
-    def find_valid(self, block: pd.DataFrame) -> BoolArray:
-        """Return which of some neuroids have no NaN in what their values are computed from."""
+    def read_all(self, block: pd.DataFrame) -> FloatArray:
+        """Return everything that the values of some neuroids are computed from, of shape (n_values, n_neuroids)."""
         used = [session.read(block["vertex"].to_numpy()).T for session in self.sessions]
         averages = self.read_averages(block)
-        is_invalid: BoolArray = np.isnan(np.concatenate(used if averages is None else [*used, averages])).any(axis=0)
-        return ~is_invalid
+        return np.concatenate(used if averages is None else [*used, averages])
 
 
 def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> pd.DataFrame:
@@ -142,8 +142,8 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
         If a prepared assembly is damaged, the disk is full, or no vertex of a subject is valid and invalid ones are dropped.
     """
     neuroids = list_neuroids(plan.region_map, plan.ncsnr)
-    if plan.recipe.nan_policy == "drop":
-        neuroids = _keep_valid(plan, cache, neuroids)
+    if not plan.recipe.keeps_all:
+        neuroids = _choose_neuroids(plan, cache, neuroids)
     shapes, nan_counts = {}, {}
     paths = {split: folder.assembly_path(plan.recipe.name, split) for split in SPLITS}
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as threads, ExitStack() as exits:
@@ -173,19 +173,34 @@ def write_assemblies(plan: Plan, cache: SessionCache, folder: ReleaseFolder) -> 
     return AssemblyRecord(shapes, nan_counts)
 
 
-def _keep_valid(plan: Plan, cache: SessionCache, neuroids: pd.DataFrame) -> pd.DataFrame:
-    """Return the neuroids without those that have an invalid trial."""
-    is_valid = np.zeros(len(neuroids), dtype=bool)
+def _choose_neuroids(plan: Plan, cache: SessionCache, neuroids: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the neuroids that have an invalid trial, or that are copies, as the recipe says."""
+    is_kept = np.ones(len(neuroids), dtype=bool)
     for number in plan.recipe.subjects:
         subject = _Subject.open(plan, cache, number, neuroids)
+        seen: set[tuple[str, bytes]] = set()
         for block in subject.blocks():
-            is_valid[block.index] = subject.find_valid(block)
-        if not is_valid[subject.neuroids.index].any():
+            responses = subject.read_all(block)
+            if plan.recipe.nan_policy == "drop":
+                is_kept[block.index] = ~np.isnan(responses).any(axis=0)
+            if plan.recipe.copies == "drop":
+                is_kept[block.index] &= _find_new(block["region"].iloc[0], responses, seen)
+        if not is_kept[subject.neuroids.index].any():
             raise PackagingError(
                 f"{subject_name(number)} has no vertex whose trials are all valid, so nothing is left. Keep "
                 "invalid vertices (--nan-policy zero), or choose other subjects."
             )
-    return neuroids[is_valid].reset_index(drop=True)
+    return neuroids[is_kept].reset_index(drop=True)
+
+
+def _find_new(region: str, responses: FloatArray, seen: set[tuple[str, bytes]]) -> BoolArray:
+    """Return which neuroids are no copies of those that were seen in their region. Constant ones, such as NaN, are none."""
+    is_new: BoolArray = ~(np.fmax.reduce(responses, axis=0) > np.fmin.reduce(responses, axis=0))
+    for row, values in enumerate(responses.T):
+        key = region, hashlib.sha1(values.tobytes()).digest()
+        is_new[row] |= key not in seen
+        seen.add(key)
+    return is_new
 
 
 def _write_block(

@@ -58,16 +58,16 @@ def _describe(path: Path, manifest: Manifest) -> str:
         f"regions  {', '.join(names[:N_NAMED_REGIONS])}{more} of {subject_names(manifest.recipe.subjects)}",
         f"filled   {_describe_filled(manifest)}",
     ]
+    if not manifest.recipe.keeps_all:
+        n_planned = len(manifest.recipe.subjects) * sum(region.n_vertices for region in manifest.regions)
+        n_dropped = n_planned - n_neuroids
+        lines.append(f"dropped  {n_dropped:,} of {n_planned:,} neuroids, which had an invalid trial or were copies")
     if manifest.simulated:
         lines.append("note     simulated data, not the responses of people")
     return "\n    ".join(lines)
 
 
 def _describe_filled(manifest: Manifest) -> str:
-    if manifest.recipe.nan_policy == "drop":
-        n_planned = len(manifest.recipe.subjects) * sum(region.n_vertices for region in manifest.regions)
-        n_dropped = n_planned - manifest.shapes["train"][1]
-        return f"nothing; {n_dropped:,} of {n_planned:,} neuroids had an invalid trial and were left out"
     counts = {name: sum(n.train + n.test for n in regions.values()) for name, regions in manifest.nan_counts.items()}
     n_filled, n_values = sum(counts.values()), sum(map(math.prod, manifest.shapes.values()))
     if not n_filled:

@@ -62,8 +62,8 @@ class Neuroids:
     table : table with a row per neuroid
         The neuroid coordinates of the assembly but `neuroid_id`; `nc_repetitions`, the noise ceiling from the test
         repetitions alone, in percent; `split_half`, the median of the split-half ceilings over splits; `repetition_r`, the
-        mean of the correlations of pairs of repetitions; and `between_subjects`, the correlation with the other subjects, if
-        subjects share vertices.
+        mean of the correlations of pairs of repetitions; `is_copy`, whether an earlier neuroid of the region and subject has
+        the same responses; and `between_subjects`, the correlation with the other subjects, if subjects share vertices.
     split_half_ceilings : array of shape (n_splits, n_neuroids)
         Unitless; NaN for neuroids whose responses are constant.
     repetition_correlations : array of shape (n_pairs, n_neuroids)
@@ -115,6 +115,8 @@ def read_neuroids(folder: ReleaseFolder, manifest: Manifest) -> Neuroids:
     table["nc_repetitions"] = import_plugin("analysis.noise_ceilings").repetition_noise_ceilings(responses)
     table["split_half"] = valid_median(split_half, axis=0)
     table["repetition_r"] = correlations.mean(axis=0, dtype=np.float64)
+    copied = table[["region", "subject"]].assign(first=import_plugin("analysis.copies").find_copies(responses))
+    table["is_copy"] = copied.duplicated()
     between_subjects = import_plugin("analysis.between_subjects").between_subjects(responses)["correlation"]
     if between_subjects.notna().any():
         table["between_subjects"] = between_subjects
@@ -149,7 +151,7 @@ def summarise_groups(neuroids: Neuroids, manifest: Manifest) -> pd.DataFrame:
     Returns
     -------
     table with the index `region` and `subject`, in the order of the release, `ALL_SUBJECTS` and `ALL_REGIONS` last
-        `n_neuroids`, `n_left`, `n_right`; `n_invalid`, the neuroids with a NaN before NaN values were filled;
+        `n_neuroids`, `n_left`, `n_right`; `n_copies` within a region; `n_invalid`, the neuroids with a NaN before NaN values were filled;
         `n_filled_train` and `n_filled_test` of `n_values_train` and `n_values_test`, and `percent_filled` of both;
         `n_dropped`, the vertices of the regions without a neuroid; `n_without_ceiling`, those whose noise ceiling is
         NaN; the medians over neuroids of `nc_testset`, `nc_repetitions` (percent) and `repetition_r`; and `split_half`,
@@ -179,6 +181,7 @@ def _summarise(neuroids: Neuroids, manifest: Manifest, region: str, subject: str
         "n_neuroids": len(rows),
         "n_left": n_left,
         "n_right": len(rows) - n_left,
+        "n_copies": int(neuroids.values("is_copy", rows).sum()),
         "n_invalid": sum(count.neuroids for count in counts),
         **{f"n_filled_{split}": n for split, n in n_filled.items()},
         **{f"n_values_{split}": n for split, n in n_values.items()},

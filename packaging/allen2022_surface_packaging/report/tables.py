@@ -32,6 +32,8 @@ OPTION_MEANINGS: dict[str | tuple[str, str], str] = {
     ("standardize_on", "train"): "Each vertex is standardised over the averages of the train images alone.",
     ("nan_policy", "zero"): "Values that are not a number are replaced by 0.",
     ("nan_policy", "drop"): "A vertex is left out if any trial that the release needs is not a number.",
+    ("copies", "keep"): "Vertices that have the same responses are all kept.",
+    ("copies", "drop"): "Of the vertices of a region that have the same responses, the first is kept.",
     ("image_format", "png"): "Images are PNG (lossless), unless they were copied from an earlier packaging.",
     ("image_format", "jpg"): "Images are JPEG of quality 95 (lossy).",
     ("from_region_assemblies", "True"): "Averages come from prepared region assemblies, repetitions from the betas.",
@@ -51,6 +53,7 @@ def region_table(groups: pd.DataFrame) -> pd.DataFrame:
         "Left": ("n_left", format_count),
         "Right": ("n_right", format_count),
         "Also in another region": ("shared_vertices", str),
+        "Copies": ("n_copies", format_count),
         "Invalid vertices": ("n_invalid", format_count),
         "Median noise ceiling (%)": ("nc_testset", partial(format_number, n_digits=1)),
         "From test repetitions (%)": ("nc_repetitions", partial(format_number, n_digits=1)),
@@ -139,7 +142,7 @@ def invalid_table(groups: pd.DataFrame) -> pd.DataFrame:
 def option_table(manifest: Manifest) -> pd.DataFrame:
     """Show what was chosen when the release was built: the recipe, and the options beside it."""
     recipe = manifest.recipe
-    names = ["betas", "pool", "train_fraction", "split_seed", "standardize_on", "nan_policy"]
+    names = ["betas", "pool", "train_fraction", "split_seed", "standardize_on", "nan_policy", "copies"]
     options = {name: str(getattr(recipe, name)) for name in names}
     if recipe.pool == "own":
         del options["train_fraction"], options["split_seed"]

@@ -69,7 +69,8 @@ def recompute_release(release_path: Path, nsd_root: str | Path, *, every_vertex:
     if not values:
         not_checked.append(NOT_RECOMPUTED)
     elif not every_vertex:
-        not_checked.append(OUTSIDE_SAMPLE if manifest.recipe.nan_policy == "zero" else f"NaN and {OUTSIDE_SAMPLE}")
+        dropped = {"NaN": manifest.recipe.nan_policy, "copies": manifest.recipe.copies}
+        not_checked.append(" and ".join([*(name for name in dropped if dropped[name] == "drop"), OUTSIDE_SAMPLE]))
     fault = f"not what {nsd_root} gives: {count_problems(problems)};" if problems else f"what {nsd_root} gives:"
     details, table = _describe_values(values, "all" if every_vertex else "a sample of")
     findings = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE, "problems": problems}
@@ -133,7 +134,7 @@ def _list_inputs(expected: Reference, manifest: Manifest) -> list[RawFile]:
 def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterator[Difference]:
     for split, side in sides.items():
         neuroids, found = expected.neuroids, side.coordinates("neuroid")
-        if expected.recipe.nan_policy == "drop" and "neuroid_id" in found:
+        if not expected.recipe.keeps_all and "neuroid_id" in found:
             neuroids = neuroids[neuroids["neuroid_id"].isin(found["neuroid_id"])]
         presentations = expected.presentations(split)
         yield from compare_tables(split, "presentations", side.coordinates("presentation"), presentations, OTHER)
@@ -141,7 +142,7 @@ def _compare_coordinates(expected: Reference, sides: dict[str, Side]) -> Iterato
 
 
 def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | None) -> pd.DataFrame:
-    """Choose the neuroids to recompute: all, or a sample by a seed; and all that the release dropped.
+    """Choose the neuroids to recompute: all, or a sample by a seed; and all that the release dropped as NaN.
 
     Returns
     -------
@@ -160,7 +161,10 @@ def _choose_neuroids(expected: Reference, sides: dict[str, Side], seed: int | No
     random = np.random.default_rng(seed)
     for group in released.groupby(["subject", "region", "hemisphere"]).indices.values():
         is_chosen[random.choice(group, min(N_SAMPLED, len(group)), replace=False)] = True
-    return neuroids[(neuroids["column"] < 0) | is_chosen[neuroids["column"]]]
+    is_dropped = neuroids["column"] < 0
+    if expected.recipe.copies == "drop":  # of which neuroids one is a copy is not known from a sample
+        return neuroids[is_chosen[neuroids["column"]] & ~is_dropped]
+    return neuroids[is_chosen[neuroids["column"]] | is_dropped]
 
 
 def _compare_values(
@@ -168,15 +172,13 @@ def _compare_values(
 ) -> tuple[ValueDifferences, list[str]]:
     """Recompute neuroids, block by block. Return the differences, and the problems."""
     differences: ValueDifferences = {}
-    problems, filled = [], []
+    problems, filled, checked = [], [], []
     presentations = {split: expected.presentations(split) for split in sides}
     blocks = expected.blocks(chosen)
     for block in follow(blocks, n_items=len(blocks), title="vertices recomputed", unit="block"):
-        values, is_valid = expected.values(block)
+        values, facts = expected.values(block)
+        checked.append(block.join(facts))
         is_released = (block["column"] >= 0).to_numpy()
-        for row in np.flatnonzero(is_released != is_valid) if manifest.recipe.nan_policy == "drop" else ():
-            words = "is in the release, but a" if is_released[row] else "is not in the release, but no"
-            problems.append(f"{block['neuroid_id'].iloc[row]} {words} trial that it needs is NaN.")
         neuroids = block[is_released]
         values = {split: given[:, is_released] for split, given in values.items()}
         for split, side in sides.items() if len(neuroids) else ():
@@ -184,6 +186,12 @@ def _compare_values(
             add_values(differences, split, presentations[split], neuroids, found, values[split], other=OTHER)
         n_nan = {split: np.isnan(given).sum(axis=0) for split, given in values.items()}
         filled.append(neuroids[["subject", "region"]].assign(**n_nan, neuroids=sum(n_nan.values()) > 0))
+    neuroids = pd.concat(checked).sort_index()
+    reasons = expected.reasons_to_drop(neuroids)
+    is_wrong = (neuroids["column"] >= 0) == (reasons != "")
+    for neuroid_id, reason in zip(neuroids["neuroid_id"][is_wrong], reasons[is_wrong], strict=True):
+        words = f"in the release, but {reason}" if reason else "not in the release, but the recipe does not drop it"
+        problems.append(f"{neuroid_id} is {words}.")
     problems += [str(difference) for difference in differences.values() if difference.beyond]
     counts = pd.concat(filled).groupby(["subject", "region"]).sum()
     for subject, regions in manifest.nan_counts.items():

@@ -12,6 +12,7 @@ Nature Neuroscience, doi:10.1038/s41593-021-00962-x; NSD Data Manual.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import shutil
 import struct
@@ -28,7 +29,7 @@ import pandas as pd
 import scipy.io
 import xarray
 
-from ..arrays import AnyArray, BoolArray, DoubleArray, IntArray, PixelArray, map_array
+from ..arrays import AnyArray, DoubleArray, IntArray, PixelArray, map_array
 from ..errors import PackagingError, reading
 from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, NATIVE, stimulus_name, subject_name
 from ..nsd.storage import Folder, RawFile
@@ -85,19 +86,21 @@ class Reference:
         parts = []
         for _, part in neuroids.groupby(["subject", "hemisphere"], sort=False):
             vertices = np.unique(part["vertex_index"])
-            for start in range(0, len(vertices), n_vertices):
-                parts.append(part[part["vertex_index"].isin(vertices[start : start + n_vertices])])
+            # NumPy adds the values of a single vertex in another order, so vertices are divided evenly.
+            for some in np.array_split(vertices, -(-len(vertices) // n_vertices)):
+                parts.append(part[part["vertex_index"].isin(some)])
         return parts
 
-    def values(self, block: pd.DataFrame) -> tuple[dict[str, DoubleArray], BoolArray]:
+    def values(self, block: pd.DataFrame) -> tuple[dict[str, DoubleArray], pd.DataFrame]:
         """Compute the values of the neuroids of a block.
 
         Returns
         -------
         by split an array of shape (n_presentations, n_neuroids)
             Unitless; NaN where the raw files have no valid value, or one that single precision cannot hold.
-        array of shape (n_neuroids,)
-            Whether no trial (and no prepared average) that the release needs is NaN.
+        table with the index of the block
+            `is_valid`, whether no trial (and no prepared average) that the release needs is NaN; and `digest` of all of these,
+            equal for copies. It is empty for neuroids that do not vary, and where the recipe keeps copies.
 
         Raises
         ------
@@ -111,13 +114,13 @@ class Reference:
         if self.from_region_assemblies:
             averages = self._read_prepared_averages(block, vertices)
             test = self.responses(subject, hemisphere, vertices, self.splits["test"])[:, :N_REPETITIONS]
-            is_valid = ~(np.isnan(averages).any(axis=0) | np.isnan(test).any(axis=(0, 1)))
+            used = np.concatenate([averages, test.reshape(-1, len(vertices))])
         else:
             responses = self.responses(subject, hemisphere, vertices, self.images)
             averages = _round(_mean_of_valid(responses, axis=1))
             test = responses[is_test, :N_REPETITIONS]
             n_shown = np.array([np.count_nonzero(self.shown[subject] == image) for image in self.images])
-            is_valid = ~np.isnan(responses[np.arange(responses.shape[1]) < n_shown[:, None]]).any(axis=0)
+            used = responses[np.arange(responses.shape[1]) < n_shown[:, None]]
         base = averages[~is_test] if self.recipe.standardize_on == "train" else averages
         mean = _mean_of_valid(base, axis=0)
         deviation = np.sqrt(_mean_of_valid((base - mean) ** 2, axis=0))
@@ -126,7 +129,23 @@ class Reference:
         for split, measured in (("train", averages[~is_test]), ("test", test.reshape(-1, len(vertices)))):
             values = (measured - mean) / deviation
             by_split[split] = np.where(np.isfinite(_round(values)), values, np.nan)[:, columns]
-        return by_split, is_valid[columns]
+        digests = [""] * len(vertices)
+        if self.recipe.copies == "drop":
+            varies = np.fmax.reduce(used, axis=0) > np.fmin.reduce(used, axis=0)
+            digests = [
+                hashlib.sha1(used[:, i].tobytes()).hexdigest() if varies[i] else "" for i in range(len(vertices))
+            ]
+        is_valid = ~np.isnan(used).any(axis=0)
+        facts = {"is_valid": is_valid[columns], "digest": np.array(digests)[columns]}
+        return by_split, pd.DataFrame(facts, index=block.index)
+
+    def reasons_to_drop(self, neuroids: pd.DataFrame) -> pd.Series[str]:
+        """Say why the recipe drops neuroids, which are in the order of a release with what `values` says of them, or nothing."""
+        is_copy = neuroids.duplicated(["subject", "region", "digest"]) & (neuroids["digest"] != "")
+        reasons = is_copy.map({True: "it is a copy of another neuroid", False: ""})
+        if self.recipe.nan_policy == "drop":
+            reasons[~neuroids["is_valid"]] = "a trial that it needs is NaN"
+        return reasons
 
     def responses(self, subject: int, hemisphere: str, vertices: IntArray, images: IntArray) -> DoubleArray:
         """Read session-standardised responses to some images.

@@ -188,7 +188,7 @@ def _check_neuroids(neuroids: pd.DataFrame, manifest: Manifest) -> Iterator[Diff
 
     All subjects share the atlas, so that a number of a region is the same vertex in each of them.
     """
-    is_complete = manifest.recipe.nan_policy == "zero"  # else numbers are missing, in each subject others
+    is_complete = manifest.recipe.keeps_all  # else numbers are missing, in each subject others
     ranks = {region.name: rank for rank, region in enumerate(manifest.regions)}
     keys = ["rank", "subject", "hemisphere", "vertex_index"]
     expected = neuroids.assign(rank=neuroids["region"].map(ranks)).sort_values(keys)
