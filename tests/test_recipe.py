@@ -151,17 +151,21 @@ def test_own_images_are_standardised_over_train_unless_said_otherwise(read):
 
 
 FAULTS = {
-    "unknown key": (SOUND.replace("betas =", "beta ="), "beta is unknown, expected only name, desc"),
-    "unknown key of a region": (SOUND.replace("labels", "label"), "region 1, label is unknown, expected only name,"),
+    "unknown key": (SOUND.replace("betas =", "beta ="), "beta is unknown (did you mean betas?), expected only"),
+    "unknown key of a region": (SOUND.replace("labels", "label"), "region 1, label is unknown (did you mean labels?)"),
     "unknown key of a table": (SOUND.replace("seed", "sed"), "split.sed is unknown"),
     "missing key": (SOUND.replace('name = "mine"', ""), "name is missing."),
     "missing regions": ('name = "x"\nsubjects = [1]', "region is missing."),
     "no region": ('name = "x"\nsubjects = [1]\nregion = []', "region is empty."),
+    "one bracket": (SOUND.replace("[[region]]", "[region]"), "[region] is one table, expected [[region]] with two"),
     "region that is no table": ('name = "x"\nsubjects = [1]\nregion = [1]', "region 1, is 1, expected a table."),
     "missing atlas": (SOUND.replace('atlas = "streams"', ""), "region 1, atlas is missing."),
     "wrong type": (SOUND.replace("[5, 1]", '"5, 1"'), "subjects is '5, 1': Expected `array`, got `str`."),
     "true for a number": (SOUND.replace("[5, 1]", "[true]"), "subjects is [True]: Expected `int`, got `bool`."),
-    "value for a table": ("split = 3\n" + SOUND.replace(SPLIT, ""), "split is unknown, expected only name,"),
+    "value for a table": (
+        "split = 3\n" + SOUND.replace(SPLIT, ""),
+        "split is unknown (did you mean split.seed?), expected only name,",
+    ),
     "table for a value": (SOUND.replace('"mine"', "{a = 1}"), "name is {'a': 1}: Expected `str`, got `object`."),
     "wrong type of a label": (SOUND.replace("6]", "6.0]"), "labels is ['ventral', 6.0]: Expected `int | str`, got"),
     "empty labels": (SOUND.replace('["ventral", 6]', "[]"), "region 1, labels is empty."),

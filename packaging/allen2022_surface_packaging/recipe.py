@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import tomllib
@@ -322,6 +323,8 @@ def read_recipe(name_or_path: str) -> Recipe:
         If there is no such recipe, or it has a fault: the key, what was found and what was expected.
     """
     source, text = recipe_text(name_or_path)
+    if re.search(r"^\s*\[region\]", text, re.MULTILINE):
+        raise PackagingError(f"{source}: [region] is one table, expected [[region]] with two brackets for each region.")
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError also for a number of thousands of digits
@@ -368,7 +371,8 @@ def _read_table(
     types, attributes = get_type_hints(record), {}
     for key, value in table.items():
         if key not in keys:
-            raise ValueError(f"{title}{key} is unknown, expected only {', '.join(keys)}")
+            meant = "".join(f" (did you mean {close}?)" for close in difflib.get_close_matches(key, keys, n=1))
+            raise ValueError(f"{title}{key} is unknown{meant}, expected only {', '.join(keys)}")
         if value == []:
             raise ValueError(f"{title}{key} is empty. Leave it out, or name one")
         try:
