@@ -18,7 +18,7 @@ from allen2022_surface_packaging.facts import BETAS_VERSIONS, DEFAULT_BETAS, HEM
 from allen2022_surface_packaging.nsd.inputs import list_inputs
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.nsd.storage import Folder
-from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree, find_tree, open_tree
+from allen2022_surface_packaging.nsd.tree import FLAT, OFFICIAL, NSDTree, open_tree
 from allen2022_surface_packaging.recipe import make_recipe, read_recipe
 from allen2022_surface_packaging.verify.reference import read_reference
 from support import RECIPES, run_cli
@@ -64,27 +64,22 @@ def test_folder_without_files_is_answered_with_all_files_and_commands(tmp_path):
     assert "allen2022-surface build s3://natural-scenes-dataset RELEASE" in output
 
 
-def test_few_missing_files_are_listed_and_fetched_into_the_layout(tree):
+def test_few_files_that_are_missing_or_cut_short_are_listed_and_fetched_into_the_layout(tree):
     layout = "flat" if (tree / "metadata").exists() else "official"
     for hemisphere in ("lh", "rh"):
         (tree / BETAS[layout] / f"{hemisphere}.betas_session01.mgh").unlink()
+    short_path = tree / BETAS[layout] / "lh.betas_session02.mgh"
+    os.truncate(short_path, short_path.stat().st_size // 2)
     output = check(tree, "--subjects", "1,2")
 
     for hemisphere in ("lh", "rh"):
         path = f"{tree / BETAS[layout] / hemisphere}.betas_session01.mgh"
         assert f"problem: {path} is missing\n" in output
         assert re.search(rf"aws s3 cp --no-sign-request s3://\S+/{hemisphere}.betas_session01.mgh {path}\n", output)
-    assert output.count("aws s3") == 2
-    assert "about 983 MB" in output  # two files of NSD's size
-
-
-def test_file_that_is_cut_short_is_fetched_again(tree):
-    path = next(tree.rglob("subj02/**/lh.betas_session02.mgh"))
-    os.truncate(path, path.stat().st_size // 2)
-    output = check(tree, "--subjects", "1,2")
-
-    assert re.search(rf"problem: {path} .*it ends early", output)
-    assert re.findall(r"aws s3 cp --no-sign-request \S+ (\S+)", output) == [str(path)]
+    assert re.search(rf"problem: {short_path} .*it ends early", output)
+    assert re.search(rf"aws s3 cp --no-sign-request \S+ {short_path}\n", output)
+    assert output.count("aws s3") == 3
+    assert "about 1.5 GB" in output  # three files of NSD's size
 
 
 def test_tree_without_a_design_is_answered_in_its_layout(tree):
@@ -135,39 +130,14 @@ def test_folder_above_or_inside_a_tree_is_answered_with_the_tree(tree, folder):
     assert result.stderr == line if has_files else "listed above" in result.stderr
 
 
-def test_release_in_place_of_a_tree_is_refused(release):
-    result = run_cli("check", release)
-
-    line = f"allen2022-surface: {release} is a release, expected an NSD tree, from which a release is made.\n"
-    assert (result.returncode, result.stderr) == (1, line)
-
-
-def test_root_that_is_a_file_is_refused(tmp_path):
+def test_release_or_file_in_place_of_a_tree_is_refused(release, tmp_path):
     (tmp_path / "nsd").write_text("no tree")
-    result = run_cli("check", tmp_path / "nsd")
-
-    assert result.returncode == 1
-    assert result.stderr == (
-        f"allen2022-surface: {tmp_path / 'nsd'} is not a folder. Expected an NSD tree: a folder in the official or flat layout.\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("files", "layout"),
-    [
-        ([], OFFICIAL),
-        (["subj03/betas/lh.betas_session01.mgh"], FLAT),
-        (["nsddata/freesurfer/fsaverage/label/lh.streams.mgz"], OFFICIAL),
-        (["subj03/betas/lh.betas_session01.mgh", "nsddata/experiments/nsd/nsd_expdesign.mat"], OFFICIAL),
-        (["unrelated.txt"], OFFICIAL),
-    ],
-)
-def test_layout_is_found_by_any_file(tmp_path, files, layout):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    assert find_tree(tmp_path).layout is layout
+    for root, reason in (
+        (release, "is a release, expected an NSD tree, from which a release is made."),
+        (tmp_path / "nsd", "is not a folder. Expected an NSD tree: a folder in the official or flat layout."),
+    ):
+        result = run_cli("check", root)
+        assert (result.returncode, result.stderr) == (1, f"allen2022-surface: {root} {reason}\n")
 
 
 def test_sound_tree_gets_an_estimate(tree):
@@ -213,7 +183,7 @@ def read_estimate(tree, *names: str) -> dict[str, float]:
     return estimate | {"seconds": sum(int(n) * units[unit] for n, unit in re.findall(r"(\d+) (s|min|h)\b", seconds))}
 
 
-@pytest.mark.parametrize("names", [["streams"], ["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])
+@pytest.mark.parametrize("names", [["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])
 def test_estimated_sizes_are_those_of_a_build(nsd_tree, tmp_path, names):
     recipes = {tmp_path / "out" / name: read_recipe(name) for name in names}
     estimate = read_estimate(nsd_tree, *names)

@@ -85,29 +85,22 @@ def test_help_text_does_not_wait_for_large_packages():
 @pytest.mark.parametrize(
     ("words", "subjects"),
     [
-        (["1", "2"], (1, 2)),
-        (["1,2"], (1, 2)),
-        (["1,", "2"], (1, 2)),
         (["2", "1"], (1, 2)),
-        (["1-8"], tuple(range(1, 9))),
+        (["1,", "2"], (1, 2)),
         (["1-3,7"], (1, 2, 3, 7)),
-        (["subj01", "subj02"], (1, 2)),
         (["subj01-subj03"], (1, 2, 3)),
         (["Subj05,07"], (5, 7)),
     ],
 )
-@pytest.mark.parametrize("command", [["simulate", "a"], ["check", "a"], ["build", "a", "b"]], ids=lambda c: c[0])
-def test_subjects_are_understood_in_every_usual_way(command, words, subjects):
-    assert cli.parse([*command, "--subjects", *words]).subjects == subjects
+def test_subjects_are_understood_in_every_usual_way(words, subjects):
+    for command in (["simulate", "a"], ["check", "a"], ["build", "a", "b"]):
+        assert cli.parse([*command, "--subjects", *words]).subjects == subjects
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        *(
-            (f"check a --subjects {words}", "--subjects")
-            for words in ("9", "0", "3-1", "1-9", "subj", "1 1-2", ",", "")
-        ),
+        *((f"check a --subjects {words}", "--subjects") for words in ("9", "3-1", "subj", "1 1-2", ",", "")),
         ("", "COMMAND"),
         ("unknown", "unknown"),
         ("check", "NSD_ROOT"),
@@ -256,10 +249,7 @@ def test_build_is_done_when_progress_cannot_be_shown(small_tree, tmp_path):
     [
         (OSError(errno.EMFILE, "Too many open files", "/a"), "/a: Too many open files. Allow more open files "),
         (OSError(errno.ENOSPC, "No space left on device", "/a"), "/a: No space left on device. Free some space "),
-        (
-            MemoryError("Unable to allocate 256. PiB"),
-            "The memory of this machine is too small (Unable to allocate 256.",
-        ),
+        (MemoryError("Unable to allocate 1 PiB"), "The memory of this machine is too small (Unable to allocate 1 PiB"),
         (ModuleNotFoundError("No module", name="PIL.Image"), "PIL is not installed. Install it: pip install Pillow"),
         (KeyboardInterrupt(), "Interrupted."),
         (KeyboardInterrupt(15), "Stopped by SIGTERM."),

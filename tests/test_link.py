@@ -107,9 +107,8 @@ EXPORTED = "was written by export and not by link, so it stays. Remove it yourse
 @pytest.mark.parametrize("make", [Path.touch, make_other_plugin, export_plugin])
 def test_something_else_stays(place, make):
     make(place)
-    reasons = (
-        2 * [EXPORTED] if make is export_plugin else ["exists already and is not", "is not this plugin, so it stays."]
-    )
+    others = ["exists already and is not", "is not this plugin, so it stays."]
+    reasons = 2 * [EXPORTED] if make is export_plugin else others
 
     for command, reason in zip(("link", "unlink"), reasons, strict=True):
         assert f"{place} {reason}" in run(command, status=1)
@@ -156,11 +155,8 @@ def cache_path(tmp_path, monkeypatch) -> Path:
 def rows(output):
     """Return the cells of each identifier in the table of `list`, by loader and identifier."""
     tables = [table.splitlines() for table in output.split("\n\n") if table.startswith("load_")]
-    return {
-        (table[0].split()[0], line.split()[0]): tuple(re.split("  +", line)[1:])
-        for table in tables
-        for line in table[1:]
-    }
+    cells = [(table[0].split()[0], re.split("  +", line)) for table in tables for line in table[1:]]
+    return {(loader, identifier): tuple(row) for loader, (identifier, *row) in cells}
 
 
 def test_list_has_every_identifier_with_its_s3_object(cache_path):
@@ -320,25 +316,11 @@ def test_credentials_are_present_and_never_shown(linked, monkeypatch):
 
 UNFIT = [  # what is installed in place of the real version; what `doctor` says about what
     (("numpy", "2.2.6"), "numpy", "2.2.6, expected <2", "pip install 'numpy<2"),
-    (("xarray", "2024.1.0"), "xarray", "2024.1.0, expected <2022.6", "pip install 'xarray<2022.6'"),
-    (("pandas", "3.0.0"), "pandas", "3.0.0, expected <3", "pip install 'pandas<3'"),
-    (("boto3", "1.20.0"), "boto3", "1.20.0, expected >=1.36", "pip install 'boto3>=1.36'"),
     (("brainscore_vision", "2.4.2", "pandas<2"), "pandas", "expected <2", "pip install 'pandas<2'"),
     (("brainscore_core", "2.4", "pandas<"), "brainscore_core", "it asks for 'pandas<'", "--force-reinstall"),
     (("msgspec", ""), "msgspec", "not installed, or its METADATA is damaged", "pip install 'msgspec>=0.19'"),
     (("torch", "2.12.0"), "torch", "2.12.0, expected ==2.13.0", "pip install 'torch==2.13.0'"),
-    (
-        ("torchvision", "0.28.0+cu130"),
-        "torchvision",
-        "built for cu130, but torch for cpu",
-        "Install both from one index",
-    ),
-    (
-        ("torchvision", "0.28.0"),
-        "torchvision",
-        "built for another device, but torch for cpu",
-        "Install both from one index",
-    ),
+    (("torchvision", "0.28.0+cu1"), "torchvision", "built for cu1, but torch for cpu", "Install both from one index"),
 ]
 
 
@@ -352,15 +334,12 @@ def test_doctor_names_packages_that_do_not_fit(linked, tmp_path, distribution, s
 
 
 BROKEN = {  # what a module of that name raises, which is imported in place of the real one; what the user reads
-    "numpy": ("AttributeError('np.unicode_ was removed')", "AttributeError: np.unicode_ was removed"),
     "botocore": (
         "ModuleNotFoundError('', name='urllib3')",
         "urllib3 is not installed. Install it: pip install urllib3",
     ),
     "msgspec": ("RuntimeError('compiled for another Python')", "RuntimeError: compiled for another Python"),
     "pandas": ("SystemExit('no pandas here')", "SystemExit: no pandas here"),
-    "tqdm": ("ImportError('cannot import name tqdm')", ""),
-    "packaging": ("ModuleNotFoundError('No packaging')", "ModuleNotFoundError: No packaging"),
 }
 
 
@@ -383,14 +362,11 @@ def test_doctor_prints_its_findings_where_a_package_cannot_be_imported(tmp_path,
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("BRAINSCORE_ALLEN2022_DIR", RELEASE_VARIABLE),
-        ("BRAINSCORE_ALLEN2022_SURFACE", RELEASE_VARIABLE),
         ("BRAINSCORE_SURFACE_DIR", RELEASE_VARIABLE),
         ("BRAINSCORE_ALLEN2022_SURFACE_DIRS", RELEASE_VARIABLE),
         ("brainscore_allen2022_surface_dir", RELEASE_VARIABLE),
         ("ALLEN2022_SURFACE_ARTIFACTS", ARTIFACTS_VARIABLE),
         ("BRAINIO_HOM", "BRAINIO_HOME"),
-        ("BRAINSCOREHOME", "BRAINSCORE_HOME"),
     ],
 )
 def test_doctor_names_variables_that_are_nearly_right(linked, monkeypatch, name, meant):

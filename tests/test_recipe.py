@@ -77,16 +77,13 @@ def test_defaults_are_the_published_procedure():
     assert make_recipe() == Recipe(EIGHT)
 
 
-@pytest.mark.parametrize(
-    ("name", "subjects", "n_images"),
-    [
+def test_published_recipes_ship_with_the_published_choices():
+    for name, subjects, n_images in (
         (EIGHT, (1, 2, 3, 4, 5, 6, 7, 8), {"train": 412, "test": 103}),
         (FOUR, (1, 2, 5, 7), {"train": 800, "test": 200}),
-    ],
-)
-def test_published_recipes_ship_with_the_published_choices(name, subjects, n_images):
-    assert read_recipe(name) == Recipe(name, subjects)
-    assert PublishedDataset(name, subjects, n_images) in PUBLISHED_DATASETS
+    ):
+        assert read_recipe(name) == Recipe(name, subjects)
+        assert PublishedDataset(name, subjects, n_images) in PUBLISHED_DATASETS
 
 
 @pytest.mark.parametrize(
@@ -96,9 +93,7 @@ def test_published_recipes_ship_with_the_published_choices(name, subjects, n_ima
         (Recipe(EIGHT), {"subjects": (7, 1, 5, 2)}, Recipe(FOUR, (1, 2, 5, 7))),
         (Recipe(FOUR, (1, 2, 5, 7)), {"subjects": range(1, 9)}, Recipe(EIGHT)),
         (Recipe(EIGHT), {"subjects": (3,), "name": "x"}, Recipe("x", (3,))),
-        (Recipe(EIGHT), {"name": "x"}, Recipe("x")),
         (MINE, {"subjects": (2,)}, Recipe("mine", (2,))),
-        (MINE, {"standardize_on": "train"}, Recipe("mine", (1, 4), standardize_on="train")),
         (MINE, {"nan_policy": "drop"}, Recipe("mine", (1, 4), nan_policy="drop")),
     ],
 )
@@ -158,38 +153,23 @@ FAULTS = {
     "missing regions": ('name = "x"\nsubjects = [1]', "region is missing."),
     "no region": ('name = "x"\nsubjects = [1]\nregion = []', "region is empty."),
     "one bracket": (SOUND.replace("[[region]]", "[region]"), "[region] is one table, expected [[region]] with two"),
-    "region that is no table": ('name = "x"\nsubjects = [1]\nregion = [1]', "region 1, is 1, expected a table."),
     "missing atlas": (SOUND.replace('atlas = "streams"', ""), "region 1, atlas is missing."),
     "wrong type": (SOUND.replace("[5, 1]", '"5, 1"'), "subjects is '5, 1': Expected `array`, got `str`."),
-    "true for a number": (SOUND.replace("[5, 1]", "[true]"), "subjects is [True]: Expected `int`, got `bool`."),
-    "value for a table": (
-        "split = 3\n" + SOUND.replace(SPLIT, ""),
-        "split is unknown (did you mean split.seed?), expected only name,",
-    ),
-    "table for a value": (SOUND.replace('"mine"', "{a = 1}"), "name is {'a': 1}: Expected `str`, got `object`."),
+    "value for a table": ("split = 3\n" + SOUND.replace(SPLIT, ""), "split is unknown (did you mean split.seed?), exp"),
     "wrong type of a label": (SOUND.replace("6]", "6.0]"), "labels is ['ventral', 6.0]: Expected `int | str`, got"),
     "empty labels": (SOUND.replace('["ventral", 6]', "[]"), "region 1, labels is empty."),
     "subject twice": (SOUND.replace("[5, 1]", "[5, 5]"), "subjects is [5, 5], expected ascending numbers from 1 to 8"),
-    "unknown subject": (SOUND.replace("[5, 1]", "[0, 9]"), "subjects is [0, 9], expected ascending numbers from 1"),
     "unknown betas": (SOUND.replace("betas_fithrf", "b3"), "betas is 'b3', expected one of betas_fithrf_GLMdenoise_RR"),
-    "unknown pool": (OWN.replace('"own"', '"all"'), "images.pool is 'all', expected one of shared, own."),
-    "unknown statistics": (SOUND.replace('= "train"', '= "test"'), "standardise.over is 'test', expected one of all,"),
     "unknown policy": (SOUND.replace('"drop"', '"keep"'), "invalid.policy is 'keep', expected one of zero, drop."),
     "fraction too large": (SOUND.replace("0.5", "1"), "split.fraction is 1.0, expected a number between 0 and 1."),
-    "fraction that is no number": (SOUND.replace("0.5", "nan"), "split.fraction is nan, expected a number between"),
     "negative seed": (SOUND.replace("seed = 7", "seed = -1"), "split.seed is -1, expected a whole number from 0"),
-    "seed too large": (SOUND.replace("seed = 7", f"seed = {2**32}"), "split.seed is 4294967296, expected a whole"),
     "region twice": (
         SOUND.replace("[[region]]\natlas", '[[region]]\nname = "high"\natlas = "a"\n[[region]]\natlas'),
         "region 1, name is 'high', expected every name once.",
     ),
-    "region with each and a name": (
-        SOUND.replace("each", 'name = "K"\neach'),
-        "region 2, name is 'K', expected letters,",
-    ),
+    "region with each and a name": (SOUND.replace("each", 'name = "K"\neach'), "region 2, name is 'K', expected let"),
     "region without a name": (SOUND.replace('name = "high"', ""), "region 1, name is '', expected letters"),
     "name of a region": (SOUND.replace('"high"', '"a b"'), "region 1, name is 'a b', expected letters, digits"),
-    "long name of a region": (SOUND.replace("high", "h" * 81), "hhh', expected letters, digits, underscores and"),
     "name of an atlas": (SOUND.replace('"streams"', '"../x"'), "region 1, atlas is '../x', expected the name of an"),
     "label twice": (SOUND.replace('["ventral", 6]', "[6, 6]"), "labels is [6, 6], expected every label once."),
     "labels of the cortex": (SOUND.replace('"streams"', '"cortex"'), "region 1, atlas is 'cortex', expected no labels"),
@@ -199,7 +179,6 @@ FAULTS = {
     "name": (SOUND.replace('"mine"', '"my recipe"'), "name is 'my recipe', expected letters, digits and underscores"),
     "long name": (SOUND.replace('"mine"', f'"{"m" * 81}"'), "mmm', expected letters, digits and underscores, at most"),
     "published name": (SOUND.replace("mine", EIGHT), f"name is '{EIGHT}', expected another name, because this one"),
-    "number of too many digits": (SOUND.replace("7", "9" * 5000), "is not TOML (Exceeds the limit"),
     "not TOML": ("name = ", "is not TOML (Invalid value"),
     "deeply nested": ("x = " + "[" * 5000, "is not TOML"),
 }
@@ -216,15 +195,10 @@ def test_fault_of_a_file_is_one_line(read, tmp_path, fault):
     assert "\n" not in str(raised.value)
 
 
-def test_unknown_recipe_is_refused_with_those_that_ship():
-    message = "^stream is neither a recipe file nor the name of a recipe that ships: Allen2022_fmri_surface, .*streams"
-    with pytest.raises(PackagingError, match=message):
+def test_file_that_is_no_recipe_is_refused(tmp_path):
+    with pytest.raises(PackagingError, match="^stream is neither a recipe file nor the name of a .*: Allen.*streams"):
         read_recipe("stream")
-
-
-def test_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
-
     with pytest.raises(PackagingError, match=r"x\.toml is not text in UTF-8"):
         read_recipe(str(tmp_path / "x.toml"))
 
