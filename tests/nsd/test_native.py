@@ -75,7 +75,7 @@ def test_from_a_bucket_only_the_bytes_of_the_vertices_are_fetched(
     proxy = Proxy(moto_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
 
-    for number, most_requests in ((0, 40), (1, 8), (2, 8)):  # the places are looked up once
+    for number, most_requests in ((0, 40), (1, 12), (2, 12)):  # the places are looked up once
         proxy.clear()
         np.testing.assert_array_equal(read("s3://native", f"{number}.hdf5"), percent(sessions[number]))
         sent = [request for request in proxy.requests if request.name == f"{number}.hdf5"]

@@ -40,7 +40,7 @@ MOST_ENTRIES = 64  # of a node, unless its file was written with another `H5Pset
 NODE_BYTES = NODE.itemsize + MOST_ENTRIES * ENTRY.itemsize
 MOST_REQUESTS = 280  # of one file; ranges of more than `block_bytes` are cut, which may add some
 REQUESTS_PER_LEVEL = 80  # of the index, which has 1, 2, 70 and 4,000 nodes on its levels in a file of NSD's size
-BYTES_IN_VAIN = 3 * 2**13  # between two pieces, at least: another request would take longer
+BYTES_IN_VAIN = 10_000  # between two pieces, at least, before another request is worth it
 BLOCK_VERTICES = 4096  # at a time, when they are read already
 
 

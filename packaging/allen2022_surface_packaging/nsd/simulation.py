@@ -196,8 +196,11 @@ def _draw_surface(
     n_native = round(n_vertices * N_NATIVE_VERTICES[subject][HEMISPHERES.index(hemisphere)] / N_VERTICES_OF_FSAVERAGE)
     on_fsaverage = vertex_directions(n_vertices, hemisphere)
     distances = KDTree(on_fsaverage).query(on_fsaverage, k=2)[0][:, 1]
-    near = rng.permutation(np.append(np.arange(n_vertices), rng.choice(n_vertices, n_native - n_vertices)))
+    near = np.append(np.arange(n_vertices), rng.choice(n_vertices, n_native - n_vertices))
     directions = on_fsaverage[near] + NATIVE_JITTER * distances[near, None] * rng.standard_normal((n_native, 3))
+    # FreeSurfer numbers the vertices in slices from the back to the front, and in each slice in rows.
+    slices, rows = np.floor(directions[:, 1:].T * np.sqrt(n_native) / 4)
+    directions = directions[np.lexsort((directions[:, 0], -rows, slices))]
     return directions, KDTree(directions).query(on_fsaverage)[1]
 
 
