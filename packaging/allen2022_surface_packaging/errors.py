@@ -19,6 +19,7 @@ ADVICE = {
     errno.EROFS: "Choose a folder on another file system.",
     errno.ESTALE: "Is the network disk still there? Start again.",
 }
+DISK_ADVICE = "Is the disk sound, and is space left? Free some space and start again."
 LONGEST_REASON = 200  # characters of a library's message
 PROJECTS = {"PIL": "Pillow"}  # on PyPI, where the name is not that of the module
 
@@ -67,13 +68,6 @@ def explaining(file: object, fault: str, advice: str) -> Iterator[None]:
 def reading(file: object, content: str, advice: str = "Download it again.") -> AbstractContextManager[None]:
     """Explain what libraries raise about the content of a file."""
     return explaining(file, f"is not {content}", advice)
-
-
-def writing_hdf5(path: object) -> AbstractContextManager[None]:
-    """Explain what the HDF5 library raises while it writes a file."""
-    return explaining(
-        path, "could not be written", "Is the disk sound, and is space left? Free some space and start again."
-    )
 
 
 def one_line(error: BaseException) -> str:

@@ -44,7 +44,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     with _only_writer(partial, path):
         try:
-            _empty(partial)  # a killed process may have left files
+            for left in partial.iterdir():  # by a killed process
+                _remove(left)
             yield partial
             _replace(path, partial)
         finally:
@@ -115,17 +116,6 @@ def _warn_without_locks(folder: Path, reason: str) -> None:
     """Warn once, however many releases are written there."""
     message = "The file system of %s has no locks (%s): do not write the same folder twice at the same time."
     logger.warning(message, folder, reason)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what a killed process left. Hidden files of the system may stay, such as `.nfs*` of a file that is open."""
-    for entry in folder.iterdir():
-        _remove(entry)
-    for left in folder.rglob("[!.]*"):
-        if not left.is_dir():
-            raise PackagingError(
-                f"{left} is left from a command that was stopped, and cannot be removed. Remove {folder}."
-            )
 
 
 def _remove(path: Path) -> None:

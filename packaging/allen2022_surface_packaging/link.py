@@ -27,10 +27,7 @@ def link() -> str:
     link_path, target = data_path() / LINK_NAME, plugin_path().resolve()
     if link_path.resolve() == target:
         return f"{link_path} is linked already."
-    if is_linked():
-        _remove(link_path)  # a copy, a link to another copy, or a link whose target does not exist
-    elif link_path.exists():
-        raise PackagingError(f"{link_path} exists already and is not this plugin. Move it to another folder.")
+    unlink()  # a copy, a link to another copy, or a link whose target does not exist
     try:
         link_path.symlink_to(target, target_is_directory=True)
     except OSError:
@@ -40,23 +37,16 @@ def link() -> str:
 
 
 def unlink() -> str:
-    """Remove the link to the plugin, or the copy of it, from brainscore_vision.
-
-    Returns
-    -------
-    one sentence for the user, which says what was done
-
-    Raises
-    ------
-    PackagingError
-        If brainscore_vision or the plugin is not installed, or there is something else with the name of the link.
-    """
+    """Remove the link to the plugin, or the copy that `link` made, from brainscore_vision. Returns and errors are as above."""
     link_path = data_path() / LINK_NAME
     if not link_path.exists() and not link_path.is_symlink():
         return f"{link_path} does not exist."
-    if not is_linked():
-        raise PackagingError(f"{link_path} is not this plugin, so it stays.")
-    _remove(link_path)
+    if link_path.is_symlink() and is_linked():
+        link_path.unlink()
+    elif is_linked() and (link_path / "analysis").is_dir():  # `export` leaves it out
+        shutil.rmtree(link_path)
+    else:
+        raise PackagingError(f"{link_path} is no link to this plugin, and no copy that `link` made. Move it away.")
     return f"{link_path} is removed."
 
 
@@ -82,13 +72,3 @@ def data_path() -> Path:
     if spec is None or spec.origin is None:
         raise PackagingError("brainscore_vision is not installed here. Install it: pip install brainscore_vision")
     return Path(spec.origin).parent / "data"
-
-
-def _remove(path: Path) -> None:
-    """Remove a link or a copy that `link` made. What `export` wrote for a pull request has no `analysis`, and stays."""
-    if path.is_symlink():
-        path.unlink()
-    elif (path / "analysis").is_dir():
-        shutil.rmtree(path)
-    else:
-        raise PackagingError(f"{path} was written by export and not by link, so it stays. Remove it yourself.")

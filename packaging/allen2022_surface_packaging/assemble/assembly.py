@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..arrays import AnyArray, FloatArray
-from ..errors import writing_hdf5
+from ..errors import DISK_ADVICE, explaining
 from ..files import naming
 from ..release import DIMENSIONS, TIME_BIN
 
@@ -49,7 +49,7 @@ def create_assembly(
     OSError
         If the disk has no space for the values.
     """
-    with writing_hdf5(path):
+    with explaining(path, "could not be written", DISK_ADVICE):
         _create_file(path, identifier, stimulus_set_identifier or identifier, presentations, neuroids)
         with h5py.File(path, "r") as created:
             offset = created[VARIABLE_NAME].id.get_offset()

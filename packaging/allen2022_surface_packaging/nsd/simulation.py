@@ -34,7 +34,7 @@ from nibabel.freesurfer.mghformat import MGHHeader, MGHImage
 from scipy.spatial import KDTree
 
 from ..arrays import AnyArray, DoubleArray, FloatArray, IntArray, PixelArray
-from ..errors import PackagingError, writing_hdf5
+from ..errors import DISK_ADVICE, PackagingError, explaining
 from ..facts import (
     BETAS_VERSIONS,
     DEFAULT_BETAS,
@@ -283,7 +283,11 @@ def _write_images(tree: NSDTree, size: TreeSize, design: Design, latents: FloatA
     seen = np.unique(design.subjectim[np.array(size.subjects) - 1]) - 1
     drawn = np.union1d(seen if len(seen) <= MOST_DRAWN_IMAGES else [], design.shared_images).astype(int)
     shape = patterns.shape[1:]
-    with _target(tree.images) as path, writing_hdf5(path), h5py.File(path, "w") as file:
+    with (
+        _target(tree.images) as path,
+        explaining(path, "could not be written", DISK_ADVICE),
+        h5py.File(path, "w") as file,
+    ):
         images = file.create_dataset("imgBrick", (len(latents), *shape), "uint8", chunks=(1, *shape), fillvalue=128)
         for nsd_id in drawn:
             pixels = 128 + CONTRAST * np.tensordot(latents[nsd_id], patterns, axes=1)
@@ -340,7 +344,7 @@ def _write_native_betas(file: RawFile, blocks: Iterable[FloatArray]) -> None:
     largest = np.iinfo(np.int16).max
     integers = np.clip(np.rint(UNITS_PER_PERCENT * np.nan_to_num(betas)), -largest, largest).astype(np.int16)
     integers[:, np.isnan(betas).any(axis=0)] = 0
-    with _target(file) as path, writing_hdf5(path), h5py.File(path, "w") as opened:
+    with _target(file) as path, explaining(path, "could not be written", DISK_ADVICE), h5py.File(path, "w") as opened:
         opened.create_dataset("betas", data=integers, chunks=(len(betas), 1))
 
 
