@@ -16,13 +16,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from . import __version__
 from .errors import describe_error, describe_os_error, printable
-from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, SUBJECTS, TERMS_URL
+from .facts import BETAS_VERSIONS, N_TRIALS_PER_SESSION, TERMS_URL
 from .nsd.size import TreeSize
 from .nsd.tree import IMAGE_FORMATS, LAYOUTS
 from .progress import shown_log
@@ -233,7 +233,6 @@ TYPES: dict[str, Callable[[str], Any]] = {  # of the values of arguments, by the
 NSD_ROOT = argument("NSD_ROOT", "an NSD tree: a folder, or s3://bucket[/prefix]")
 RELEASE = argument("RELEASE", "the folder of the release")
 PUT_SETTINGS = ("ServerSideEncryption", "SSEKMSKeyId", "ACL", "RequestPayer")  # of boto3's `put_object`
-SUBJECTS_OPTION: dict[str, Any] = {"nargs": "+", "action": _Subjects}
 RECIPES = (
     argument(
         "--recipe NAME|FILE",
@@ -241,22 +240,22 @@ RECIPES = (
         f"stands for subj01_own to subj08_own (default {PUBLISHED_DATASETS[0].name})",
         action="append",
     ),
-    argument("--subjects N", f"{SUBJECT_FORMS} (default: those of the recipe)", type=str, **SUBJECTS_OPTION),
+    argument("--subjects SUBJECT", f"{SUBJECT_FORMS} (default: the recipe's)", nargs="+", action=_Subjects),
 )
 ARTIFACTS = argument("--artifacts FILE", "the file of the objects (default: the plugin's artifacts.json)")
 
 
 @command(
     argument("NSD_ROOT", "the folder to write"),
-    argument("--subjects N", f"{SUBJECT_FORMS} (default: all 8)", type=str, default=SUBJECTS, **SUBJECTS_OPTION),
-    argument("--sessions N", "of the longest subject (default 4; with --expdesign 40)"),
-    argument("--trials N", "per session (default 300; with --expdesign 750)"),
-    argument("--vertices N", "per hemisphere (default 642)", type=_number(1, 10**6), default=TreeSize.n_vertices),
-    argument("--image-size N", "in pixels (default 64)", default=TreeSize.image_size),
-    argument("--layout", "default official", choices=list(LAYOUTS), default=TreeSize.layout),
-    argument("--seed SEED", "default 0", default=TreeSize.seed),
-    argument("--betas", "the versions to write", nargs="+", choices=BETAS_VERSIONS, default=TreeSize.betas),
-    argument("--nativesurface", "also write the betas on the subjects' own surfaces, in about as much time again"),
+    argument("--subjects SUBJECT", f"{SUBJECT_FORMS} (default: all 8)", nargs="+", action=_Subjects),
+    argument("--sessions N", "of the longest subject (default 4; with --expdesign 40)", dest="n_sessions"),
+    argument("--trials N", "per session (default 300; with --expdesign 750)", dest="n_trials"),
+    argument("--vertices N", "per hemisphere (default 642)", type=_number(1, 10**6), dest="n_vertices"),
+    argument("--image-size N", "in pixels (default 64)"),
+    argument("--layout", "default official", choices=list(LAYOUTS)),
+    argument("--seed SEED", "default 0"),
+    argument("--betas", "the versions to write", nargs="+", choices=BETAS_VERSIONS),
+    argument("--nativesurface", "also write the betas on the subjects' own surfaces", dest="has_native_betas"),
     argument("--expdesign FILE", "follow this nsd_expdesign.mat"),
     examples=["~/simulated_nsd --subjects 1,2 --sessions 3"],
 )
@@ -264,19 +263,10 @@ def simulate(options: Options) -> None:
     """Write a synthetic NSD tree."""
     from .nsd.simulation import simulate_tree
 
-    is_small = options.expdesign is None
-    size = TreeSize(
-        subjects=options.subjects,
-        n_sessions=options.sessions or (TreeSize.n_sessions if is_small else PLANNED_SESSIONS),
-        n_trials=options.trials or (TreeSize.n_trials if is_small else N_TRIALS_PER_SESSION),
-        n_vertices=options.vertices,
-        image_size=options.image_size,
-        layout=options.layout,
-        seed=options.seed,
-        betas=options.betas,
-        has_native_betas=options.nativesurface,
-    )
-    simulate_tree(Path(options.nsd_root), size, expdesign_path=options.expdesign)
+    names = [field.name for field in fields(TreeSize)]
+    given = {name: value for name in names if (value := getattr(options, name))}
+    planned = {"n_sessions": PLANNED_SESSIONS, "n_trials": N_TRIALS_PER_SESSION} if options.expdesign else {}
+    simulate_tree(Path(options.nsd_root), TreeSize(**(planned | given)), expdesign_path=options.expdesign)
     print(f"A synthetic NSD tree is in {options.nsd_root}")
 
 
@@ -299,8 +289,8 @@ def check(options: Options) -> None:
     argument("--scheduler ADDRESS", "a running dask.distributed scheduler, tcp://..."),
     argument("--cache DIR", "keep the responses of each session here; 'none' keeps nothing (default: beside RELEASE)"),
     argument("--image-format", "of extracted images (default png; jpg loses quality)", choices=IMAGE_FORMATS),
-    argument("--standardize-on", "images that the second standardisation is over (recipe)", choices=STATISTICS),
-    argument("--nan-policy", "fill NaN with zero, or drop vertices with NaN (recipe)", choices=NAN_POLICIES),
+    argument("--standardize-on", "images of the second standardisation (default: the recipe's)", choices=STATISTICS),
+    argument("--nan-policy", "fill NaN with zero, or drop such vertices (default: the recipe's)", choices=NAN_POLICIES),
     argument("--from-region-assemblies", "take the averages from NSD_ROOT/assemblies"),
     argument("--name NAME", "of the release: letters, digits, underscores; needed if a published recipe is changed"),
     argument("--overwrite", "replace a release at RELEASE"),
@@ -321,16 +311,10 @@ def build(options: Options) -> None:
     nsd_root = options.nsd_root
     if options.scheduler and Path(nsd_root).exists():
         nsd_root = Path(nsd_root).absolute()  # workers may run in another folder
-    manifests = build_releases(
-        nsd_root,
-        _choose_recipes(options),
-        image_format=options.image_format,
-        from_region_assemblies=options.from_region_assemblies,
-        overwrite=options.overwrite,
-        cache_path=None if cache == "none" else Path(cache),
-        n_workers=options.workers or 1,
-        scheduler=options.scheduler,
-    )
+    names = ("image_format", "from_region_assemblies", "overwrite", "scheduler")
+    choices = {name: getattr(options, name) for name in names}
+    choices |= {"cache_path": None if cache == "none" else Path(cache), "n_workers": options.workers or 1}
+    manifests = build_releases(nsd_root, _choose_recipes(options), **choices)
     print(describe_build(manifests, time.monotonic() - start))
     if options.log_level <= logging.INFO:
         print(f"\n{describe_next(manifests)}")
