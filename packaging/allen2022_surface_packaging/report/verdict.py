@@ -13,7 +13,7 @@ from ..release import Manifest, ReleaseFolder
 
 NOT_COMPARED = (
     "Values, pixels, noise ceilings and the choice of images and vertices were not compared with them. "
-    "`verify RELEASE --nsd-root NSD_ROOT` does that."
+    "Run allen2022-surface verify RELEASE --nsd-root NSD_ROOT."
 )
 
 
