@@ -10,10 +10,7 @@ import pytest
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.recipe import make_recipe
-from allen2022_surface_packaging.release import (
-    Manifest,
-    ReleaseFolder,
-)
+from allen2022_surface_packaging.release import Manifest, ReleaseFolder
 
 
 def rewrite_manifest(release, change) -> None:
@@ -43,7 +40,6 @@ def test_simulated_tree_is_marked_until_its_mark_is_removed(tiny_tree, tmp_path)
     (tree / "SIMULATED.txt").unlink()
     build_release(tree, tmp_path / "measured", recipe)
 
-    assert json.loads((tmp_path / "simulated/release.json").read_text())["simulated"] is True
     assert Manifest.read(ReleaseFolder(tmp_path / "simulated")).simulated
     assert not Manifest.read(ReleaseFolder(tmp_path / "measured")).simulated
 
@@ -58,26 +54,20 @@ SHA1, TEST_NAME = "0" * 40, "Allen2022_fmri_surface_test.nc"
 DAMAGES = {
     "wrong type": (lambda m: m.update(n_vertices="many"), r"Expected `int`, got `str`.*n_vertices"),
     "missing key": (lambda m: m.pop("recipe"), "Object missing required field `recipe`"),
-    "too few dimensions": (lambda m: m["shapes"].update(train=[1, 2]), "Expected `array` of length 3"),
     "negative size": (lambda m: m["files"].update(a={"size": -1, "sha1": SHA1}), "Expected `int` >= 0"),
-    "short hash": (lambda m: m["files"].update(a={"size": 1, "sha1": "a" * 39}), "Expected `str` matching regex"),
     "another name": (lambda m: m.update(name="Other"), "name is 'Other', expected 'Allen2022_fmri_surface', the na"),
     "impossible recipe": (lambda m: m["recipe"].update(subjects=[4, 1]), r"recipe is .subjects is \[4, 1\], expected"),
     "image format": (lambda m: m.update(image_format="gif"), r"Expected `str` matching regex .*image_format"),
-    "region name": (lambda m: m["regions"][0].update(name="a b"), r"Expected `str` matching regex .*regions.*name"),
     "region twice": (lambda m: m["regions"][0].update(name="V2"), "regions is .*'V2', 'V2'.* expected every name once"),
     "no regions": (lambda m: m.update(regions=[]), r"regions is \[\], expected every name once"),
     "no sessions": (lambda m: m.update(sessions={}), r"the keys of sessions is \[\], expected \['subj01', 'subj02'"),
-    "counts of one subject": (lambda m: m["nan_counts"].pop("subj04"), "the keys of nan_counts is .*'subj01'"),
     "counts of one region": (lambda m: m["nan_counts"]["subj04"].pop("V4"), "the keys of nan_counts of subj04 is"),
-    "one shape": (lambda m: m["shapes"].pop("test"), "the keys of shapes is .*'train'.*'test'"),
     "neuroids of one split": (lambda m: m["shapes"].update(test=[78, 921, 1]), "shapes is .*expected equal neuroids"),
     "repetition missing": (lambda m: m["shapes"].update(test=[79, 920, 1]), "shapes is .*3 presentations of each"),
     "no assembly": (lambda m: m["files"].pop(TEST_NAME), f"files is 'without {TEST_NAME}', expected the size"),
     "no split": (lambda m: m["files"].pop("train_test_split.csv"), "files is 'without train_test_split.csv', expected"),
     "empty": (b"", ""),
     "cut short": (b"{", ""),
-    "no table": (b"[]", "Expected `object`, got `array`"),
     "not UTF-8": (b"\xff\xfe{}", ""),
     "deeply nested": (b"[" * 100_000, ""),
 }
@@ -100,9 +90,8 @@ def test_manifest_of_another_version_that_cannot_be_read_names_the_version(writt
     versions = {"brainscore_allen2022_surface": "99.0"}
     rewrite_manifest(written, lambda manifest: manifest.update(versions=versions, shapes="as in version 99"))
 
-    with pytest.raises(
-        PackagingError, match=r"It was built by version 99\.0 of this package, and this is .*: install that\."
-    ):
+    message = r"It was built by version 99\.0 of this package, and this is .*: install that\."
+    with pytest.raises(PackagingError, match=message):
         Manifest.read(ReleaseFolder(written))
 
 

@@ -74,15 +74,6 @@ def test_extracted_images_are_used_only_if_all_have_the_format_that_was_asked_fo
     assert (plan.extracted_images, plan.image_format, plan.image_bytes) == ({}, "png", len(images) * 8 * 8 * 3)
 
 
-def test_optional_files_may_be_missing(tree_path):
-    (tree_path / "nsddata/experiments/nsd/nsd_stim_info_merged.csv").unlink()
-    (tree_path / LABELS / "streams.mgz.ctab").unlink()  # no region of the recipe needs a name
-    plan = plan_of(tree_path)
-
-    assert plan.origins == {}
-    assert not [file for file in plan.inputs if file.path.endswith((".csv", ".ctab"))]
-
-
 def test_sessions_up_to_the_last_one_are_required(tree_path):
     gone = [tree_path / BETAS.format(1) / f"{name}.mgh" for name in ("lh.betas_session01", "rh.betas_session04")]
     for path in gone:

@@ -108,7 +108,6 @@ SETTINGS = {  # the file of settings, environment variables, and what the user r
     "no secret": ("", {"AWS_SECRET_ACCESS_KEY": None}, "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
     "unknown profile": ("", {"AWS_PROFILE": "nobody"}, r"\(The config profile \(nobody\) could not be found\)\. Correct AWS_PROFILE"),
     "no login": (f"[profile lab]\n{SSO}", {"AWS_PROFILE": "lab"}, "log in again: aws sso login"),
-    "failing process": ("[profile lab]\ncredential_process = false\n", {"AWS_PROFILE": "lab"}, "Correct AWS_PROFILE"),
     "damaged file": ("[profile lab\n", {"AWS_PROFILE": "lab"}, "Correct AWS_PROFILE"),
     "wrong endpoint": ("", {"AWS_ENDPOINT_URL": "localhost"}, "Is the network up, and AWS_ENDPOINT_URL right"),
 }  # fmt: skip

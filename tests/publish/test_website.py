@@ -73,25 +73,6 @@ def test_page_says_first_that_private_storage_must_be_asked_for(packed):
     assert re.search(r"gives each user 5\.0 GB\. These files have \d\d\d kB together\. That fits\.", page)
 
 
-def test_files_that_do_not_belong_to_a_release_are_left_out(release_copy, packed, tmp_path, upload):
-    """Those of a file system without a word, such as macOS leaves on other disks; any others are named."""
-    for path in [path for path in release_copy.rglob("*") if path.is_file()]:
-        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
-    for name in (".DS_Store", "stimuli_test/.DS_Store", "stimuli_test/Thumbs.db", "stimuli_test/desktop.ini"):
-        (release_copy / name).write_bytes(b"system")
-    (release_copy / "stimuli_test" / "nsd_00001 (copy).png").write_bytes(b"image")
-
-    result = run_cli("pack", release_copy, tmp_path / "packed")
-
-    assert hashes(tmp_path / "packed") == hashes(packed)
-    (line,) = result.stderr.splitlines()
-    assert (
-        line
-        == f"{release_copy}/stimuli_test/nsd_00001 (copy).png does not belong to the release, and nothing reads it."
-    )
-    assert upload("--dry-run", path=release_copy, status=0).count(" new") == len(OBJECTS)
-
-
 def test_existing_folder_and_simulated_release_are_refused(release_copy, tmp_path):
     (tmp_path / "there").mkdir()
 
