@@ -164,7 +164,7 @@ class SessionCache:
         if self.path != scratch_path.absolute():
             n_present = len(self.tasks) - len(self.missing)
             logger.info(
-                "%d of %d sessions are in %s, which keeps the others too", n_present, len(self.tasks), self.path
+                "%s keeps the responses of each session; %d of %d are there", self.path, n_present, len(self.tasks)
             )
         tasks = run_tasks(compute_entry, self.missing, scratch_path, n_workers=n_workers, scheduler=scheduler)
         with closing(tasks) as computed:
