@@ -55,16 +55,16 @@ def read_first_session(nsd_root, subject, region_name):
     """Return the trials of the session, and the standardised responses of a region, of shape (n_trials, n_vertices)."""
     tree, recipe = open_tree(nsd_root), make_recipe()
     (asked,) = [region for region in recipe.regions if region.name == region_name]
-    labels = {(asked.atlas, h): read_labels(tree.labels(asked.atlas, h)) for h in HEMISPHERES}
+    labels = {(asked.atlas, 0, h): read_labels(tree.labels(asked.atlas, h)) for h in HEMISPHERES}
     one_region = replace(recipe, name="one", regions=(asked,))
-    (region,) = find_regions(one_region, labels, {}, len(labels[asked.atlas, "lh"])).regions
+    (region,) = find_regions(one_region, labels, {}, len(labels[asked.atlas, 0, "lh"])).regions
     responses = []
     for hemisphere in HEMISPHERES:
         file = tree.betas(subject, hemisphere, 1, recipe.betas)
         shape = read_betas_shape(file)
         kept = np.arange(shape.n_trials)
         blocks = read_betas(file, shape)
-        responses.append(standardise_session(blocks, vertices=region.vertices[hemisphere], kept_trials=kept))
+        responses.append(standardise_session(blocks, vertices=region.vertices[subject][hemisphere], kept_trials=kept))
     trials = list_trials(read_design(tree.design), {subject: 1}, shape.n_trials)[subject]
     return trials, np.concatenate(responses, axis=1)
 

@@ -37,8 +37,8 @@ def main() -> None:
 
 def compare(tree, subject, hemisphere):
     """Say how well the first session of a hemisphere agrees; raise a ValueError if it does not."""
-    labels = {(a, h): read_labels(tree.labels(a, h)) for a in make_recipe().atlases for h in HEMISPHERES}
-    vertices = find_regions(make_recipe(), labels, {}, len(labels["streams", "lh"])).vertices[hemisphere]
+    labels = {(a, 0, h): read_labels(tree.labels(a, h)) for a in make_recipe().atlases for h in HEMISPHERES}
+    vertices = find_regions(make_recipe(), labels, {}, len(labels["streams", 0, "lh"])).vertices[subject][hemisphere]
     file, native_file = (tree.betas(subject, hemisphere, 1, files=files) for files in ("fsaverage", NATIVE))
     shape, native_shape = read_betas_shape(file), read_native_shape(native_file)
     if native_shape.n_trials != shape.n_trials:

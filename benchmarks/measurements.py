@@ -89,7 +89,7 @@ def compute(nsd_root: str, subject: str, core: str, n_computations: str) -> Comp
     shape = read_betas_shape(file)
     betas = np.fromfile(str(file), ">f4", shape.n_vertices * shape.n_trials, offset=MGH_DATA_OFFSET)
     betas = betas.reshape(shape.n_trials, shape.n_vertices)
-    vertices = read_published_regions(tree).vertices["lh"]
+    vertices = read_published_regions(tree).vertices[int(subject)]["lh"]
     kept_trials = np.arange(0, shape.n_trials, 8)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -107,14 +107,14 @@ def path_of(file: RawFile) -> Path:
 def read_published_regions(tree: NSDTree) -> RegionMap:
     """Read the published regions."""
     recipe = Recipe(DATASET.name)
-    labels = {(atlas, h): read_labels(tree.labels(atlas, h)) for atlas in recipe.atlases for h in HEMISPHERES}
-    return find_regions(recipe, labels, {}, len(labels["streams", "lh"]))
+    labels = {(atlas, 0, h): read_labels(tree.labels(atlas, h)) for atlas in recipe.atlases for h in HEMISPHERES}
+    return find_regions(recipe, labels, {}, len(labels["streams", 0, "lh"]))
 
 
 def list_all_neuroids(tree: NSDTree) -> pd.DataFrame:
     """List the neuroids of eight subjects, with random noise ceilings."""
     region_map = read_published_regions(tree)
-    ncsnr = np.random.default_rng(SEED).random(sum(map(len, region_map.vertices.values())))
+    ncsnr = np.random.default_rng(SEED).random(sum(map(len, region_map.vertices[1].values())))
     return list_neuroids(region_map, dict.fromkeys(SUBJECTS, ncsnr))
 
 

@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
+from .arrays import AnyArray
 from .assemble.estimates import estimate_build
 from .errors import PackagingError, printable
 from .facts import (
@@ -21,11 +23,13 @@ from .facts import (
     N_TRIALS_PER_SESSION,
     N_VERTICES_OF_FSAVERAGE,
     NATIVE,
+    NATIVE_ATLASES,
+    SUBJECTS,
     TERMS_URL,
     subject_name,
 )
 from .files import free_bytes
-from .nsd.files import MGH_DATA_OFFSET, read_label_names, read_labels
+from .nsd.files import MGH_DATA_OFFSET, copy_labels, read_label_names, read_labels, read_native_index
 from .nsd.inputs import BETAS, IMAGES, NCSNR, InputFile
 from .nsd.inspection import Inspection, inspect_tree
 from .nsd.storage import Folder
@@ -187,7 +191,9 @@ def list_fetch_commands(root: Path, inputs: Iterable[InputFile]) -> list[str]:
 
 
 def describe_labels(nsd_root: str, atlas: str) -> str:
-    """List the labels of an atlas of a tree, a row each: number, name, and vertices of each hemisphere.
+    """List the labels of an atlas of a tree, a row each: number, name, and the vertices of fsaverage with it.
+
+    They are those of each hemisphere, or of an atlas that NSD drew for each subject, those of each subject.
 
     Raises
     ------
@@ -195,11 +201,24 @@ def describe_labels(nsd_root: str, atlas: str) -> str:
         If the tree lacks the atlas, or it is damaged.
     """
     tree = find_tree(nsd_root)
-    if not any(tree.labels(atlas, hemisphere).exists() for hemisphere in HEMISPHERES):
+    owners = [
+        subject
+        for subject in (SUBJECTS if atlas in NATIVE_ATLASES else (0,))
+        if any(tree.labels(atlas, hemisphere, subject).exists() for hemisphere in HEMISPHERES)
+    ]
+    if not owners:
         raise PackagingError(f"{nsd_root} has no atlas {atlas}. Its atlases: {', '.join(tree.atlases()) or 'none'}.")
-    table = tree.label_names(atlas)
-    names = read_label_names(table) if table.exists() else {}
-    rows = pd.DataFrame({h: pd.Series(read_labels(tree.labels(atlas, h))).value_counts() for h in HEMISPHERES})
+    names: dict[str, set[int]] = {}
+    parts: dict[str, list[AnyArray]] = {}
+    for subject in owners:
+        table = tree.label_names(atlas, subject)
+        names |= read_label_names(table) if table.exists() else {}
+        for hemisphere in HEMISPHERES:
+            file, index = tree.labels(atlas, hemisphere, subject), tree.native_index(subject, hemisphere)
+            labels = read_labels(file)
+            labels = copy_labels(file, labels, index, read_native_index(index)) if subject else labels
+            parts.setdefault(subject_name(subject) if subject else hemisphere, []).append(labels)
+    rows = pd.DataFrame({column: pd.Series(np.concatenate(some)).value_counts() for column, some in parts.items()})
     rows = rows.reindex(sorted({*rows.index[rows.index > 0], *set().union(*names.values())})).fillna(0).astype(int)
     spelled = [" or ".join(name for name, numbers in names.items() if label in numbers) for label in rows.index]
     rows.insert(0, "name", spelled)

@@ -34,6 +34,8 @@ N_NATIVE_VERTICES = {  # of the surfaces of each subject, lh and rh; NSD Data Ma
     7: (198_770, 200_392),
     8: (224_364, 224_398),
 }
+# Atlases that NSD drew on each subject's own surface: NSD Data Manual, "ROIs"
+NATIVE_ATLASES = ("floc-bodies", "floc-faces", "floc-places", "floc-words", "prf-eccrois", "prf-visualrois")
 # Versions of the single-trial responses, NSD Data Manual: with GLMdenoise and ridge regression ("b3"), with a
 # hemodynamic response function fitted to each voxel ("b2"), and with an assumed one ("b1").
 BETAS_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")

@@ -105,13 +105,13 @@ class ReleasedRegion:
     Attributes
     ----------
     labels : numbers, ascending; empty for the whole cortex
-    n_vertices : in both hemispheres of one subject, before invalid ones are dropped
+    n_vertices : in both hemispheres of each subject, by its name, before invalid ones are dropped; 0 if it lacks the region
     """
 
     name: RegionName
     atlas: str
     labels: tuple[int, ...]
-    n_vertices: Count
+    n_vertices: dict[str, Count]
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ def _checks(manifest: Manifest) -> Iterator[tuple[str, object, bool, str]]:
         ("sessions", list(manifest.sessions), subjects),
         ("shapes", list(manifest.shapes), list(SPLITS)),
         ("nan_counts", list(manifest.nan_counts), subjects),
+        *((f"n_vertices of {region.name}", list(region.n_vertices), subjects) for region in manifest.regions),
         *((f"nan_counts of {subject}", list(counts), regions) for subject, counts in manifest.nan_counts.items()),
     ):
         yield f"the keys of {table}", found, sorted(found) == sorted(expected), str(expected)

@@ -16,21 +16,21 @@ NAMES = {"early": {1}, "midparietal": {4}, "ventral": {5}, "lateral": {6}}  # no
 
 def find(*regions, streams=STREAMS, names=NAMES, left=None):
     left = streams if left is None else left
-    labels = {("Kastner2015", h): np.array(KASTNER, np.float32) for h in ("lh", "rh")}
-    labels |= {("streams", "lh"): np.array(left, np.float32), ("streams", "rh"): np.array(streams, np.float32)}
+    labels = {("Kastner2015", 0, h): np.array(KASTNER, np.float32) for h in ("lh", "rh")}
+    labels |= {("streams", 0, "lh"): np.array(left, np.float32), ("streams", 0, "rh"): np.array(streams, np.float32)}
     recipe = replace(make_recipe((1,), name="x"), regions=regions)
     return find_regions(recipe, labels, {"Kastner2015": {"hV4": {7}}, "streams": names}, n_vertices=12)
 
 
 def vertices_of(region_map, hemisphere="lh"):
-    return {region.name: region.vertices[hemisphere].tolist() for region in region_map.regions}
+    return {region.name: region.vertices[1][hemisphere].tolist() for region in region_map.regions}
 
 
 def test_published_regions_share_a_vertex_that_is_read_once():
     region_map = find(*PUBLISHED_REGIONS)
 
     assert vertices_of(region_map) == {"V1": [1, 2], "V2": [3, 4], "V4": [7, 8], "IT": [8, 9, 10]}
-    assert region_map.vertices["lh"].tolist() == [1, 2, 3, 4, 7, 8, 9, 10]
+    assert region_map.vertices[1]["lh"].tolist() == [1, 2, 3, 4, 7, 8, 9, 10]
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ OF_MANIFEST_AND_TABLES = {
         SAMPLE,
         manifest(lambda m: [r[0].update(labels=[1, 3]) for r in (m["regions"], m["recipe"]["regions"])]),
     ),
-    "n_vertices of a region": (PLAIN, put(add(1), "regions", 0, "n_vertices")),
+    "n_vertices of a region": (PLAIN, put(add(1), "regions", 0, "n_vertices", "subj01")),
     "order of regions": (PLAIN, put(lambda regions: regions[::-1], "regions")),
     "image_format": (PLAIN, put("jpg", "image_format")),
     "n_vertices": (SAMPLE, put(add(1), "n_vertices")),

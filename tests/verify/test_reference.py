@@ -53,6 +53,10 @@ def tree(tmp_path):
     (tmp_path / "fsaverage_labels/atlas.mgz.ctab").write_text(
         "\ufeff0 Unknown 0 0 0 0\n1 V1v 1 1 1 0\n2\tV1 d 1 1 1\n4 a/b\n"
     )
+    for hemisphere, copied, labels in (("lh", [3, 1, 3], [0, 0, 1]), ("rh", [2, 3, 2], [1, 0, 1])):
+        write_mgh(tmp_path / f"subj01/transforms/{hemisphere}.white-to-fsaverage.mgz", copied)
+        write_mgh(tmp_path / f"subj01/label/{hemisphere}.floc-faces.mgz", labels)
+    (tmp_path / "subj01/label/floc-faces.mgz.ctab").write_text("1 OFA\n")
     (tmp_path / "metadata").mkdir()
     design = {
         "masterordering": np.array([[1, 1, 2, 2, 1, 2, 3, 3]], np.uint16),
@@ -131,6 +135,7 @@ REGIONS = {
         Region("", "atlas", each=True),
         [("V1v", (1,), ["lh0"]), ("V1_d", (2,), ["lh1", "lh2"]), ("a_b", (4,), ["rh1"])],
     ),
+    "labels on the subject's surface": (Region("OFA", "floc-faces", ("OFA",)), [("OFA", (1,), ["lh0", "lh2", "rh1"])]),
     "whole cortex": (Region("cortex", "cortex"), [("cortex", (), ["lh0", "lh1", "lh2", "rh0", "rh1", "rh2"])]),
 }
 
@@ -140,7 +145,8 @@ def test_regions_of_a_recipe(tree, name):
     region, given = REGIONS[name]
     expected = read_reference(open_tree(tree), replace(RECIPE, regions=(region,)))
 
-    assert [(r.name, r.labels, r.n_vertices) for r in expected.regions] == [(n, ls, len(v)) for n, ls, v in given]
+    sizes = [(r.name, r.labels, r.n_vertices) for r in expected.regions]
+    assert sizes == [(name, labels, {"subj01": len(vertices)}) for name, labels, vertices in given]
     neuroids = expected.neuroids
     for region_name, _, vertices in given:
         rows = neuroids[neuroids["region"] == region_name]

@@ -112,4 +112,4 @@ def count_values(plan: Plan) -> int:
 
 
 def _count_neuroids(plan: Plan) -> int:
-    return len(plan.recipe.subjects) * sum(region.n_vertices for region in plan.region_map.regions)
+    return sum(sum(region.n_vertices.values()) for region in plan.region_map.regions)

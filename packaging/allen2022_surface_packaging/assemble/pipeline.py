@@ -109,7 +109,10 @@ def make_manifest(plan: Plan, folder: ReleaseFolder, stimuli: Iterable[Path], as
     return Manifest(
         name=plan.recipe.name,
         recipe=plan.recipe,
-        regions=tuple(ReleasedRegion(r.name, r.atlas, r.labels, r.n_vertices) for r in plan.region_map.regions),
+        regions=tuple(
+            ReleasedRegion(r.name, r.atlas, r.labels, {subject_name(s): n for s, n in r.n_vertices.items()})
+            for r in plan.region_map.regions
+        ),
         image_format=plan.image_format,
         from_region_assemblies=plan.from_region_assemblies,
         n_vertices=plan.region_map.n_vertices,

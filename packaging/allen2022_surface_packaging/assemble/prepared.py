@@ -71,11 +71,12 @@ def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
     rows = np.searchsorted(plan.fewest_repetitions.index.to_numpy(), plan.averaged_images)
     averages: dict[str, FloatArray] = {}
     for region in plan.region_map.regions if plan.from_region_assemblies else ():
-        first = plan.recipe.subjects.index(subject) * region.n_vertices
+        first = sum(n for other, n in region.n_vertices.items() if other < subject)
         with _opened(plan.prepared_assemblies[region.name]) as assembly:
-            averages[region.name] = assembly[:, first : first + region.n_vertices].values[rows]
+            averages[region.name] = assembly[:, first : first + region.n_vertices[subject]].values[rows]
         averages[region.name][np.isinf(averages[region.name])] = np.nan
-        for row in np.flatnonzero((np.nan_to_num(averages[region.name]) == 0).all(axis=1))[:1]:
+        is_empty = (np.nan_to_num(averages[region.name]) == 0).all(axis=1)
+        for row in np.flatnonzero(is_empty)[:1] if region.n_vertices[subject] else ():
             raise PackagingError(
                 f"{plan.prepared_assemblies[region.name]} has no average of image {plan.averaged_images[row]} (0-based) and "
                 f"{subject_name(subject)}: all are 0 or NaN. Is it, or what it refers to, complete? Prepare it again."
@@ -86,14 +87,15 @@ def read_prepared(plan: Plan, subject: int) -> dict[str, FloatArray]:
 def _list_coordinates(plan: Plan, region: LabelledRegion) -> dict[str, AnyArray]:
     """Return the coordinates that the prepared assembly of a region must have."""
     subjects, fewest = plan.recipe.subjects, plan.fewest_repetitions
-    n_vertices = [len(region.vertices[hemisphere]) for hemisphere in HEMISPHERES]
+    vertices = [region.vertices[subject][hemisphere] for subject in subjects for hemisphere in HEMISPHERES]
+    sizes = list(map(len, vertices))
     return {
         "nsd_id": fewest.index.to_numpy(),
         "stimulus_id": np.array([stimulus_name(nsd_id) for nsd_id in fewest.index]),
         "min_reps_across_subjects": fewest.to_numpy(),
-        "vertex_index": np.tile(np.concatenate([region.vertices[h] for h in HEMISPHERES]), len(subjects)),
-        "hemisphere": np.tile(np.repeat(HEMISPHERES, n_vertices), len(subjects)),
-        "subject": np.repeat([subject_name(subject) for subject in subjects], region.n_vertices),
+        "vertex_index": np.concatenate(vertices),
+        "hemisphere": np.repeat(HEMISPHERES * len(subjects), sizes),
+        "subject": np.repeat([subject_name(subject) for subject in subjects for _ in HEMISPHERES], sizes),
     }
 
 

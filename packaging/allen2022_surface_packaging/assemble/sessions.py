@@ -271,7 +271,7 @@ def list_needed(plans: Sequence[Plan]) -> Iterator[tuple[Session, IntArray, Bool
         session = sessions_and_plans[0][0]
         mask = np.zeros(len(HEMISPHERES) * session.shape.n_vertices, dtype=bool)
         for _, plan in sessions_and_plans:
-            mask[both_hemispheres(plan.region_map.vertices, session.shape.n_vertices)] = True
+            mask[both_hemispheres(plan.region_map.vertices[session.subject], session.shape.n_vertices)] = True
         yield session, np.unique(np.concatenate([one.trials for one, _ in sessions_and_plans])), mask
 
 

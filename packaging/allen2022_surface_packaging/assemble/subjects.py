@@ -111,13 +111,13 @@ def list_neuroids(region_map: RegionMap, ncsnr: Mapping[int, DoubleArray]) -> pd
         ``vertex`` numbers the vertices through both hemispheres, and ``number`` those of the region through lh, then rh.
     """
     parts = []
-    read_vertices = both_hemispheres(region_map.vertices, region_map.n_vertices)
+    read_vertices = {s: both_hemispheres(read, region_map.n_vertices) for s, read in region_map.vertices.items()}
     for region in region_map.regions:
-        vertices = both_hemispheres(region.vertices, region_map.n_vertices)
-        columns = np.searchsorted(read_vertices, vertices)
-        hemispheres = np.repeat(HEMISPHERES, [len(region.vertices[h]) for h in HEMISPHERES]).tolist()
         for subject, values in ncsnr.items():
-            start = subject_name(subject)
+            start, of_region = subject_name(subject), region.vertices[subject]
+            vertices = both_hemispheres(of_region, region_map.n_vertices)
+            columns = np.searchsorted(read_vertices[subject], vertices)
+            hemispheres = np.repeat(HEMISPHERES, [len(of_region[h]) for h in HEMISPHERES]).tolist()
             ids = [f"{start}_{hemisphere}_{region.name}_v{n:05d}" for n, hemisphere in enumerate(hemispheres)]
             part = {
                 "neuroid_id": ids,
@@ -185,7 +185,7 @@ def _choose_neuroids(plan: Plan, cache: SessionCache, neuroids: pd.DataFrame) ->
                 is_kept[block.index] = ~np.isnan(responses).any(axis=0)
             if plan.recipe.copies == "drop":
                 is_kept[block.index] &= _find_new(block["region"].iloc[0], responses, seen)
-        if not is_kept[subject.neuroids.index].any():
+        if len(subject.neuroids) and not is_kept[subject.neuroids.index].any():
             raise PackagingError(
                 f"{subject_name(number)} has no vertex whose trials are all valid, so nothing is left. Keep "
                 "invalid vertices (--nan-policy zero), or choose other subjects."

@@ -59,7 +59,7 @@ def _describe(path: Path, manifest: Manifest) -> str:
         f"filled   {_describe_filled(manifest)}",
     ]
     if not manifest.recipe.keeps_all:
-        n_planned = len(manifest.recipe.subjects) * sum(region.n_vertices for region in manifest.regions)
+        n_planned = sum(sum(region.n_vertices.values()) for region in manifest.regions)
         n_dropped = n_planned - n_neuroids
         lines.append(f"dropped  {n_dropped:,} of {n_planned:,} neuroids, which had an invalid trial or were copies")
     if manifest.simulated:

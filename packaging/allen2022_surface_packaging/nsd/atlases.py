@@ -1,4 +1,4 @@
-"""The atlases of a simulated cortex: connected areas, about where those of NSD's atlases are.
+"""The atlases of a simulated cortex: connected areas, about where those of NSD's atlases are, also on each subject's own surface.
 
 Their names and numbers are those of the real atlases, and the published regions have the sizes of NSD. The areas of
 HCP_MMP1 only divide the cortex, from the occipital pole on; they are not where their names say.
@@ -19,11 +19,13 @@ from scipy.spatial import KDTree
 
 from ..arrays import AnyArray, DoubleArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE
+from ..facts import HEMISPHERES, N_VERTICES_OF_FSAVERAGE, NATIVE_ATLASES
 
 FOLDER = Path(__file__).parent / "simulated_atlases"  # areas.toml, and the colour table of each atlas
 # Directions are those of the left hemisphere; on the sphere of the right one, every place is turned by this rotation.
 ROTATION_OF_RIGHT = np.array([(0.955, 0.2, 0.22), (-0.174, 0.976, -0.131), (-0.241, 0.087, 0.967)])
+AREA_JITTER, SIZE_JITTER = 0.04, 0.3  # of the areas of a subject: radii of the sphere, and of the logarithm of the size
+LACKING = {4: "aTL-faces"}  # a subject may lack an area
 # The triangles of an icosahedron, a digit a corner. Their order, and that of the smaller triangles below, gives every
 # vertex the number that it has in FreeSurfer.
 TRIANGLES = "043 054 015 021 032 382 398 349 4a9 45a 56a 516 176 127 287 89b 9ab a6b 67b 78b"
@@ -31,6 +33,7 @@ TRIANGLES = "043 054 015 021 032 382 398 349 4a9 45a 56a 516 176 127 287 89b 9ab
 CALCARINE = ((-0.14, -0.82, -0.55), (-0.44, -0.7, -0.56), (-0.68, -0.59, -0.44))  # from the occipital pole to the front
 MEDIAL_WALL, RADIUS_OF_MEDIAL_WALL = (-0.93, 0.25, -0.28), 0.53
 FEWEST_VERTICES = {"V1": 6, "V2": 6, "V3": 2, "hV4": 6, "ventral": 6}  # on a coarse surface
+FEWEST_NATIVE_VERTICES = 4  # of an area of a subject: some of them are not copied to fsaverage
 
 
 def make_labels(n_vertices: int, hemisphere: str) -> dict[str, AnyArray]:
@@ -48,16 +51,48 @@ def make_labels(n_vertices: int, hemisphere: str) -> dict[str, AnyArray]:
     if n_vertices < sum(FEWEST_VERTICES.values()):
         raise PackagingError(f"--vertices {n_vertices} is too few: the regions need {sum(FEWEST_VERTICES.values())}.")
     directions = vertex_directions(n_vertices, hemisphere)
-    areas = tomllib.loads((FOLDER / "areas.toml").read_text(encoding="utf-8"))
-    side = HEMISPHERES.index(hemisphere)
-    kastner = _draw("Kastner2015", areas, np.zeros(n_vertices, dtype=np.int32), directions, side)
+    side, areas = HEMISPHERES.index(hemisphere), _read_areas()
+    kastner = _draw("Kastner2015", areas["Kastner2015"], np.zeros(n_vertices, dtype=np.int32), directions, side)
     early, general = (np.isin(kastner, range(1, last + 1)).astype(np.int32) for last in (6, 7))  # V1 to V3, and to hV4
     return {
         "Kastner2015": kastner,
-        "streams": _draw("streams", areas, early, directions, side),
-        "nsdgeneral": _draw("nsdgeneral", areas, general, directions, side),
+        "streams": _draw("streams", areas["streams"], early, directions, side),
+        "nsdgeneral": _draw("nsdgeneral", areas["nsdgeneral"], general, directions, side),
         "HCP_MMP1": _divide(directions, len(read_names("HCP_MMP1"))),
     }
+
+
+def make_native_labels(
+    directions: DoubleArray, subject: int, hemisphere: str, rng: np.random.Generator
+) -> dict[str, AnyArray]:
+    """Draw the atlases of a subject on its own surface. Areas of one name are not at the same place in every subject.
+
+    Parameters
+    ----------
+    directions : array of shape (n_native_vertices, 3)
+        In the coordinates of this module.
+
+    Returns
+    -------
+    the labels of every vertex, int32 of shape (n_native_vertices,), by atlas
+    """
+    labels, areas = {}, _read_areas()
+    for atlas in NATIVE_ATLASES:
+        varied = {
+            name: {
+                "path": np.add(area["path"], rng.normal(0, AREA_JITTER, 3)),
+                "n_vertices": np.array(area["n_vertices"]) * np.exp(rng.normal(0, SIZE_JITTER)),
+            }
+            for name, area in areas[atlas].items()
+            if name != LACKING.get(subject)
+        }
+        none = np.zeros(len(directions), dtype=np.int32)
+        labels[atlas] = _draw(atlas, varied, none, directions, HEMISPHERES.index(hemisphere), FEWEST_NATIVE_VERTICES)
+    return labels
+
+
+def _read_areas() -> dict[str, Any]:
+    return tomllib.loads((FOLDER / "areas.toml").read_text(encoding="utf-8"))
 
 
 def colour_table(atlas: str) -> Path:
@@ -70,12 +105,16 @@ def read_names(atlas: str) -> list[str]:
     return re.findall("^[1-9][0-9]* (.+)$", colour_table(atlas).read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def _draw(atlas: str, areas: dict[str, Any], labels: AnyArray, directions: DoubleArray, side: int) -> AnyArray:
+def _draw(
+    atlas: str, areas: dict[str, Any], labels: AnyArray, directions: DoubleArray, side: int, fewest: int = 1
+) -> AnyArray:
     """Give each area the free vertices next to its path; divide V1, V2 and V3 into a lower and an upper half."""
     names = read_names(atlas)
     heights = directions @ np.cross(CALCARINE[2], CALCARINE[0])
-    for name, area in areas[atlas].items():
-        n = max(FEWEST_VERTICES.get(name, 1), round(area["n_vertices"][side] * len(labels) / N_VERTICES_OF_FSAVERAGE))
+    for name, area in areas.items():
+        n = max(
+            FEWEST_VERTICES.get(name, fewest), round(area["n_vertices"][side] * len(labels) / N_VERTICES_OF_FSAVERAGE)
+        )
         n -= (labels == names.index(name) + 1).sum() if name in names else 0
         free = np.flatnonzero(labels == 0)
         vertices = free[np.argsort(distances_to_path(directions[free], area["path"]), kind="stable")[: max(0, n)]]

@@ -191,6 +191,22 @@ def read_native_index(file: RawFile) -> IntArray:
     return numbers.astype(np.int64) - 1
 
 
+def copy_labels(file: RawFile, labels: AnyArray, index_file: RawFile, index: IntArray) -> AnyArray:
+    """Return the labels of the vertices of fsaverage: those of the vertices of a subject's own surface that they copy.
+
+    Raises
+    ------
+    PackagingError
+        If a vertex is not on the surface of the labels.
+    """
+    if index.max() >= len(labels):
+        raise PackagingError(
+            f"{file} holds {len(labels):,} vertices, but {index_file} refers to vertex {index.max() + 1:,} (1-based). Expected "
+            f"labels on the subject's own surface, not on fsaverage. Download it again ({file.official_path})."
+        )
+    return labels[index]
+
+
 def read_label_names(file: RawFile) -> dict[str, set[int]]:
     """Read the names of an atlas's labels from its colour table: a number, a name and four numbers of a colour in a line.
 

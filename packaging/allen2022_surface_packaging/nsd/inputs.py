@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from ..facts import HEMISPHERES, N_SESSIONS, NATIVE
+from ..facts import HEMISPHERES, N_SESSIONS, NATIVE, NATIVE_ATLASES
 from ..recipe import Recipe
 from .storage import RawFile
 from .tree import NSDTree
@@ -24,7 +24,7 @@ class InputFile:
     ----------
     kind : one of the kinds above
     name : of the atlas of labels and their names; of the region of a prepared assembly
-    subject, session : of betas and noise ceilings; a session is 1-based
+    subject, session : whose the file is, or 0 if it is the same for all; of betas, 1-based
     is_optional : whether a release can be built without it
     """
 
@@ -54,15 +54,17 @@ def list_inputs(
         *(InputFile(file, EXTRACTED, is_optional=True) for file in tree.extracted_images().values()),
     ]
     for atlas in recipe.atlases:
-        inputs += [InputFile(tree.labels(atlas, h), LABELS, atlas, hemisphere=h) for h in HEMISPHERES]
+        owners = recipe.subjects if atlas in NATIVE_ATLASES else (0,)
+        for subject, h in itertools.product(owners, HEMISPHERES):
+            inputs.append(InputFile(tree.labels(atlas, h, subject), LABELS, atlas, subject, hemisphere=h))
         if any(region.needs_names for region in recipe.regions if region.atlas == atlas):
-            inputs.append(InputFile(tree.label_names(atlas), LABEL_NAMES, atlas))
+            inputs += [InputFile(tree.label_names(atlas, s), LABEL_NAMES, atlas, s) for s in owners]
     for subject, hemisphere in itertools.product(recipe.subjects, HEMISPHERES):
-        ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
-        inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))
-        if recipe.files == NATIVE:
+        if recipe.files == NATIVE or {*recipe.atlases} & {*NATIVE_ATLASES}:
             index = tree.native_index(subject, hemisphere)
             inputs.append(InputFile(index, NATIVE_INDEX, subject=subject, hemisphere=hemisphere))
+        ncsnr = tree.ncsnr(subject, hemisphere, recipe.betas)
+        inputs.append(InputFile(ncsnr, NCSNR, subject=subject, hemisphere=hemisphere))
     for subject in recipe.subjects:
         n_sessions = N_SESSIONS[subject]
         if is_reduced:

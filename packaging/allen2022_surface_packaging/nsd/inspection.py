@@ -19,6 +19,7 @@ from ..recipe import Recipe
 from .files import (
     BetasShape,
     Design,
+    copy_labels,
     read_betas_shape,
     read_brick_shape,
     read_design,
@@ -162,15 +163,13 @@ def inspect_tree(
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
     is_native = recipe.files == NATIVE
-    ncsnr, shapes = (
-        found.read(NCSNR, read_vertices),
-        found.read(BETAS, read_native_shape if is_native else read_betas_shape),
-    )
-    maps = found.read(NATIVE_INDEX, read_native_index)
+    shapes = found.read(BETAS, read_native_shape if is_native else read_betas_shape)
+    ncsnr, maps = found.read(NCSNR, read_vertices), found.read(NATIVE_INDEX, read_native_index)
     found.read(PREPARED, RawFile.exists)
     # What the files say together
-    n_vertices = {one: len(values) for one, values in (*labels.items(), *ncsnr.items(), *maps.items())}
-    native_index = {(one.subject, one.hemisphere): index for one, index in maps.items()}
+    on_fsaverage = {one: values for one, values in labels.items() if not one.subject} | ncsnr | maps
+    n_vertices = {one: len(values) for one, values in on_fsaverage.items()}
+    native_index = {(one.subject, one.hemisphere): index for one, index in maps.items() if is_native}
     if is_native:
         found.contradictions += _compare_native(shapes, native_index, is_reduced=is_reduced)
     else:
@@ -178,7 +177,7 @@ def inspect_tree(
     found.n_vertices = found.compare("vertices", n_vertices)
     n_trials = {one: shape.n_trials for one, shape in shapes.items()}
     shape = BetasShape(found.n_vertices, found.compare("trials", n_trials, 0 if is_reduced else N_TRIALS_PER_SESSION))
-    region_map = _find_regions(found, recipe, labels, names)
+    region_map = _find_regions(found, recipe, _bring_to_fsaverage(found, labels, maps), names)
     trials = found.attempt(list_trials, design, n_sessions, shape.n_trials) if design and shapes else None
     if design and trials:
         found.repetitions = count_repetitions(design, trials)
@@ -211,6 +210,24 @@ def inspect_tree(
     return found
 
 
+def _bring_to_fsaverage(
+    found: Inspection, labels: Mapping[InputFile, AnyArray], native: Mapping[InputFile, IntArray]
+) -> dict[InputFile, AnyArray]:
+    """Return all labels on fsaverage, where each vertex has the label of the vertex of the subject's surface that it copies.
+
+    Labels without their map are left out, and so are those that lie on another surface, which are noted as damaged.
+    """
+    maps = {(one.subject, one.hemisphere): (one.file, index) for one, index in native.items()}
+    on_fsaverage = {one: values for one, values in labels.items() if not one.subject}
+    for one, values in labels.items():
+        if (one.subject, one.hemisphere) in maps:
+            try:
+                on_fsaverage[one] = copy_labels(one.file, values, *maps[one.subject, one.hemisphere])
+            except PackagingError as error:
+                found.damaged[one] = str(error)
+    return on_fsaverage
+
+
 def _find_regions(
     found: Inspection,
     recipe: Recipe,
@@ -219,13 +236,20 @@ def _find_regions(
 ) -> RegionMap | None:
     """Find the regions, if the labels of all atlases are sound."""
     lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
-    if not found.n_vertices or lacking & {LABELS, LABEL_NAMES}:
+    if not found.n_vertices or lacking & {LABELS, LABEL_NAMES, NATIVE_INDEX}:
         return None
+    tables: dict[str, dict[str, set[int]]] = {}
+    for one, table in names.items():
+        known = tables.setdefault(one.name, {})
+        if any(known.setdefault(name, numbers) != numbers for name, numbers in table.items()):
+            found.contradictions.append(
+                f"{one.file} gives a name to other labels than {one.name}.mgz.ctab of another subject. Download both again."
+            )
     return found.attempt(
         find_regions,
         recipe,
-        {(one.name, one.hemisphere): values for one, values in labels.items()},
-        {one.name: table for one, table in names.items()},
+        {(one.name, one.subject, one.hemisphere): values for one, values in labels.items()},
+        tables,
         found.n_vertices,
     )
 
@@ -313,7 +337,7 @@ def _select_ncsnr(ncsnr: Mapping[InputFile, AnyArray], region_map: RegionMap) ->
     """Return the values of each subject at the vertices of regions, those of lh before those of rh."""
     selected: dict[int, list[AnyArray]] = {}
     for one, values in ncsnr.items():
-        selected.setdefault(one.subject, []).append(values[region_map.vertices[one.hemisphere]])
+        selected.setdefault(one.subject, []).append(values[region_map.vertices[one.subject][one.hemisphere]])
     return {subject: np.concatenate(parts, dtype=np.float64) for subject, parts in selected.items()}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES
+from ..facts import HEMISPHERES, subject_names
 from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region
+
+logger = logging.getLogger(__name__)
 
 N_NAMED_LABELS = 12  # of an atlas, in a message
 
@@ -25,23 +28,23 @@ class LabelledRegion:
     Attributes
     ----------
     labels : ascending; empty for the whole cortex
-    vertices : per hemisphere the vertices of the region, ascending
+    vertices : by subject and hemisphere the vertices of fsaverage in the region, ascending; one of several subjects may have none
     """
 
     name: str
     atlas: str
     labels: tuple[int, ...]
-    vertices: dict[str, IntArray]
+    vertices: dict[int, dict[str, IntArray]]
 
     @property
-    def n_vertices(self) -> int:
-        """The number of vertices in both hemispheres."""
-        return sum(len(vertices) for vertices in self.vertices.values())
+    def n_vertices(self) -> dict[int, int]:
+        """The number of vertices in both hemispheres of each subject."""
+        return {subject: sum(map(len, parts.values())) for subject, parts in self.vertices.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class RegionMap:
-    """The regions on fsaverage, the same for every subject.
+    """The regions on fsaverage, the same for every subject unless NSD drew the atlas on the subject's own surface.
 
     Attributes
     ----------
@@ -54,22 +57,26 @@ class RegionMap:
     regions: tuple[LabelledRegion, ...]
 
     @cached_property
-    def vertices(self) -> dict[str, IntArray]:
-        """Per hemisphere the vertices that belong to at least one region, ascending."""
-        return {h: np.unique(np.concatenate([region.vertices[h] for region in self.regions])) for h in HEMISPHERES}
+    def vertices(self) -> dict[int, dict[str, IntArray]]:
+        """By subject and hemisphere the vertices that belong to at least one region, ascending."""
+        return {
+            subject: {h: np.unique(np.concatenate([r.vertices[subject][h] for r in self.regions])) for h in HEMISPHERES}
+            for subject in self.regions[0].vertices
+        }
 
 
 def find_regions(
     recipe: Recipe,
-    labels: Mapping[tuple[str, str], AnyArray],
+    labels: Mapping[tuple[str, int, str], AnyArray],
     names: Mapping[str, Mapping[str, set[int]]],
     n_vertices: int,
 ) -> RegionMap:
-    """Find the vertices of every region of a recipe.
+    """Find the vertices of every region of a recipe. A warning says which subjects lack a region.
 
     Parameters
     ----------
-    labels : the label of every vertex, by atlas and hemisphere; NaN or a number below 1 outside the atlas
+    labels : the label of every vertex of fsaverage, by atlas, subject and hemisphere; NaN or a number below 1 outside the atlas
+        The subject is 0 if the atlas is the same for all.
     names : by atlas the labels of each name, as far as the colour tables have them
     n_vertices : of one hemisphere
 
@@ -82,20 +89,32 @@ def find_regions(
     for number, region in enumerate(recipe.regions, start=1):
         if region.atlas == CORTEX:
             every = {hemisphere: np.arange(n_vertices) for hemisphere in HEMISPHERES}
-            regions.append(LabelledRegion(region.name, CORTEX, (), every))
+            regions.append(LabelledRegion(region.name, CORTEX, (), dict.fromkeys(recipe.subjects, every)))
         else:
-            atlas = {hemisphere: labels[region.atlas, hemisphere] for hemisphere in HEMISPHERES}
-            regions += _resolve(f"{recipe}: region {number}", region, atlas, names.get(region.atlas, {}))
+            atlas = {(subject, h): values for (name, subject, h), values in labels.items() if name == region.atlas}
+            table = names.get(region.atlas, {})
+            regions += _resolve(f"{recipe}: region {number}", region, recipe.subjects, atlas, table)
     for name, n in Counter(region.name for region in regions).items():
         if n > 1:
             raise PackagingError(f"{recipe}: region {name} occurs twice, expected every region once. Rename one.")
+    for found in regions:
+        lacking = [subject for subject, n in found.n_vertices.items() if not n]
+        if lacking:
+            logger.warning("%s: region %s has no vertex in %s", recipe, found.name, subject_names(lacking))
     return RegionMap(n_vertices, tuple(regions))
 
 
 def _resolve(
-    key: str, region: Region, atlas: Mapping[str, AnyArray], names: Mapping[str, set[int]]
+    key: str,
+    region: Region,
+    subjects: Sequence[int],
+    atlas: Mapping[tuple[int, str], AnyArray],
+    names: Mapping[str, set[int]],
 ) -> Iterator[LabelledRegion]:
-    """Yield the regions that an entry of a recipe stands for, from the labels of an atlas by hemisphere and their names."""
+    """Yield the regions that an entry of a recipe stands for, from the labels of an atlas and their names.
+
+    The labels are those of each subject, or those of subject 0, and thus of all, by hemisphere.
+    """
     present = {int(label) for label in np.unique(np.concatenate(list(atlas.values()))) if not np.isnan(label)}
     known = present.union(*names.values())  # a label that only the colour table has must come with others
     chosen = {label: names.get(label, set()) if isinstance(label, str) else {label} for label in region.labels}
@@ -119,9 +138,11 @@ def _resolve(
                 f"{key}, each is true, but the name of the label {part[0]} has {len(name)} letters, expected at most "
                 f"{LONGEST_NAME}. Write an entry for it, with a name."
             )
-        vertices = {hemisphere: np.flatnonzero(np.isin(values, part)) for hemisphere, values in atlas.items()}
-        if not any(map(len, vertices.values())):
+        members = {place: np.flatnonzero(np.isin(values, part)) for place, values in atlas.items()}
+        if not any(map(len, members.values())):
             raise _label_error(key, region, f"{part[0]}, which no vertex has", present, names)
+        own = {s: s if (s, "lh") in members else 0 for s in subjects}
+        vertices = {s: {h: members[own[s], h] for h in HEMISPHERES} for s in subjects}
         # Identifiers of neuroids and objects do not allow other characters.
         yield LabelledRegion(re.sub(r"[^A-Za-z0-9_-]", "_", name), region.atlas, tuple(part), vertices)
 

@@ -49,7 +49,7 @@ from ..facts import (
 from ..files import naming, new_folder
 from ..progress import follow
 from ..recipe import PUBLISHED_REGIONS
-from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, vertex_directions
+from .atlases import CALCARINE, colour_table, distances_to_path, make_labels, make_native_labels, vertex_directions
 from .files import MGH_DATA_OFFSET, Design, read_design
 from .native import UNITS_PER_PERCENT
 from .size import TreeSize
@@ -104,10 +104,7 @@ def simulate_tree(root: Path, size: TreeSize, *, expdesign_path: Path | None = N
         _write_stimulus_info(tree.stimulus_info, design, n_images, rng)
         _write_images(tree, size, design, latents)
         for hemisphere, atlases in labels.items():
-            for atlas, values in atlases.items():
-                _write_vertices(tree.labels(atlas, hemisphere), values)
-                with _target(tree.label_names(atlas)) as path:
-                    shutil.copyfile(colour_table(atlas), path)
+            _write_labels(tree, atlases, hemisphere)
         _write_responses(tree, size, design, n_sessions, labels, latents)
 
 
@@ -225,6 +222,9 @@ def _write_responses(
         if (version, session) == (size.betas[0], 1):  # the first file of a hemisphere
             vertices = _make_vertices(size, labels[hemisphere], subject, hemisphere)
             _write_vertices(tree.native_index(subject, hemisphere), vertices.native_index.astype(np.int32) + 1)
+            rng = np.random.default_rng([size.seed, subject, side, 0])  # sessions are numbered from 1
+            atlases = make_native_labels(vertices.directions, subject, hemisphere, rng)
+            _write_labels(tree, atlases, hemisphere, subject)
         if session == 1:
             written = vertices.ncsnr / np.float32(noise)
             written[vertices.broken[[0, 3]]] = 0  # no signal
@@ -324,6 +324,14 @@ def _write_stimulus_info(file: RawFile, design: Design, n_images: int, rng: np.r
 def _write_vertices(file: RawFile, values: AnyArray) -> None:
     with _target(file) as path:
         nibabel.save(MGHImage(values.reshape(-1, 1, 1), affine=np.eye(4)), path)
+
+
+def _write_labels(tree: NSDTree, atlases: dict[str, AnyArray], hemisphere: str, subject: int = 0) -> None:
+    """Write the labels of atlases on fsaverage, or on a subject's own surface, and their names."""
+    for atlas, values in atlases.items():
+        _write_vertices(tree.labels(atlas, hemisphere, subject), values)
+        with _target(tree.label_names(atlas, subject)) as path:
+            shutil.copyfile(colour_table(atlas), path)
 
 
 def _write_betas(file: RawFile, size: TreeSize, blocks: Iterable[FloatArray]) -> None:

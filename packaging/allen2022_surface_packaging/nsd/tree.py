@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PackagingError
-from ..facts import DEFAULT_BETAS, FSAVERAGE, NATIVE, SUBJECTS, subject_name
+from ..facts import DEFAULT_BETAS, FSAVERAGE, NATIVE, NATIVE_ATLASES, SUBJECTS, subject_name
 from .storage import RawFile, Storage, open_storage
 
 IMAGE_FORMATS = ("png", "jpg")  # of extracted images
@@ -130,9 +130,10 @@ class NSDTree:
         return self._file(lambda layout: f"{layout.labels_folder(subject)}/{hemisphere}.{atlas}.mgz")
 
     def atlases(self) -> list[str]:
-        """Return the names of the atlases on fsaverage that are there, sorted."""
+        """Return the names of the atlases that are there, sorted: those on fsaverage, and those that NSD drew for each subject."""
         matches = (re.fullmatch(r"lh\.(.+)\.mgz", name) for name in self.storage.names(self.layout.labels))
-        return [match[1] for match in matches if match]
+        drawn = [atlas for atlas in NATIVE_ATLASES if any(self.labels(atlas, "lh", s).exists() for s in SUBJECTS)]
+        return sorted([*(match[1] for match in matches if match), *drawn])
 
     def label_names(self, atlas: str, subject: int = 0) -> RawFile:
         """Return the colour table of an atlas, which names its labels. A tree may lack it."""

@@ -71,13 +71,17 @@ def cortex_maps(neuroids: Neuroids, manifest: Manifest) -> dict[str, object] | N
 
 
 def _maps_to_show(neuroids: Neuroids, manifest: Manifest, n_known: int) -> dict[str, pd.DataFrame]:
-    """Return the neuroids at the first vertices of each subject; and of several subjects the mean, without NaN values."""
+    """Return the neuroids at the first vertices of each subject; and of several subjects the mean, without NaN values.
+
+    Where regions differ between subjects, a vertex is in each region that it is in in any of them.
+    """
     shown = neuroids.table[neuroids.table["vertex_index"] < n_known]
     maps = {name: shown[shown["subject"] == name] for name in subject_names(manifest)}
     if len(maps) > 1:
-        by_vertex = shown.groupby(["region", "hemisphere", "vertex_index"], observed=True)
-        means = by_vertex[[measure.column for measure in neuroids.measures]].mean()
-        maps[f"all {len(maps)} subjects (mean)"] = means.reset_index()
+        place, columns = ["hemisphere", "vertex_index"], [measure.column for measure in neuroids.measures]
+        means = shown.drop_duplicates(["subject", *place]).groupby(place, observed=True)[columns].mean()
+        regions = shown.drop_duplicates(["region", *place])[["region", *place]]
+        maps[f"all {len(maps)} subjects (mean)"] = regions.join(means, on=place)
     return maps
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..facts import N_REPETITIONS, subject_names
+from ..facts import N_REPETITIONS, NATIVE_ATLASES, subject_names
 from ..recipe import CORTEX
 from ..release import Manifest
 from .tables import BETAS_MEANINGS, join_words
@@ -21,6 +21,7 @@ REFERENCES = {
     "multi-modal parcellation of human cerebral cortex. Nature, 536, 171–178. https://doi.org/10.1038/nature18933",
 }
 SOURCES_OF_ATLASES = {"Kastner2015": WANG, "HCP_MMP1": GLASSER, "streams": ALLEN, "nsdgeneral": ALLEN}
+SOURCES_OF_ATLASES |= dict.fromkeys(NATIVE_ATLASES, f"{ALLEN}; drawn for each subject and copied to fsaverage")
 
 
 def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: float) -> tuple[str, list[str]]:

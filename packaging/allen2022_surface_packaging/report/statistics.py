@@ -186,7 +186,7 @@ def _summarise(neuroids: Neuroids, manifest: Manifest, region: str, subject: str
         **{f"n_filled_{split}": n for split, n in n_filled.items()},
         **{f"n_values_{split}": n for split, n in n_values.items()},
         "percent_filled": 100 * sum(n_filled.values()) / sum(n_values.values()) if len(rows) else np.nan,
-        "n_dropped": len(subjects) * sum(one.n_vertices for one in regions) - len(rows),
+        "n_dropped": sum(one.n_vertices[name] for name, one in product(subjects, regions)) - len(rows),
         "n_without_ceiling": int(np.isnan(neuroids.values("nc_testset", rows)).sum()),
         **{name: float(valid_median(neuroids.values(name, rows))) for name in MEDIANS},
         "split_half": float(np.nanmean(of_splits)) if np.isfinite(of_splits).any() else np.nan,

@@ -159,7 +159,10 @@ def source_table(manifest: Manifest) -> pd.DataFrame:
             "Region": region_names(manifest),
             "Atlas": [region.atlas for region in manifest.regions],
             "Labels": labels,
-            "Vertices of a subject": [format_count(region.n_vertices) for region in manifest.regions],
+            "Vertices of a subject": [
+                " to ".join(map(format_count, sorted({*sizes[:1], *sizes[-1:]})))
+                for sizes in (sorted(region.n_vertices.values()) for region in manifest.regions)
+            ],
         }
     )
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import itertools
 import shutil
 import struct
 import tempfile
@@ -31,7 +30,16 @@ import xarray
 
 from ..arrays import AnyArray, DoubleArray, IntArray, PixelArray, map_array
 from ..errors import PackagingError, reading
-from ..facts import HEMISPHERES, N_REPETITIONS, N_SESSIONS, N_TRIALS, NATIVE, stimulus_name, subject_name
+from ..facts import (
+    HEMISPHERES,
+    N_REPETITIONS,
+    N_SESSIONS,
+    N_TRIALS,
+    NATIVE,
+    NATIVE_ATLASES,
+    stimulus_name,
+    subject_name,
+)
 from ..nsd.storage import Folder, RawFile
 from ..nsd.tree import NSDTree
 from ..recipe import CORTEX, Recipe, Region
@@ -287,28 +295,42 @@ def _choose_images(
 
 def _find_regions(
     tree: NSDTree, recipe: Recipe, n_vertices: int
-) -> tuple[tuple[ReleasedRegion, ...], dict[str, dict[str, IntArray]]]:
-    """Return the regions of a recipe, and the vertices of each region in each hemisphere, ascending."""
+) -> tuple[tuple[ReleasedRegion, ...], dict[tuple[str, int], dict[str, IntArray]]]:
+    """Return the regions of a recipe, and the vertices of each region and subject in each hemisphere, ascending."""
     regions, vertices = [], {}
     for asked in recipe.regions:
-        if asked.atlas == CORTEX:
-            found: dict[str, tuple[int, ...]] = {asked.name: ()}
-            values: dict[str, AnyArray] = {}
-        else:
-            values = {h: _read_map(tree.labels(asked.atlas, h), n_vertices) for h in HEMISPHERES}
-            found = _find_labels(tree, asked, values)
+        owners = recipe.subjects if asked.atlas in NATIVE_ATLASES else (0,)  # 0 has the labels of all subjects
+        values = {(s, h): _read_labels(tree, asked.atlas, s, h, n_vertices) for s in owners for h in HEMISPHERES}
+        found = {asked.name: ()} if asked.atlas == CORTEX else _find_labels(tree, owners, asked, values)
         for name, labels in found.items():
-            vertices[name] = {
-                h: np.flatnonzero(np.isin(values[h], labels)) if values else np.arange(n_vertices) for h in HEMISPHERES
-            }
-            regions.append(ReleasedRegion(name, asked.atlas, labels, sum(map(len, vertices[name].values()))))
+            members = {place: np.flatnonzero(np.isin(v, labels or 1)) for place, v in values.items()}
+            sizes = {}
+            for subject in recipe.subjects:
+                parts = {h: members[subject if subject in owners else 0, h] for h in HEMISPHERES}
+                vertices[name, subject] = parts
+                sizes[subject_name(subject)] = sum(map(len, parts.values()))
+            regions.append(ReleasedRegion(name, asked.atlas, labels, sizes))
     return tuple(regions), vertices
 
 
-def _find_labels(tree: NSDTree, asked: Region, values: dict[str, AnyArray]) -> dict[str, tuple[int, ...]]:
+def _read_labels(tree: NSDTree, atlas: str, subject: int, hemisphere: str, n_vertices: int) -> AnyArray:
+    """Read the labels of an atlas at the vertices of fsaverage, of which each copies one of a subject, if it has labels of its own."""
+    if not subject:
+        return np.ones(n_vertices) if atlas == CORTEX else _read_map(tree.labels(atlas, hemisphere), n_vertices)
+    copied = _read_map(tree.native_index(subject, hemisphere), n_vertices).astype(np.int64)
+    file = tree.labels(atlas, hemisphere, subject)
+    with reading(file, f"an atlas on the surface of {subject_name(subject)}"):
+        labels: AnyArray = _read_map(file)[copied - 1]
+    return labels
+
+
+def _find_labels(
+    tree: NSDTree, owners: tuple[int, ...], asked: Region, values: dict[tuple[int, str], AnyArray]
+) -> dict[str, tuple[int, ...]]:
     """Return the numbers of the labels of each region for which an entry of a recipe stands, by the region's name."""
     present = np.unique(np.concatenate(list(values.values())))
-    names = _read_label_names(tree.label_names(asked.atlas)) if asked.needs_names else []
+    tables = [_read_label_names(tree.label_names(asked.atlas, s)) for s in owners] if asked.needs_names else []
+    names = {row for table in tables for row in table}
     labels = {label for label in asked.labels if isinstance(label, int)}
     labels |= {label for label, name in names if name in asked.labels}
     labels |= {int(label) for label in present if label > 0 and not asked.labels}
@@ -328,7 +350,7 @@ def _find_labels(tree: NSDTree, asked: Region, values: dict[str, AnyArray]) -> d
 
 
 def _list_neuroids(
-    tree: NSDTree, recipe: Recipe, n_vertices: int, vertices: dict[str, dict[str, IntArray]]
+    tree: NSDTree, recipe: Recipe, n_vertices: int, vertices: dict[tuple[str, int], dict[str, IntArray]]
 ) -> pd.DataFrame:
     """List all possible neuroids: by region, then by subject, then lh and rh, then by vertex."""
     ceilings = {}
@@ -337,8 +359,8 @@ def _list_neuroids(
             snr = _read_map(tree.ncsnr(subject, hemisphere, recipe.betas), n_vertices).astype(np.float64)
             ceilings[subject, hemisphere] = 100 * snr**2 / (snr**2 + 1 / N_REPETITIONS)
     parts = []
-    for region, subject in itertools.product(vertices, recipe.subjects):
-        name, of_hemispheres = subject_name(subject), vertices[region]
+    for (region, subject), of_hemispheres in vertices.items():
+        name = subject_name(subject)
         hemispheres = np.repeat(HEMISPHERES, [len(of_hemispheres[h]) for h in HEMISPHERES])
         columns = {
             "neuroid_id": [f"{name}_{hemisphere}_{region}_v{i:05d}" for i, hemisphere in enumerate(hemispheres)],
@@ -421,14 +443,14 @@ def _local_copy(file: RawFile, content: str) -> Iterator[Path]:
             yield path
 
 
-def _read_map(file: RawFile, n_vertices: int) -> AnyArray:
-    """Read one value per vertex."""
+def _read_map(file: RawFile, n_vertices: int = 0) -> AnyArray:
+    """Read one value per vertex; `n_vertices` is 0 if there may be any number."""
     with _local_copy(file, "MGH") as path:
         content = path.read_bytes()
         content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
         n_found, kind = struct.unpack_from(">4xi12xi", content)
         values: AnyArray = np.frombuffer(content, {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2"}[kind], n_found, offset=284)
-    if n_found != n_vertices:
+    if n_vertices and n_found != n_vertices:
         raise PackagingError(f"{file} holds {n_found:,} vertices, expected {n_vertices:,}. Download it again.")
     return values
 
