@@ -16,7 +16,7 @@ from ..release import DIMENSIONS, ORIGIN_COLUMNS, SPLITS, Manifest, ReleaseFolde
 
 AGAIN = "Build the release again."
 NEUROIDS_AT_A_TIME = 4096  # of one slice of a file
-VALUES_AT_A_TIME = 2**24  # bounds the memory
+VALUES_AT_A_TIME = 2**22  # bounds the memory
 SPLIT_COLUMNS = ("nsd_id", "stimulus_id", "split")
 STIMULUS_COLUMNS = ("stimulus_id", "nsd_id", "image_file_name")  # `coco_id` follows if all are known
 
