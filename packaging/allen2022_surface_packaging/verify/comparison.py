@@ -153,24 +153,22 @@ def compare_images(split: str, images: Iterable[tuple[str, Path, Path | bytes | 
     images : the stimulus id, the file here, and what is there: a file, its content, or the pixels of NSD's own image
         A JPEG file may differ from NSD's own image by as much as the format loses.
     """
-    n_images, differing = 0, []
+    n_images, faults = 0, []
     for stimulus_id, path, there in images:
         n_images += 1
         try:
-            fault = _compare_image(path, read_file(there) if isinstance(there, Path) else there)
+            given = read_file(there) if isinstance(there, Path) else there
+            fault = "" if isinstance(given, bytes) and read_file(path) == given else _compare_pixels(path, given)
         except (OSError, ValueError) as error:
             raise_if_of_machine(error, path)
             fault = one_line(error).rstrip(".")
-        if fault:
-            differing.append(f"{stimulus_id}: {fault}")
-    if differing:
-        yield Difference(split, "images", len(differing), len(differing), n_images, differing[0])
+        faults += [f"{stimulus_id}: {fault}"] if fault else []
+    if faults:
+        yield Difference(split, "images", len(faults), len(faults), n_images, faults[0])
 
 
-def _compare_image(path: Path, there: bytes | PixelArray) -> str:
-    """Return how an image differs, or an empty text."""
-    if isinstance(there, bytes) and read_file(path) == there:
-        return ""
+def _compare_pixels(path: Path, there: bytes | PixelArray) -> str:
+    """Return how the pixels of an image differ, or an empty text."""
     image = load_image(path)
     here = np.asarray(image).astype(int)
     pixels = np.asarray(load_image(io.BytesIO(there))) if isinstance(there, bytes) else there
@@ -250,23 +248,19 @@ def _load_object(identifier: str, here: dict[str, Side]) -> dict[str, Side]:
 
 def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
     """Compare kind, coordinates, values, stimulus columns and images."""
-    kinds = [
-        f"{side.assembly.dtype} of {', '.join(map(str, side.assembly.dims))}, {side.assembly.sizes['time_bin']} time bins"
+    kind, other_kind = (
+        pd.DataFrame({"type": [side.assembly.dtype.name], "dimensions": [" ".join(map(str, side.assembly.dims))]})
         for side in (here, there)
-    ]
-    if kinds[0] != kinds[1]:
-        yield Difference(split, "kind of assembly", 1, 1, 1, f"{kinds[0]} here, {kinds[1]} there")
-        return
+    )
+    yield from compare_tables(split, "assembly", kind, other_kind)
     for dimension in DIMENSIONS:
         yield from compare_tables(split, f"{dimension}s", here.coordinates(dimension), there.coordinates(dimension))
     yield from _compare_values(split, here, there)
     columns = [column for column in here.stimuli if column in there.stimuli and column not in FILE_COLUMNS]
     yield from compare_tables(split, "stimuli", here.stimuli[columns], there.stimuli[columns])
     rows_here, rows_there = align(here.stimuli, there.stimuli)
-    images = here.stimuli.iloc[rows_here]
-    yield from compare_images(
-        split, zip(images["stimulus_id"], images["path"], there.stimuli["path"].iloc[rows_there], strict=True)
-    )
+    images, paths = here.stimuli.iloc[rows_here], there.stimuli["path"].iloc[rows_there]
+    yield from compare_images(split, zip(images["stimulus_id"], images["path"], paths, strict=True))
 
 
 def _compare_values(split: str, here: Side, there: Side) -> Iterator[Difference]:
