@@ -180,3 +180,18 @@ def test_maps_hold_the_regions_and_values_of_every_vertex(page, truth):
 
 def unpack(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype="<u2")
+
+
+def test_subjects_without_a_common_vertex_have_no_correlation_with_each_other(planted, tmp_path):
+    assert "Correlation with other subjects" in list_measures(write_report(planted, tmp_path / "common.html"))
+    copy = shutil.copytree(planted, tmp_path / "release")
+    with netCDF4.Dataset(copy / "planted_test.nc", "a") as file:
+        is_first = file["subject"][:] == "subj01"
+        file["vertex_index"][is_first] = file["vertex_index"][is_first] + 20_000
+    accept(copy, "planted_test.nc")
+
+    assert "Correlation with other subjects" not in list_measures(write_report(copy))
+
+
+def list_measures(path):
+    return [measure["title"] for measure in Page(path).data["cortex-data"]["measures"]]
