@@ -70,7 +70,7 @@ def recompute_release(release_path: Path, nsd_root: str | Path, *, every_vertex:
         not_checked.append(NOT_RECOMPUTED)
     elif not every_vertex:
         dropped = {"NaN": manifest.recipe.nan_policy, "copies": manifest.recipe.copies}
-        not_checked.append(" and ".join([*(name for name in dropped if dropped[name] == "drop"), OUTSIDE_SAMPLE]))
+        not_checked.append(", ".join([*(name for name in dropped if dropped[name] == "drop"), OUTSIDE_SAMPLE]))
     fault = f"not what {nsd_root} gives: {count_problems(problems)};" if problems else f"what {nsd_root} gives:"
     details, table = _describe_values(values, "all" if every_vertex else "a sample of")
     findings = {"every_vertex": every_vertex, "seed": seed, "tolerance": TOLERANCE, "problems": problems}
