@@ -424,14 +424,14 @@ def report(options: Options) -> None:
 
 @command(
     RELEASE,
-    argument("--bucket BUCKET[/PREFIX]", "a bucket that keeps versions; boto3's settings give the rest", required=True),
+    argument("--bucket BUCKET[/PREFIX]", "a bucket that keeps versions; the rest is set for boto3", required=True),
     ARTIFACTS,
     argument("--dry-run", "print what would be sent, and stop"),
     argument("--overwrite", "replace objects with other content"),
     argument("--sse", "how the bucket requires encryption", choices=("AES256", "aws:kms"), dest=PUT_SETTINGS[0]),
     argument("--sse-kms-key-id ID", "the key of --sse aws:kms", dest=PUT_SETTINGS[1]),
-    argument("--acl", "that the bucket requires", choices=("private", "bucket-owner-full-control"), dest="ACL"),
-    argument("--request-payer", "pay for the requests", choices=("requester",), dest="RequestPayer"),
+    argument("--acl", "the ACL that the bucket needs", choices=("private", "bucket-owner-full-control"), dest="ACL"),
+    argument("--request-payer", "that you pay for the requests", choices=("requester",), dest="RequestPayer"),
     argument(
         "--accept-nsd-terms",
         "I have accepted NSD's terms and conditions, which forbid giving its data to anybody who has not accepted "

@@ -11,17 +11,18 @@ from __future__ import annotations
 import logging
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import netCDF4
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from ..assemble.assembly import VARIABLE_NAME, create_assembly
+from ..assemble.assembly import create_assembly
 from ..errors import PackagingError
 from ..files import naming, read_file, sha1_of
-from ..release import DIMENSIONS, SPLITS, Manifest, ReleaseFolder
+from ..release import SPLITS, Manifest, ReleaseFolder
 from ..verify.soundness import check_release
 
 logger = logging.getLogger(__name__)
@@ -150,31 +151,27 @@ def write_stimuli(release: ReleaseFolder, item: BrainioObject, path: Path) -> No
 
 def find_regions(assembly_path: Path) -> dict[str, slice]:
     """Return where the neuroids of each region are in an assembly, in its order. Those of a region are contiguous."""
-    with netCDF4.Dataset(assembly_path) as file:
-        names = file["region"][:].tolist()
-    return {name: slice(names.index(name), names.index(name) + names.count(name)) for name in dict.fromkeys(names)}
+    with xr.open_dataarray(assembly_path) as assembly:
+        numbers, names = pd.factorize(assembly["region"].values)  # in the order of the assembly, so they ascend
+    bounds = np.searchsorted(numbers, range(len(names) + 1)).tolist()
+    return {str(name): slice(*ends) for name, ends in zip(names, pairwise(bounds), strict=True)}
 
 
 def write_region(assembly_path: Path, neuroids: slice, path: Path, identifier: str) -> None:
     """Write some neuroids of an assembly as an assembly file in the layout of the whole, whose stimulus set they share."""
-    with netCDF4.Dataset(assembly_path) as file:
-        whole = file[VARIABLE_NAME]
-        presentations, regional = (_read_coordinates(file, dimension, neuroids) for dimension in DIMENSIONS[:2])
+    with xr.open_dataarray(assembly_path) as whole:
+        part = whole[:, neuroids, 0]
+        presentations, regional = (
+            pd.DataFrame({name: values.values for name, values in part.coords.items() if values.dims == (dimension,)})
+            for dimension in part.dims
+        )
         with create_assembly(
             path,
             identifier=identifier,
-            stimulus_set_identifier=whole.stimulus_set_identifier,
+            stimulus_set_identifier=whole.attrs["stimulus_set_identifier"],
             presentations=presentations,
             neuroids=regional,
         ) as write:
             n_at_a_time = max(1, VALUES_AT_A_TIME // len(regional))
             for start in range(0, len(presentations), n_at_a_time):
-                write(start, 0, np.asarray(whole[start : start + n_at_a_time, neuroids, 0]))
-
-
-def _read_coordinates(file: netCDF4.Dataset, dimension: str, neuroids: slice) -> pd.DataFrame:
-    """Read the coordinates of a dimension, of neuroids only some."""
-    selected = neuroids if dimension == "neuroid" else slice(None)
-    names = [name for name in file[VARIABLE_NAME].coordinates.split() if file[name].dimensions[0] == dimension]
-    values = {name: np.asarray(file[name][selected]) for name in names}
-    return pd.DataFrame({name: v.astype(object) if v.dtype.kind == "U" else v for name, v in values.items()})
+                write(start, 0, part[start : start + n_at_a_time].values)
