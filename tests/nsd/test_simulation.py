@@ -7,12 +7,11 @@ import pytest
 import scipy.io
 import xarray as xr
 from nibabel.freesurfer.mghformat import MGHHeader
-from PIL import Image
 from scipy.spatial import KDTree
 
 from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.nsd.atlases import make_labels, vertex_directions
-from allen2022_surface_packaging.nsd.simulation import TreeSize, image_latents, simulate_tree
+from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
 from allen2022_surface_packaging.recipe import make_recipe
 from support import run_cli
 
@@ -98,14 +97,6 @@ def test_signal_to_noise_varies_smoothly_and_is_highest_in_early_visual_cortex(h
     assert np.std([early for early, *_ in rows]) > 0.02  # subjects differ
 
 
-def test_latents_can_be_computed_from_the_images(release):
-    paths = sorted((release / "stimuli_train").iterdir())
-    latents = np.array([image_latents(np.asarray(Image.open(path))) for path in paths])
-
-    np.testing.assert_allclose(latents.std(axis=0), 1, atol=0.25)
-    np.testing.assert_allclose(np.corrcoef(latents.T), np.eye(6), atol=0.35)
-
-
 def test_trees_are_equal_when_their_seeds_are_equal(tmp_path):
     for name, seed in (("first", 3), ("same_seed", 3), ("other_seed", 4)):
         size = TreeSize(subjects=(2,), n_sessions=1, n_trials=30, n_vertices=60, image_size=8, seed=seed)
@@ -114,10 +105,8 @@ def test_trees_are_equal_when_their_seeds_are_equal(tmp_path):
 
     assert len(files) == 4  # of two hemispheres and two versions
     for file in files:
-        first, same_seed, other_seed = (
-            (tmp_path / name / file).read_bytes() for name in ("first", "same_seed", "other_seed")
-        )
-        assert first == same_seed != other_seed
+        first, same, other = ((tmp_path / name / file).read_bytes() for name in ("first", "same_seed", "other_seed"))
+        assert first == same != other
 
 
 def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
@@ -132,16 +121,14 @@ def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
 
 def test_recipe_with_the_real_names_of_areas_can_be_rehearsed(tmp_path):
     simulate_tree(tmp_path / "nsd", TreeSize(subjects=(1,), n_sessions=1, n_trials=90, image_size=8))
-    regions = {
-        ("FFC", "HCP_MMP1"): ["FFC"],
-        ("motor", "HCP_MMP1"): ["4", "p9-46v"],
-        ("PPA", "Kastner2015"): ["PHC1", "PHC2"],
-    }
-    tables = [
-        f'[[region]]\nname = "{name}"\natlas = "{atlas}"\nlabels = {labels}\n'
-        for (name, atlas), labels in regions.items()
-    ]
-    (tmp_path / "real.toml").write_text('name = "real"\nsubjects = [1]\n' + "".join(tables))
+    text = 'name = "real"\nsubjects = [1]\n'
+    for name, atlas, labels in (
+        ("FFC", "HCP_MMP1", ["FFC"]),
+        ("motor", "HCP_MMP1", ["4", "p9-46v"]),
+        ("PPA", "Kastner2015", ["PHC1", "PHC2"]),
+    ):
+        text += f'[[region]]\nname = "{name}"\natlas = "{atlas}"\nlabels = {labels}\n'
+    (tmp_path / "real.toml").write_text(text)
 
     result = run_cli("build", tmp_path / "nsd", tmp_path / "release", "--recipe", tmp_path / "real.toml")
 
