@@ -136,6 +136,12 @@ def tree_copy(nsd_tree, tmp_path) -> Path:
 
 
 @pytest.fixture
+def tiny_tree_copy(tiny_tree, tmp_path) -> Path:
+    """A copy of the tree of subjects 1 and 4 that a test may change."""
+    return Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+
+
+@pytest.fixture
 def release_copy(release, tmp_path) -> Path:
     """A copy of the release of eight subjects that a test may change."""
     return Path(shutil.copytree(release, tmp_path / "release"))

@@ -140,6 +140,14 @@ def create_versioned_bucket(client: Any, name: str) -> None:
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
 
 
+def upload_public(client: Any, bucket: str, folder: Path, pattern: str = "**/*", *, prefix: str = "") -> None:
+    """Put the files of a folder into a bucket, so that anybody can read them, as those of NSD."""
+    for path in folder.glob(pattern):
+        if path.is_file():
+            key = f"{prefix}{path.relative_to(folder)}"
+            client.upload_file(str(path), bucket, key, ExtraArgs={"ACL": "public-read"})
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-1 of every file below a folder, by its relative path."""
     return {str(path.relative_to(folder)): sha1_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}

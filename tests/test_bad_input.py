@@ -44,12 +44,6 @@ labels = [1, 2]
 
 
 @pytest.fixture
-def tree(tiny_tree, tmp_path) -> Path:
-    """A copy of the tree of subjects 1 and 4 that a test may change."""
-    return Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
-
-
-@pytest.fixture
 def recipe(tmp_path) -> Path:
     (tmp_path / "two.toml").write_text(RECIPE)
     return tmp_path / "two.toml"
@@ -231,69 +225,71 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_of_a_file_is_named_by_check(tree, recipe, fault):
+def test_fault_of_a_file_is_named_by_check(tiny_tree_copy, recipe, fault):
     break_tree, name, pattern = FAULTS[fault]
-    break_tree(tree)
-    before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+    break_tree(tiny_tree_copy)
+    before = {path: path.stat().st_mtime_ns for path in tiny_tree_copy.rglob("*")}
 
-    result = run_cli("check", tree, "--recipe", recipe)
+    result = run_cli("check", tiny_tree_copy, "--recipe", recipe)
 
-    assert_fails(result, rf"problems? in {tree}, listed above\.")
+    assert_fails(result, rf"problems? in {tiny_tree_copy}, listed above\.")
     lines = [line for line in result.stdout.splitlines() if line.startswith("problem: ") and name in line]
     assert len(lines) == 1, result.stdout
     assert re.search(pattern, lines[0]), lines[0]
-    assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in tiny_tree_copy.rglob("*")} == before
 
 
 @pytest.mark.parametrize("fault", ["session missing", "design cut short", "labels of fractions"])
-def test_fault_of_a_file_ends_a_build(tree, recipe, tmp_path, fault):
+def test_fault_of_a_file_ends_a_build(tiny_tree_copy, recipe, tmp_path, fault):
     break_tree, name, pattern = FAULTS[fault]
-    break_tree(tree)
+    break_tree(tiny_tree_copy)
 
-    result = run_cli("build", tree, tmp_path / "out" / "release", "--recipe", recipe)
+    result = run_cli("build", tiny_tree_copy, tmp_path / "out" / "release", "--recipe", recipe)
     assert_fails(result, name, pattern)
     assert "problems in all" not in result.stderr
     assert not list(tmp_path.glob("out/*"))
 
 
 @pytest.mark.parametrize("way", [virtual, compressed])
-def test_images_are_read_however_they_are_stored(tree, tiny_tree, recipe, tmp_path, way):
-    brick(way)(tree)
+def test_images_are_read_however_they_are_stored(tiny_tree_copy, tiny_tree, recipe, tmp_path, way):
+    brick(way)(tiny_tree_copy)
     pictures = []
-    for number, root in enumerate((tree, tiny_tree)):
+    for number, root in enumerate((tiny_tree_copy, tiny_tree)):
         assert run_cli("build", root, tmp_path / f"{number}", "--recipe", recipe, "--cache", "none").returncode == 0
         pictures.append(hashes(tmp_path / f"{number}" / "stimuli_test"))
     assert pictures[0] == pictures[1]
 
 
-def test_odd_values_and_versions_are_read_without_a_word(tree, recipe, tmp_path):
+def test_odd_values_and_versions_are_read_without_a_word(tiny_tree_copy, recipe, tmp_path):
     """FreeSurfer 7 writes the version 513. NumPy would warn of an infinite signal-to-noise ratio."""
     for name in (SESSION, NCSNR):
-        content = (tree / name).read_bytes()
-        (tree / name).write_bytes(struct.pack(">i", 513) + content[4:284] + struct.pack(">f", np.inf) + content[288:])
+        content = (tiny_tree_copy / name).read_bytes()
+        (tiny_tree_copy / name).write_bytes(
+            struct.pack(">i", 513) + content[4:284] + struct.pack(">f", np.inf) + content[288:]
+        )
     recipe.write_text(RECIPE.partition("[[region]]")[0] + '[[region]]\nname = "all"\natlas = "cortex"\n')
-    command = ["-q", "build", tree, tmp_path / "release", "--recipe", recipe]
+    command = ["-q", "build", tiny_tree_copy, tmp_path / "release", "--recipe", recipe]
 
     result = subprocess.run(
         [sys.executable, "-m", "allen2022_surface_packaging", *command], capture_output=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, b"")
-    assert run_cli("verify", tmp_path / "release", "--nsd-root", tree, "--all").returncode == 0
+    assert run_cli("verify", tmp_path / "release", "--nsd-root", tiny_tree_copy, "--all").returncode == 0
 
 
-def test_check_lists_every_problem_of_all_recipes_once(tree, recipe, tmp_path):
+def test_check_lists_every_problem_of_all_recipes_once(tiny_tree_copy, recipe, tmp_path):
     text = RECIPE.replace("Two", "Other").replace('name = "IT"', "each = true").replace('labels = ["ventral"]', "")
     (tmp_path / "other.toml").write_text(text)
     faults = ("session missing", "labels not gzip", "images cut short", "label names missing", "design cut short")
     for fault in faults:
-        FAULTS[fault][0](tree)
+        FAULTS[fault][0](tiny_tree_copy)
 
-    result = run_cli("check", tree, "--recipe", recipe, "--recipe", tmp_path / "other.toml")
+    result = run_cli("check", tiny_tree_copy, "--recipe", recipe, "--recipe", tmp_path / "other.toml")
 
     assert_fails(result, "5 problems in")
-    assert [fault for fault in faults if f"problem: {tree / FAULTS[fault][1]} " not in result.stdout] == []
+    assert [fault for fault in faults if f"problem: {tiny_tree_copy / FAULTS[fault][1]} " not in result.stdout] == []
     assert "optional" not in result.stdout
-    built = run_cli("build", tree, tmp_path / "release", "--recipe", recipe)
+    built = run_cli("build", tiny_tree_copy, tmp_path / "release", "--recipe", recipe)
     assert_fails(built, r"\(5 problems in all: `allen2022-surface check`")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from allen2022_surface_packaging.publish.upload import publish_release
-from support import create_versioned_bucket
+from support import create_versioned_bucket, upload_public
 
 SCRIPT_PATH = Path(__file__).resolve().parents[1] / ".github" / "compare_first_session.py"
 BETAS = "nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR"
@@ -24,8 +24,8 @@ READ = (
 def s3(empty_s3, nsd_tree):
     """A client of a server with the bucket of NSD, which anybody can read."""
     empty_s3.create_bucket(Bucket="nsd", ACL="public-read")
-    for path in [path for pattern in READ for path in nsd_tree.glob(pattern)]:
-        empty_s3.upload_file(str(path), "nsd", str(path.relative_to(nsd_tree)), ExtraArgs={"ACL": "public-read"})
+    for pattern in READ:
+        upload_public(empty_s3, "nsd", nsd_tree, pattern)
     return empty_s3
 
 

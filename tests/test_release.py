@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -33,12 +32,11 @@ def test_manifest_is_the_same_when_it_is_read_and_written(written, release):
     assert (written / "release.json").read_bytes() == (release / "release.json").read_bytes()
 
 
-def test_simulated_tree_is_marked_until_its_mark_is_removed(tiny_tree, tmp_path):
-    tree = Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+def test_simulated_tree_is_marked_until_its_mark_is_removed(tiny_tree_copy, tmp_path):
     recipe = make_recipe((1,), name="one")
-    build_release(tree, tmp_path / "simulated", recipe)
-    (tree / "SIMULATED.txt").unlink()
-    build_release(tree, tmp_path / "measured", recipe)
+    build_release(tiny_tree_copy, tmp_path / "simulated", recipe)
+    (tiny_tree_copy / "SIMULATED.txt").unlink()
+    build_release(tiny_tree_copy, tmp_path / "measured", recipe)
 
     assert Manifest.read(ReleaseFolder(tmp_path / "simulated")).simulated
     assert not Manifest.read(ReleaseFolder(tmp_path / "measured")).simulated

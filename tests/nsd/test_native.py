@@ -8,6 +8,7 @@ from allen2022_surface_packaging.errors import PackagingError
 from allen2022_surface_packaging.nsd.native import read_native_betas, read_native_shape
 from allen2022_surface_packaging.nsd.storage import RawFile, open_storage
 from publish.proxy import Proxy
+from support import upload_public
 
 N_TRIALS, N_VERTICES = 750, 6000
 NEEDED = np.concatenate([np.arange(1000, 1300), np.arange(1310, 1400), [17, 5999], np.arange(4000, 4200), [1000, 4100]])
@@ -69,9 +70,7 @@ def test_from_a_bucket_only_the_bytes_of_the_vertices_are_fetched(
     direct_client.create_bucket(Bucket="native", ACL="public-read")
     for number, betas in enumerate(sessions):
         write(tmp_path / f"{number}.hdf5", betas)
-        direct_client.upload_file(
-            str(tmp_path / f"{number}.hdf5"), "native", f"{number}.hdf5", ExtraArgs={"ACL": "public-read"}
-        )
+    upload_public(direct_client, "native", tmp_path)
     proxy = Proxy(moto_port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
 

@@ -18,7 +18,7 @@ from allen2022_surface_packaging.nsd.files import BetasShape, read_betas, read_i
 from allen2022_surface_packaging.nsd.storage import RawFile, open_storage
 from allen2022_surface_packaging.recipe import make_recipe
 from publish.proxy import Cut, Proxy, refuse
-from support import hashes, run_cli
+from support import hashes, run_cli, upload_public
 
 BUCKET = "nsd-copy"
 PUBLIC = {"ACL": "public-read"}  # like NSD's bucket, which is read without credentials
@@ -40,10 +40,8 @@ def release(tiny_tree, tmp_path_factory):
 def client(moto_port, direct_client, tiny_tree):
     """A client of a server that holds the tree in a bucket, once at its root and once below a prefix."""
     direct_client.create_bucket(Bucket=BUCKET, **PUBLIC)
-    for path in tiny_tree.rglob("*"):
-        for prefix in ("", "copies/nsd/") if path.is_file() else ():
-            key = f"{prefix}{path.relative_to(tiny_tree)}"
-            direct_client.upload_file(str(path), BUCKET, key, ExtraArgs=PUBLIC)
+    for prefix in ("", "copies/nsd/"):
+        upload_public(direct_client, BUCKET, tiny_tree, prefix=prefix)
     for region in ("V1", "V2", "V4", "IT"):
         key = f"copies/nsd/assemblies/Allen2022_surface.{region}.nc"
         direct_client.put_object(Bucket=BUCKET, Key=key, Body=b"x")

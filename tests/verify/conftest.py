@@ -30,12 +30,6 @@ def tiny_release(tiny_tree, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tiny_copy_of_tree(tiny_tree, tmp_path) -> Path:
-    """A copy of the tiny tree that a test may change."""
-    return Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
-
-
-@pytest.fixture
 def tiny_copy(tiny_release, tmp_path) -> Path:
     """A copy of the tiny release that a test may change."""
     return Path(shutil.copytree(tiny_release, tmp_path / "release"))

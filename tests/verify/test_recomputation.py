@@ -15,7 +15,7 @@ from allen2022_surface_packaging.assemble.pipeline import build_release
 from allen2022_surface_packaging.recipe import make_recipe
 from allen2022_surface_packaging.verify import reference
 from reference import prepare_regions
-from support import run_cli, verify
+from support import run_cli, upload_public, verify
 from verify.planted import NAME
 
 BETAS = "nsddata_betas/ppdata/{}/fsaverage/betas_fithrf_GLMdenoise_RR"
@@ -50,9 +50,7 @@ def test_other_methods_equal_their_recomputation(tiny_tree, tmp_path, standardiz
 
 def test_tree_in_a_bucket_gives_the_same(empty_s3, tiny_copy, tiny_tree):
     boto3.client("s3").create_bucket(Bucket="raw")
-    for path in tiny_tree.rglob("*"):
-        if path.is_file():
-            empty_s3.upload_file(str(path), "raw", f"some/where/{path.relative_to(tiny_tree)}")
+    upload_public(empty_s3, "raw", tiny_tree, prefix="some/where/")
 
     result = recompute(tiny_copy, "s3://raw/some/where")
 
@@ -95,8 +93,8 @@ def change_betas(path, change) -> None:
     nibabel.save(nibabel.freesurfer.MGHImage(betas, np.eye(4)), path)
 
 
-def test_neuroids_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree, tmp_path):
-    build_release(tiny_copy_of_tree, tmp_path / "r", make_recipe((1, 2), name="dropped", nan_policy="drop"))
+def test_neuroids_that_were_wrongly_dropped_or_kept_are_named(tiny_tree_copy, tmp_path):
+    build_release(tiny_tree_copy, tmp_path / "r", make_recipe((1, 2), name="dropped", nan_policy="drop"))
     with netCDF4.Dataset(tmp_path / "r/dropped_test.nc") as file:
         ids = file["neuroid_id"][:].tolist()
         kept_row = next(i for i, name in enumerate(ids) if name.startswith("subj01_rh"))
@@ -106,19 +104,19 @@ def test_neuroids_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree,
         betas[np.isnan(betas)] = 1
         betas[kept[1], 0, 0, 0] = np.nan
 
-    for path in (tiny_copy_of_tree / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
+    for path in (tiny_tree_copy / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
         change_betas(path, change)
 
-    problems = recompute(tmp_path / "r", tiny_copy_of_tree)["problems"]
+    problems = recompute(tmp_path / "r", tiny_tree_copy)["problems"]
 
     assert f"{kept[0]} is in the release, but a trial that it needs is NaN." in problems
     assert any("is not in the release, but the recipe does not drop it." in problem for problem in problems)
 
 
-def test_copies_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree, tmp_path):
+def test_copies_that_were_wrongly_dropped_or_kept_are_named(tiny_tree_copy, tmp_path):
     vertices = {}
     for copies in ("keep", "drop"):
-        build_release(tiny_copy_of_tree, tmp_path / copies, replace(make_recipe((1, 2), name="two"), copies=copies))
+        build_release(tiny_tree_copy, tmp_path / copies, replace(make_recipe((1, 2), name="two"), copies=copies))
         with netCDF4.Dataset(tmp_path / copies / "two_test.nc") as file:
             rows = zip(file["neuroid_id"][:].tolist(), file["vertex_index"][:].tolist(), strict=True)
             vertices[copies] = {name: vertex for name, vertex in rows if name.startswith("subj01_rh")}
@@ -129,28 +127,28 @@ def test_copies_that_were_wrongly_dropped_or_kept_are_named(tiny_copy_of_tree, t
         betas[vertices["keep"][dropped]] += np.arange(betas.shape[-1]) % 5
         betas[vertices["drop"][last]] = betas[vertices["drop"][first]]
 
-    for path in (tiny_copy_of_tree / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
+    for path in (tiny_tree_copy / BETAS.format("subj01")).glob("rh.betas_session*.mgh"):
         change_betas(path, change)
 
-    problems = recompute(tmp_path / "drop", tiny_copy_of_tree, "--all")["problems"]
+    problems = recompute(tmp_path / "drop", tiny_tree_copy, "--all")["problems"]
 
     assert f"{dropped} is not in the release, but the recipe does not drop it." in problems
     assert f"{last} is in the release, but it is a copy of another neuroid." in problems
 
 
-def test_release_from_prepared_averages_is_recomputed_from_them(tiny_copy_of_tree, tmp_path):
-    prepare_regions(tiny_copy_of_tree, (1, 2))
+def test_release_from_prepared_averages_is_recomputed_from_them(tiny_tree_copy, tmp_path):
+    prepare_regions(tiny_tree_copy, (1, 2))
     recipe = make_recipe((1, 2), name="prepared")
-    build_release(tiny_copy_of_tree, tmp_path / "r", recipe, from_region_assemblies=True)
-    assert recompute(tmp_path / "r", tiny_copy_of_tree, "--all")["problems"] == []
+    build_release(tiny_tree_copy, tmp_path / "r", recipe, from_region_assemblies=True)
+    assert recompute(tmp_path / "r", tiny_tree_copy, "--all")["problems"] == []
 
-    with netCDF4.Dataset(tiny_copy_of_tree / "assemblies/Allen2022_surface.V2.nc", "r+") as file:
+    with netCDF4.Dataset(tiny_tree_copy / "assemblies/Allen2022_surface.V2.nc", "r+") as file:
         averages = next(
             variable for variable in file.variables.values() if variable.ndim == 2 and variable.dtype == "f4"
         )
         averages[:, 5] = averages[:, 5][::-1]
 
-    (problem,) = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")["problems"]
+    (problem,) = recompute(tmp_path / "r", tiny_tree_copy, "--all")["problems"]
     assert "subj01_lh_V2_v00005" in problem
 
 
@@ -188,24 +186,24 @@ EXTRACTED = {
 
 
 @pytest.mark.parametrize("name", EXTRACTED)
-def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_copy_of_tree, tmp_path, name):
+def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_tree_copy, tmp_path, name):
     image_format, change, fault = EXTRACTED[name]
     recipe = make_recipe((1, 2), name="extracted")
-    build_release(tiny_copy_of_tree, tmp_path / "r", recipe, image_format=image_format)
-    assert recompute(tmp_path / "r", tiny_copy_of_tree)["problems"] == []
+    build_release(tiny_tree_copy, tmp_path / "r", recipe, image_format=image_format)
+    assert recompute(tmp_path / "r", tiny_tree_copy)["problems"] == []
     for split in ("train", "test"):
-        shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_copy_of_tree / f"brainscore/stimuli_{split}")
-    change(*sorted((tiny_copy_of_tree / "brainscore/stimuli_test").iterdir())[:2])
-    build_release(tiny_copy_of_tree, tmp_path / "r", recipe, overwrite=True)
+        shutil.copytree(tmp_path / f"r/stimuli_{split}", tiny_tree_copy / f"brainscore/stimuli_{split}")
+    change(*sorted((tiny_tree_copy / "brainscore/stimuli_test").iterdir())[:2])
+    build_release(tiny_tree_copy, tmp_path / "r", recipe, overwrite=True)
 
-    result = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")
+    result = recompute(tmp_path / "r", tiny_tree_copy, "--all")
     assert [fault in problem for problem in result["problems"]] == [True] * bool(fault)
-    assert NO_PIXELS not in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_copy_of_tree).stdout
+    assert NO_PIXELS not in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_tree_copy).stdout
 
-    (tiny_copy_of_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
-    result = recompute(tmp_path / "r", tiny_copy_of_tree, "--all")
+    (tiny_tree_copy / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
+    result = recompute(tmp_path / "r", tiny_tree_copy, "--all")
     assert result["problems"] == []
-    assert NO_PIXELS in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_copy_of_tree).stdout
+    assert NO_PIXELS in run_cli("verify", tmp_path / "r", "--nsd-root", tiny_tree_copy).stdout
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing"])
@@ -218,17 +216,17 @@ def test_images_that_were_extracted_before_are_compared_with_those_of_nsd(tiny_c
         "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5",
     ],
 )
-def test_damaged_raw_file_is_one_line_that_names_it(tiny_copy, tiny_copy_of_tree, name, damage):
-    path = tiny_copy_of_tree / name
+def test_damaged_raw_file_is_one_line_that_names_it(tiny_copy, tiny_tree_copy, name, damage):
+    path = tiny_tree_copy / name
     content = path.read_bytes()
     path.unlink()
     if damage == "cut":
         path.write_bytes(content[: len(content) // 3])
 
-    result = run_cli("verify", tiny_copy, "--nsd-root", tiny_copy_of_tree)
+    result = run_cli("verify", tiny_copy, "--nsd-root", tiny_tree_copy)
 
     assert result.returncode == 1
     (problem,) = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
     assert Path(name).name in problem
     assert "Download it" in problem
-    assert f"{tiny_copy} was not compared with {tiny_copy_of_tree}" in result.stdout.splitlines()
+    assert f"{tiny_copy} was not compared with {tiny_tree_copy}" in result.stdout.splitlines()
