@@ -44,7 +44,7 @@ def compare(tree, subject, hemisphere):
     if native_shape.n_trials != shape.n_trials:
         raise ValueError(f"{native_file} holds {native_shape.n_trials} trials, expected {shape.n_trials}.")
     index = read_native_index(tree.native_index(subject, hemisphere))
-    native = np.concatenate(list(read_native_betas(native_file, shape.n_trials, index[vertices])), axis=1)
+    native = np.concatenate(list(read_native_betas(native_file, shape.n_trials, index[vertices])))
     copied = np.concatenate([block[:, vertices] for block in read_betas(file, shape)])
     is_invalid, is_invalid_native = (np.isnan(betas).any(axis=0) for betas in (copied, native))
     if (is_invalid != is_invalid_native).any():

@@ -12,21 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
 
 import upstream
+from server import Server
 from table import describe_machine
 
 from allen2022_surface_packaging.publish.objects import write_objects
@@ -90,59 +85,12 @@ def main() -> None:
     print(*lines, sep="\n")
 
 
-class Server:
-    """Answers requests for objects as S3 does, from files, and counts the bytes of each object. Others are refused."""
-
-    def __init__(self, paths: dict[str, Path]) -> None:
-        self.n_bytes: Counter[str] = Counter()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_HEAD(self) -> None:
-                self.answer(is_sent=False)
-
-            def do_GET(self) -> None:
-                self.answer(is_sent=True)
-
-            def answer(self, *, is_sent: bool) -> None:
-                key = unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/")
-                size = paths[key].stat().st_size if key in paths else 0
-                first, last = re.findall(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))[0]
-                start, stop = int(first), min(int(last or size) + 1, size)
-                self.send_response(403 if key not in paths else 206 if "Range" in self.headers else 200)
-                self.send_header("Content-Length", str(stop - start if key in paths else 0))
-                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
-                self.send_header("ETag", f'"{size}"')
-                self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-                self.end_headers()
-                if is_sent and key in paths:
-                    with paths[key].open("rb") as file:
-                        file.seek(start)
-                        self.wfile.write(file.read(stop - start))
-                    server.n_bytes[key] += stop - start
-
-        ThreadingHTTPServer.request_queue_size = 50  # boto3 opens ten connections at once
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-    @contextmanager
-    def running(self) -> Any:
-        """Answer requests until the block ends."""
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        yield self
-        self.http.shutdown()
-
-    def take_bytes(self) -> tuple[int, int]:
-        """Return how many bytes of assemblies and of stimuli were sent since the last call."""
-        assemblies = sum(n for key, n in self.n_bytes.items() if key.endswith(".nc"))
-        stimuli = sum(self.n_bytes.values()) - assemblies
-        self.n_bytes.clear()
-        return assemblies, stimuli
+def take_bytes(server: Server) -> tuple[int, int]:
+    """Return how many bytes of assemblies and of stimuli a server sent since the last call."""
+    assemblies = sum(n for key, n in server.n_bytes.items() if key.endswith(".nc"))
+    stimuli = sum(server.n_bytes.values()) - assemblies
+    server.n_bytes.clear()
+    return assemblies, stimuli
 
 
 def compare(release_path: Path, folder: Path, n_times: int) -> list[str]:
@@ -164,12 +112,12 @@ def compare(release_path: Path, folder: Path, n_times: int) -> list[str]:
         for name, (plugin, settings) in cases.items():
             caches = [f"{cache}/{name}{number}" for number in range(n_times)]
             first[name] = fastest(run(plugin, "load", s3.url, path, settings) for path in caches)
-            moved[name] = [n_bytes / n_times / 1e6 for n_bytes in s3.take_bytes()]
+            moved[name] = [n_bytes / n_times / 1e6 for n_bytes in take_bytes(s3)]
             if name == "whole":  # of which only the bytes are shown
                 continue
             again[name] = fastest(run(plugin, "load", s3.url, path, settings) for path in caches)
             scores[name] = run(plugin, "score", s3.url, caches[0], settings)
-            s3.take_bytes()
+            take_bytes(s3)
             settings = {key: value for key, value in settings.items() if key != artifacts} | on_disk
             on_disk_seconds[name] = fastest(
                 run(plugin, "load", refusing.url, f"{cache}/none", settings) for _ in caches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ from allen2022_surface_packaging.assemble.assembly import create_assembly
 from allen2022_surface_packaging.assemble.subjects import list_neuroids
 from allen2022_surface_packaging.facts import (
     DEFAULT_BETAS,
+    FSAVERAGE,
     HEMISPHERES,
     N_IMAGES,
     N_REPETITIONS,
     N_TRIALS_PER_SESSION,
     N_VERTICES_OF_FSAVERAGE,
+    NATIVE,
     SUBJECTS,
     stimulus_name,
 )
@@ -60,7 +63,8 @@ def make_tree(
     n_sessions: int,
     n_vertices: int,
     n_distinct: int,
-    expdesign_path: Path | None,
+    expdesign_path: Path | None = None,
+    has_native_betas: bool = False,
 ) -> None:
     """Make a tree in the flat layout.
 
@@ -84,6 +88,7 @@ def make_tree(
         image_size=8,
         layout="flat",
         betas=(DEFAULT_BETAS,),
+        has_native_betas=has_native_betas,
     )
     simulate_tree(root, size)
     tree = open_tree(root)
@@ -182,9 +187,10 @@ def _link_responses(tree: NSDTree, source_subject: int, subject: int, n_sessions
     """Link the betas and ncsnr files of a subject to those of the source subject."""
     for hemisphere in HEMISPHERES:
         _link(tree.ncsnr(source_subject, hemisphere), tree.ncsnr(subject, hemisphere))
-        for i in range(n_sessions):
-            source = tree.betas(source_subject, hemisphere, i % n_distinct + 1)
-            _link(source, tree.betas(subject, hemisphere, i + 1))
+        for i, files in itertools.product(range(n_sessions), (FSAVERAGE, NATIVE)):
+            source = tree.betas(source_subject, hemisphere, i % n_distinct + 1, files=files)
+            if source.exists():
+                _link(source, tree.betas(subject, hemisphere, i + 1, files=files))
 
 
 def _link(source: RawFile, target: RawFile) -> None:

@@ -38,7 +38,7 @@ def read(root, name, vertices=NEEDED):
     file = RawFile(open_storage(root), name, f"official/{name}")
     shape = read_native_shape(file)
     assert (shape.n_trials, shape.n_vertices) == (N_TRIALS, N_VERTICES)
-    return np.concatenate(list(read_native_betas(file, N_TRIALS, vertices)), axis=1)
+    return np.concatenate(list(read_native_betas(file, N_TRIALS, vertices)))
 
 
 def percent(betas, vertices=NEEDED):

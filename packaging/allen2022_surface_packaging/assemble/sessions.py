@@ -241,8 +241,7 @@ def _standardise(session: Session, hemisphere: str, vertices: IntArray, trials: 
     if not session.native_index:
         return standardise_session(read_betas(file, session.shape), vertices=vertices, kept_trials=trials)
     blocks = read_native_betas(file, session.shape.n_trials, session.native_index[hemisphere][vertices])
-    parts = [standardise_session([b], vertices=np.arange(b.shape[1]), kept_trials=trials) for b in blocks]
-    return np.concatenate(parts, axis=1)
+    return standardise_session(blocks, vertices=np.arange(len(vertices)), kept_trials=trials)
 
 
 def _entry_content(

@@ -13,7 +13,6 @@ HDF5 File Format Specification, version 3.0, III.A.1, "Disk Format: Level 1A1 - 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ NODE_BYTES = NODE.itemsize + MOST_ENTRIES * ENTRY.itemsize
 MOST_REQUESTS = 280  # of one file; ranges of more than `block_bytes` are cut, which may add some
 REQUESTS_PER_LEVEL = 80  # of the index, which has 1, 2, 70 and 4,000 nodes on its levels in a file of NSD's size
 BYTES_IN_VAIN = 10_000  # between two pieces, at least, before another request is worth it
-BLOCK_VERTICES = 4096  # at a time, when they are read already
+BLOCK_TRIALS = 64  # at a time, when they are read already
 
 
 class _Layout(NamedTuple):
@@ -49,7 +48,7 @@ class _Layout(NamedTuple):
 
     chunks: IntArray
     nodes: IntArray
-    digest: bytes
+    digest: int
 
 
 _layouts: dict[tuple[int, bytes], _Layout] = {}  # by the size of the file and the vertices
@@ -82,7 +81,7 @@ def _open_betas(file: RawFile) -> Iterator[Any]:
 
 
 def read_native_betas(file: RawFile, n_trials: int, vertices: IntArray) -> Iterator[FloatArray]:
-    """Read the single-trial responses of some vertices of a subject's own surface, some vertices at a time.
+    """Read the single-trial responses of some vertices of a subject's own surface, a block of trials at a time.
 
     Parameters
     ----------
@@ -91,8 +90,8 @@ def read_native_betas(file: RawFile, n_trials: int, vertices: IntArray) -> Itera
 
     Yields
     ------
-    array of shape (n_trials, n_vertices_in_block)
-        Percent signal change. A vertex whose integers are all 0 has no data, and is NaN.
+    array of shape (n_trials_in_block, n_vertices)
+        Percent signal change. A vertex whose integers are 0 in all trials has no data, and is NaN.
 
     Raises
     ------
@@ -105,11 +104,13 @@ def read_native_betas(file: RawFile, n_trials: int, vertices: IntArray) -> Itera
     needed, numbers = np.unique(vertices, return_inverse=True)
     with reading(file, "a betas file of nativesurface"), file.open() as opened:
         content, starts = _read_chunks(file, _Reader(opened), needed, 2 * n_trials)
-    chunks = sliding_window_view(content, 2 * n_trials)
-    for first in range(0, len(vertices), BLOCK_VERTICES):
-        values = chunks[starts[numbers[first : first + BLOCK_VERTICES]]].view("<i2")
+    chunks, rows = sliding_window_view(content, 2 * n_trials), starts[numbers]
+    is_zero = ~chunks[rows, : 2 * BLOCK_TRIALS].any(axis=1)
+    is_zero[is_zero] = ~chunks[rows[is_zero]].any(axis=1)
+    for first in range(0, n_trials, BLOCK_TRIALS):
+        values = chunks[rows, 2 * first : 2 * (first + BLOCK_TRIALS)].view("<i2")
         responses: FloatArray = np.divide(values.T, UNITS_PER_PERCENT, dtype=np.float32, order="C")
-        responses[:, ~values.any(axis=1)] = np.nan
+        responses[:, is_zero] = np.nan
         yield responses
 
 
@@ -203,6 +204,6 @@ def _list_chunks(file: RawFile) -> IntArray:
     return chunks
 
 
-def _digest(content: PixelArray, starts: IntArray) -> bytes:
-    """Return a digest of the nodes that start somewhere in some bytes."""
-    return hashlib.sha1(content[starts[:, None] + np.arange(NODE_BYTES)].tobytes()).digest()
+def _digest(content: PixelArray, starts: IntArray) -> int:
+    """Return a digest of the nodes that start somewhere in some bytes, which is the same in this process only."""
+    return hash(content[starts[:, None] + np.arange(NODE_BYTES)].tobytes())
