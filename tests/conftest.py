@@ -7,6 +7,9 @@
         nsddata/freesurfer/fsaverage/label/lh.streams.mgz                  ... ventral ...
         nsddata/freesurfer/fsaverage/label/streams.mgz.ctab                0 Unknown, 1 early, ... 5 ventral ...
         nsddata/freesurfer/fsaverage/label/lh.HCP_MMP1.mgz, lh.nsdgeneral.mgz
+        nsddata/freesurfer/subj01/label/lh.floc-faces.mgz                  OFA FFA-1 ..., on the surface of subject 1
+        nsddata/freesurfer/subj01/label/floc-faces.mgz.ctab                1 OFA, 2 FFA-1 ...
+        nsddata/ppdata/subj01/transforms/lh.white-to-fsaverage.mgz         which of its vertices each vertex of fsaverage copies
         nsddata_betas/ppdata/subj01/fsaverage/betas_fithrf_GLMdenoise_RR/
             lh.betas_session01.mgh  rh.betas_session01.mgh  ...            (642, 1, 1, 300) big-endian float32
             lh.ncsnr.mgh            rh.ncsnr.mgh

@@ -8,7 +8,7 @@ import xarray
 
 from allen2022_surface_packaging.facts import DEFAULT_BETAS
 from allen2022_surface_packaging.nsd.tree import open_tree
-from allen2022_surface_packaging.recipe import Recipe
+from allen2022_surface_packaging.recipe import PUBLISHED_REGIONS, Recipe
 from allen2022_surface_packaging.verify.reference import read_reference
 
 
@@ -19,10 +19,10 @@ def session_files(root: Path, subject: int, hemisphere: str, version: str = DEFA
     )
 
 
-def prepare_regions(root: Path, subjects) -> None:
+def prepare_regions(root: Path, subjects, regions=PUBLISHED_REGIONS) -> None:
     """Write the averages of all shared images into the tree, as an earlier packaging does."""
     tree = open_tree(root)
-    expected = read_reference(tree, Recipe("prepared", tuple(subjects)))
+    expected = read_reference(tree, Recipe("prepared", tuple(subjects), regions))
     shared = scipy.io.loadmat(str(tree.design))["sharedix"].ravel().astype(int) - 1
     (root / "assemblies").mkdir()
     for region, neuroids in expected.neuroids.groupby("region", sort=False):

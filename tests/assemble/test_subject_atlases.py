@@ -10,8 +10,11 @@ import pytest
 import xarray as xr
 from nibabel.freesurfer.mghformat import MGHImage
 
+from allen2022_surface_packaging.assemble.pipeline import build_release
+from allen2022_surface_packaging.recipe import Recipe, Region
 from brainscore_allen2022_surface.analysis.fsaverage import to_fsaverage
 from brainscore_allen2022_surface.loaders import load_assembly
+from reference import prepare_regions
 from support import run_cli
 
 LABELS, INDEX = "nsddata/freesurfer/{}/label/{}.{}.mgz", "nsddata/ppdata/{}/transforms/{}.white-to-fsaverage.mgz"
@@ -98,6 +101,17 @@ def test_subject_may_lack_all_regions_but_not_all_subjects(tiny_tree, tmp_path, 
     assert (some.returncode, none.returncode) == (0, 1)
     assert run_cli("verify", tmp_path / "both", "--nsd-root", tiny_tree).returncode == 0
     assert "(own): region 1, labels is 5, which no vertex has, expected labels of vertices: 1 (OFA), " in none.stderr
+
+
+def test_prepared_averages_give_the_same_values_as_betas(tiny_tree, tmp_path):
+    root = Path(shutil.copytree(tiny_tree, tmp_path / "nsd"))
+    recipe = Recipe("own", (1, 4), tuple(Region(name[:3], "floc-faces", (name,)) for name in ("aTL-faces", "OFA")))
+    prepare_regions(root, recipe.subjects, recipe.regions)
+    for name, is_prepared in (("raw", False), ("prepared", True)):
+        build_release(root, tmp_path / name, recipe, from_region_assemblies=is_prepared)
+
+    raw, prepared = (xr.open_dataarray(tmp_path / name / "own_train.nc").load() for name in ("raw", "prepared"))
+    np.testing.assert_allclose(prepared.values, raw.values, rtol=0, atol=1e-5)
 
 
 def rename_in_table(root):

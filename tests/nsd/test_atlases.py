@@ -7,7 +7,7 @@ from nilearn.surface import load_surf_mesh
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from allen2022_surface_packaging.nsd.atlases import make_labels, read_names, vertex_directions
+from allen2022_surface_packaging.nsd.atlases import make_labels, make_native_labels, read_names, vertex_directions
 
 N_VERTICES = 10_242
 
@@ -68,6 +68,26 @@ def test_regions_are_where_they_are_in_the_brain(labelled):
         assert np.linalg.norm(centre(labelled, *region) - place) < 20, region
     heights = [centre(labelled, "Kastner2015", name)[2] for name in ("V3d", "V2d", "V1d", "V1v", "V2v", "V3v")]
     assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("subject", [1, 4])
+@pytest.mark.parametrize("hemisphere", ["lh", "rh"])
+def test_regions_of_a_subject_are_near_where_they_are_in_the_brain(fsaverage5, subject, hemisphere, rng):
+    points = fsaverage5["pial_left"] * (-1, 1, 1) if hemisphere == "lh" else fsaverage5["pial_right"]
+    places = {  # the usual MNI coordinates, in mm
+        ("floc-faces", 2): (40, -58, -18),
+        ("floc-faces", 5): (36, -6, -36),
+        ("floc-bodies", 1): (48, -72, 2),
+        ("floc-places", 3): (16, -56, 10),
+        ("prf-visualrois", 7): (28, -80, -14),
+    }
+    atlases = make_native_labels(vertex_directions(N_VERTICES, hemisphere), subject, hemisphere, rng)
+    for (atlas, label), place in places.items():
+        members = points[atlases[atlas] == label]
+        if (subject, atlas, label) == (4, "floc-faces", 5):  # aTL-faces
+            assert len(members) == 0
+        else:
+            assert np.linalg.norm(members.mean(axis=0) - place) < 20, (atlas, label)
 
 
 def test_v4_and_it_share_vertices_and_early_areas_agree_between_atlases(labelled):

@@ -6,6 +6,7 @@ HCP_MMP1 only divide the cortex, from the occipital pole on; they are not where 
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -91,6 +92,7 @@ def make_native_labels(
     return labels
 
 
+@functools.cache
 def _read_areas() -> dict[str, Any]:
     return tomllib.loads((FOLDER / "areas.toml").read_text(encoding="utf-8"))
 
