@@ -65,20 +65,13 @@ def test_yaml_files_can_be_read(path):
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_run_what_is_in_the_repository(path):
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert workflow["permissions"] == {"contents": "read"}
-    assert set(workflow) - {"concurrency"} == {"name", True, "permissions", "jobs"}  # `on` is read as true
-    for job in workflow["jobs"].values():
-        assert job["runs-on"] == "ubuntu-latest"
-        for step in job["steps"]:
-            assert ("run" in step) != ("uses" in step)
-            if "uses" in step:
-                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
-            for name in re.findall(r"^make (\w+)", step.get("run", ""), re.MULTILINE):
-                assert name in targets
-            for name in re.findall(r"(?:^|python )(\.\w\S+)", step.get("run", ""), re.MULTILINE):
-                assert name.startswith(".venv/") or (ROOT / name).is_file()
+    assert set(re.findall(r"^make (\w+)", commands, re.MULTILINE)) <= set(targets)
+    for name in re.findall(r"(?:^|python )(\.\w\S+)", commands, re.MULTILINE):
+        assert name.startswith(".venv/") or (ROOT / name).is_file()
 
 
 def test_version_is_the_same_everywhere():

@@ -100,37 +100,25 @@ def moments_by_loops(values, places):
     return results
 
 
-def test_every_neuroid_equals_reference_by_loops(unequal_subjects):
+def test_neuroids_and_regions_equal_reference_by_loops(unequal_subjects):
+    """A region has the ratios of the sums over its neuroids."""
     assembly, values, places = unequal_subjects
-
+    results = moments_by_loops(values, places)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = between_subjects(assembly)
 
-    for row, (n_others, of_all, without) in zip(table.to_numpy(), moments_by_loops(values, places), strict=True):
+    for row, (n_others, of_all, without) in zip(table.to_numpy(), results, strict=True):
         assert row[0] == n_others
         expected = reference_columns(of_all, list(without.values())) if n_others else np.full(6, np.nan)
         np.testing.assert_allclose(row[1:], expected, rtol=2e-5)  # averages are in float32
     assert sorted(set(table["n_others"])) == [0, 1, 2]
-
-
-def test_regions_are_ratios_of_sums_over_their_neuroids(unequal_subjects):
-    assembly, values, places = unequal_subjects
-
-    table = between_subject_intervals(assembly).set_index(["subject", "region"])
-
-    results = moments_by_loops(values, places)
-    for subject, region in table.index:
-        kept = [
-            one
-            for one, place in zip(results, places, strict=True)
-            if (place[0], place[3]) == (subject, region) and one[0]
-        ]
+    for (subject, region), row in between_subject_intervals(assembly).set_index(["subject", "region"]).iterrows():
+        kept = [one for one, place in zip(results, places, strict=True) if place[::3] == (subject, region) and one[0]]
         of_all = sum(one[1] for one in kept)
         without = [sum(one[2].get(image, one[1]) for one in kept) for image in range(12)]
-        row = table.loc[(subject, region)].to_numpy()
-        assert row[0] == len(kept)
-        np.testing.assert_allclose(row[1:], reference_columns(of_all, without), rtol=2e-5)
+        assert row.iloc[0] == len(kept)
+        np.testing.assert_allclose(row.iloc[1:], reference_columns(of_all, without), rtol=2e-5)
 
 
 def test_hemispheres_and_subjects_without_others_are_apart(rng):
