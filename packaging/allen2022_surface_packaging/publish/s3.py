@@ -69,6 +69,11 @@ class UploadTarget:
         """A client that signs its requests."""
         return boto3.Session().client("s3")
 
+    @cached_property
+    def anonymous(self) -> S3Client:
+        """A client of the same server that sends no credentials."""
+        return boto3.Session().client("s3", config=Config(signature_version=UNSIGNED))
+
     def key(self, file: ObjectFile) -> str:
         """Return the key of the object that a file becomes."""
         return f"{self.destination.partition('/')[2]}/{file.item.name}".lstrip("/")
@@ -145,9 +150,8 @@ class UploadTarget:
         sent : a sentence about what was sent so far
         """
         with explained(self.url(file), "to ask for the object without credentials", "no permission"):
-            anonymous = boto3.Session().client("s3", config=Config(signature_version=UNSIGNED))
             try:
-                anonymous.get_object(Bucket=self.bucket, Key=self.key(file), Range="bytes=0-0")["Body"].close()
+                self.anonymous.get_object(Bucket=self.bucket, Key=self.key(file), Range="bytes=0-0")["Body"].close()
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] in REFUSED:
                     return
