@@ -209,6 +209,14 @@ def compare_release(release_path: Path, other: str) -> Answer:
     problems = [str(difference) for difference in differences if difference.beyond]
     judgement = "different" if problems else "the same within tolerance" if differences else "identical"
     details = f"{len(differences)} differences, {len(problems)} of them by more than {TOLERANCE:.0e}"
+    values = [difference for difference in differences if difference.what.startswith("values of")]
+    if values:
+        of_all = sum(values[1:], values[0])
+        details += (
+            f"; values differ by {of_all.mean:.1e} standard deviations on average and by {of_all.largest:.1e} at most"
+        )
+    if values == differences:
+        details += ", and all else is the same"
     verdict = f"{'differs from' if problems else 'is the same as'} {other}"
     name = str(Path(other).absolute()) if is_release else other
     return Answer(
