@@ -261,7 +261,7 @@ def _extracted(zip_path: Path) -> Path:
     with ZipFile(zip_path) as archive:
         for entry in archive.infolist():
             path = folder / entry.filename
-            if not path.is_file() or path.stat().st_size != entry.file_size:
+            if not path.exists() or (path.is_file() and path.stat().st_size != entry.file_size):
                 with TemporaryDirectory(dir=zip_path.parent, prefix=".") as temporary:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Path(archive.extract(entry, temporary)).replace(path)
