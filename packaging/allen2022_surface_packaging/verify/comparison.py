@@ -204,8 +204,13 @@ def compare_release(release_path: Path, other: str) -> Answer:
     is_release = Path(other).is_dir()
     with ExitStack() as files:
         here = open_release(release_path, files)
-        for split, there in (open_release(Path(other), files) if is_release else _load_object(other, here)).items():
-            differences += _compare_sides(split, here[split], there)
+        region, others = (None, open_release(Path(other), files)) if is_release else _load_object(other)
+        for split, there in others.items():
+            assembly, stimuli = here[split]
+            if region is not None:
+                regions = np.asarray(assembly.coords.get("region", []))
+                assembly = assembly.isel(neuroid=np.flatnonzero(regions == region))
+            differences += _compare_sides(split, Side(assembly, stimuli), there)
     problems = [str(difference) for difference in differences if difference.beyond]
     judgement = "different" if problems else "the same within tolerance" if differences else "identical"
     details = f"{len(differences)} differences, {len(problems)} of them by more than {TOLERANCE:.0e}"
@@ -228,8 +233,8 @@ def compare_release(release_path: Path, other: str) -> Answer:
     )
 
 
-def _load_object(identifier: str, here: dict[str, Side]) -> dict[str, Side]:
-    """Load one assembly and its stimulus set with the plugin, always from S3. Leave only its region of what is `here`."""
+def _load_object(identifier: str) -> tuple[str | None, dict[str, Side]]:
+    """Load one assembly and its stimulus set with the plugin, always from S3. Return its region, and both by their split."""
     name, *regions = identifier.split(".")
     split = regions.pop() if regions else ""
     if split not in SPLITS or len(regions) > 1:
@@ -243,15 +248,12 @@ def _load_object(identifier: str, here: dict[str, Side]) -> dict[str, Side]:
         assembly = loaders.load_assembly(name, split, region=region, source=source)
     except (OSError, ValueError, KeyError) as error:
         raise PackagingError(f"{identifier} cannot be loaded: {one_line(error)}") from error
-    if region is not None:
-        whole, stimuli = here[split]
-        here[split] = Side(whole.isel(neuroid=np.flatnonzero(whole["region"] == region)), stimuli)
     stimuli = assembly.attrs["stimulus_set"]
     # The plugin adds the columns of the stimulus set to the presentations, and makes one index of all coordinates.
     added = [column for column in stimuli if column not in ("stimulus_id", "nsd_id")]
     paths = stimuli["stimulus_id"].map(stimuli.stimulus_paths)
     assembly = assembly.reset_index(list(assembly.indexes)).drop_vars(added)
-    return {split: Side(assembly, pd.DataFrame(stimuli).assign(path=paths))}
+    return region, {split: Side(assembly, pd.DataFrame(stimuli).assign(path=paths))}
 
 
 def _compare_sides(split: str, here: Side, there: Side) -> Iterator[Difference]:
