@@ -56,6 +56,13 @@ def test_old_folder_is_back_when_the_new_one_cannot_get_its_name(tmp_path):
     assert tree(tmp_path) == ["folder", "folder/old"]
 
 
+def test_folder_that_appeared_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(PackagingError, match="folder has appeared"), new_folder(tmp_path / "folder"):
+        fill(tmp_path / "folder", "theirs")
+
+    assert tree(tmp_path) == ["folder", "folder/theirs"]
+
+
 def test_release_that_lost_its_name_to_a_kill_gets_it_back(tmp_path):
     fill(tmp_path / ".folder.replaced", "release.json")
 

@@ -37,9 +37,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     PackagingError
-        If another process is writing `path`.
+        If another process is writing `path`, or something has appeared there during the block.
     """
     path = path.resolve()
+    was_there = path.exists()
     partial = path.with_name(f".{path.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     with _only_writer(partial, path):
@@ -47,6 +48,10 @@ def new_folder(path: Path) -> Iterator[Path]:
             for left in partial.iterdir():  # by a killed process
                 _remove(left)
             yield partial
+            if path.exists() and not was_there:
+                raise PackagingError(
+                    f"{path} has appeared while it was written. Move it to another place, and start again."
+                )
             _replace(path, partial)
         finally:
             _remove(partial)
