@@ -31,7 +31,7 @@ LARGEST_SEED = 2**32 - 1  # of NumPy's RandomState
 
 @dataclass(frozen=True)
 class Region:
-    """A region: the labels of an atlas on fsaverage that make it up.
+    """A region: the labels of an atlas that make it up, on fsaverage or on each subject's own surface.
 
     Attributes
     ----------
