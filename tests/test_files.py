@@ -63,6 +63,15 @@ def test_folder_that_appeared_meanwhile_is_not_replaced(tmp_path):
     assert tree(tmp_path) == ["folder", "folder/theirs"]
 
 
+def test_second_writer_is_refused_and_the_first_one_finishes(tmp_path):
+    with new_folder(tmp_path / "folder") as partial:
+        (partial / "first").touch()
+        with pytest.raises(PackagingError, match="Another process is writing"), new_folder(tmp_path / "folder"):
+            pass
+
+    assert tree(tmp_path) == ["folder", "folder/first"]
+
+
 def test_release_that_lost_its_name_to_a_kill_gets_it_back(tmp_path):
     fill(tmp_path / ".folder.replaced", "release.json")
 
