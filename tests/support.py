@@ -7,19 +7,19 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from allen2022_surface_packaging.cli import main
 from allen2022_surface_packaging.files import sha1_of
-from allen2022_surface_packaging.nsd.storage import FileStatus, RawFile
-from allen2022_surface_packaging.recipe import Region, list_recipes
+from allen2022_surface_packaging.recipe import list_recipes
 
 # The recipes that ship, but of those that differ in the number of the subject only the first.
 RECIPES = [name for name in list_recipes() if not name.endswith("_own") or name == "subj01_own"]
@@ -34,35 +34,12 @@ class Result:
     stderr: str
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Raw files in memory, in place of a folder or a bucket; `contents` by path."""
-
-    contents: dict[str, bytes]
-
-    def file(self, path: str) -> RawFile:
-        """Return the file at a path, which may be missing."""
-        return RawFile(self, path, path)
-
-    def __str__(self) -> str:
-        return "memory"
-
-    def find(self, path: str) -> FileStatus | None:
-        return FileStatus(len(self.contents[path])) if path in self.contents else None
-
-    def open(self, path: str) -> "MemoryFile":
-        return MemoryFile(self.contents[path])
-
-
-class MemoryFile(io.BytesIO):
-    """A file in memory with the attributes of a raw file."""
-
-    n_readers = 0
-    block_bytes = 2**20
-
-    def read_at(self, start: int, buffer: memoryview) -> int:
-        self.seek(start)
-        return self.readinto(buffer)
+def make_mgh(values: np.ndarray, n_vertices: int | None = None) -> bytes:
+    """Return an MGH file without a footer, of an array of four dimensions; its header may give another number of vertices."""
+    kind = {np.uint8: 0, np.int32: 1, np.float32: 3, np.int16: 4}[values.dtype.type]
+    shape = (len(values) if n_vertices is None else n_vertices, *values.shape[1:])
+    header = struct.pack(">7i", 1, *shape, kind, 0).ljust(284, b"\0")
+    return header + values.astype(values.dtype.newbyteorder(">")).tobytes(order="F")
 
 
 @functools.cache
@@ -76,13 +53,6 @@ def is_there(program: str) -> bool:
             return False
         subprocess.run(["umount", folder], check=True)
     return True
-
-
-def recipe_lines(name: str, subjects: Iterable[int], regions: Iterable[Region]) -> str:
-    """Return the text of a recipe file of some subjects and regions."""
-    region_lines = '\n[[region]]\nname = "{}"\natlas = "{}"\nlabels = {}\n'
-    tables = (region_lines.format(region.name, region.atlas, list(region.labels)) for region in regions)
-    return f'name = "{name}"\nsubjects = {list(subjects)}\n{"".join(tables)}'
 
 
 def run_cli(*arguments: object) -> Result:

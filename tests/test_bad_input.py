@@ -16,7 +16,7 @@ import scipy.io
 import scipy.sparse
 
 from allen2022_surface_packaging.nsd.simulation import TreeSize, simulate_tree
-from support import hashes, run_cli
+from support import hashes, make_mgh, run_cli
 
 BETAS = "nsddata_betas/ppdata/subj04/fsaverage/betas_fithrf_GLMdenoise_RR"
 SESSION = f"{BETAS}/rh.betas_session02.mgh"
@@ -28,7 +28,6 @@ DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
 ORIGINS = "nsddata/experiments/nsd/nsd_stim_info_merged.csv"
 IMAGES = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 TRIALS, MAP = (1300, 1, 1, 42), (1300, 1, 1, 1)  # of the tree
-MGH_TYPES = {"u1": 0, "i4": 1, "f4": 3, "i2": 4}
 RECIPE = """
 name = "Two"
 subjects = [1, 4]
@@ -85,9 +84,7 @@ def mgh(name: str, shape: tuple[int, ...], kind: str = "f4", fill: float = 0, co
     """Write an MGH file of one value; `count` is what its header gives as the number of vertices, if not that of the shape."""
 
     def change(tree: Path) -> None:
-        dimensions = (shape[0] if count is None else count, *shape[1:])
-        header = struct.pack(">7i", 1, *dimensions, MGH_TYPES[kind], 0).ljust(284, b"\0")
-        content = header + np.full(int(np.prod(shape)), fill, f">{kind}").tobytes()
+        content = make_mgh(np.full(shape, fill, kind), count)
         (tree / name).write_bytes(gzip.compress(content, 1) if name.endswith(".mgz") else content)
 
     return change

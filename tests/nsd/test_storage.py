@@ -160,6 +160,18 @@ def test_only_the_needed_images_are_fetched(proxy, client, tmp_path, rng):
     assert sum(last - first + 1 for first, last in read_spans(proxy, "images.hdf5")) < images.nbytes / 2
 
 
+def test_images_of_a_bucket_may_not_refer_to_other_files(proxy, client, tmp_path):
+    """HDF5 would look for the other files on this machine, or crash."""
+    layout = h5py.VirtualLayout((2, 4, 4, 3), "u1")
+    layout[:] = h5py.VirtualSource("source.hdf5", "imgBrick", (2, 4, 4, 3))
+    with h5py.File(tmp_path / "virtual.hdf5", "w") as file:
+        file.create_virtual_dataset("imgBrick", layout)
+    upload_public(client, BUCKET, tmp_path)
+
+    with pytest.raises(PackagingError, match="the pixels of imgBrick lie in other files, expected all in this one"):
+        next(read_images(in_bucket("virtual.hdf5"), [0]))
+
+
 @pytest.mark.parametrize("root", ["folder", "bucket"])
 def test_files_read_and_seek_as_in_python(proxy, tiny_tree, root):
     content = (tiny_tree / BETAS).read_bytes()
