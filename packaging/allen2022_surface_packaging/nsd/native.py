@@ -3,7 +3,8 @@
 NSD writes `/betas` as int16 of shape (n_trials, n_vertices), uncompressed and in one chunk for each vertex, so that all
 responses of a vertex lie side by side. Where a chunk lies, only the index of the file says: a B-tree, whose nodes lie
 between the chunks, about 57 chunks apart. The files of a subject are written alike, so chunks are expected where those of
-the first file were. The nodes that say so are read along with the responses. If a file has others, its own index is read.
+the first file were. The nodes that say so are compared, where they lie between the responses; one always is. If a file has
+others, its own index is read.
 
 References
 ----------
@@ -13,9 +14,11 @@ HDF5 File Format Specification, version 3.0, III.A.1, "Disk Format: Level 1A1 - 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import h5py
@@ -37,18 +40,18 @@ ENTRY = np.dtype(
 )
 MOST_ENTRIES = 64  # of a node, unless its file was written with another `H5Pset_istore_k`
 NODE_BYTES = NODE.itemsize + MOST_ENTRIES * ENTRY.itemsize
-MOST_REQUESTS = 280  # of one file; ranges of more than `block_bytes` are cut, which may add some
-REQUESTS_PER_LEVEL = 80  # of the index, which has 1, 2, 70 and 4,000 nodes on its levels in a file of NSD's size
+MOST_REQUESTS = 290  # of one file; ranges of more than `block_bytes` are cut, which may add some
+REQUESTS_PER_LEVEL = 110  # of the index, which has 1, 2, 70 and 4,000 nodes on its levels in a file of NSD's size
 BYTES_IN_VAIN = 10_000  # between two pieces, at least, before another request is worth it
-BLOCK_TRIALS = 64  # at a time, when they are read already
+BLOCK_TRIALS = 32  # at a time: of each vertex as many bytes as a core fetches at once
 
 
 class _Layout(NamedTuple):
-    """Where the chunks of some vertices start, and the nodes of the index that say so: where, and a digest of them."""
+    """Where the chunks of some vertices start, and the nodes of the index that say so: where, and a checksum of each."""
 
     chunks: IntArray
     nodes: IntArray
-    digest: int
+    digests: IntArray
 
 
 _layouts: dict[tuple[int, bytes], _Layout] = {}  # by the size of the file and the vertices
@@ -104,14 +107,35 @@ def read_native_betas(file: RawFile, n_trials: int, vertices: IntArray) -> Itera
     needed, numbers = np.unique(vertices, return_inverse=True)
     with reading(file, "a betas file of nativesurface"), file.open() as opened:
         content, starts = _read_chunks(file, _Reader(opened), needed, 2 * n_trials)
-    chunks, rows = sliding_window_view(content, 2 * n_trials), starts[numbers]
-    is_zero = ~chunks[rows, : 2 * BLOCK_TRIALS].any(axis=1)
-    is_zero[is_zero] = ~chunks[rows[is_zero]].any(axis=1)
+    integers = sliding_window_view(content, 2 * n_trials)[starts[numbers]].view("<i2")
+    del content  # it may be as large as the file
+    is_empty = ~integers.any(axis=1)
     for first in range(0, n_trials, BLOCK_TRIALS):
-        values = chunks[rows, 2 * first : 2 * (first + BLOCK_TRIALS)].view("<i2")
-        responses: FloatArray = np.divide(values.T, UNITS_PER_PERCENT, dtype=np.float32, order="C")
-        responses[:, is_zero] = np.nan
+        units = np.ascontiguousarray(integers[:, first : first + BLOCK_TRIALS].T)
+        responses: FloatArray = units / np.float32(UNITS_PER_PERCENT)
+        responses[:, is_empty] = np.nan
         yield responses
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Ranges of a file that were read, ascending: where each starts in the file, and in the content, which holds all of them."""
+
+    firsts: IntArray
+    starts: IntArray
+    content: PixelArray
+
+    def locate(self, addresses: IntArray, n_bytes: int) -> IntArray:
+        """Return where in the content pieces of the file start, -1 for one that it does not hold."""
+        numbers = np.searchsorted(self.firsts, addresses, side="right") - 1
+        starts = addresses + (self.starts - self.firsts)[numbers]
+        ends = np.append(self.starts, len(self.content))[numbers + 1]
+        return np.where((numbers >= 0) & (starts + n_bytes <= ends), starts, -1)
+
+    def nodes(self, addresses: IntArray) -> PixelArray:
+        """Return those nodes of the index that the content holds, an array of shape (n_nodes, NODE_BYTES)."""
+        starts = self.locate(addresses, NODE_BYTES)
+        return self.content[starts[starts >= 0, None] + np.arange(NODE_BYTES)]
 
 
 class _Reader:
@@ -120,28 +144,26 @@ class _Reader:
     def __init__(self, opened: FolderFile | BucketFile) -> None:
         self.opened, self.n_requests = opened, 0
 
-    def read(self, addresses: IntArray, sizes: IntArray, n_most: int) -> tuple[PixelArray, IntArray]:
-        """Read pieces in `n_most` ranges at most. Return bytes that hold them, and where in these each piece starts."""
+    def read(self, addresses: IntArray, sizes: IntArray | int, n_most: int) -> _Ranges:
+        """Read pieces in `n_most` ranges at most, with the smallest gaps between them."""
         order = np.argsort(addresses)
         firsts, ends = addresses[order], np.maximum.accumulate((addresses + sizes)[order])
         gaps = firsts[1:] - ends[:-1]
         in_vain = BYTES_IN_VAIN if len(gaps) < n_most else max(BYTES_IN_VAIN, np.partition(gaps, -n_most)[-n_most])
         is_first = np.append(True, gaps > in_vain)
-        range_firsts = firsts[is_first]
-        lengths = ends[np.append(is_first[1:], True)] - range_firsts
-        range_starts = np.cumsum(lengths) - lengths
-        content, starts = np.empty(lengths.sum(), dtype=np.uint8), np.empty_like(addresses)
-        starts[order] = firsts + (range_starts - range_firsts)[np.cumsum(is_first) - 1]
+        firsts, ends = firsts[is_first], ends[np.append(is_first[1:], True)]
+        starts = np.cumsum(ends - firsts) - (ends - firsts)
+        content = np.empty(int((ends - firsts).sum()), dtype=np.uint8)
         requests = [
-            (first + done, content[start + done : start + min(length, done + self.opened.block_bytes)])
-            for first, start, length in zip(range_firsts.tolist(), range_starts.tolist(), lengths.tolist(), strict=True)
-            for done in range(0, length, self.opened.block_bytes)
+            (first + done, content[start + done : start + min(end - first, done + self.opened.block_bytes)])
+            for first, end, start in zip(firsts.tolist(), ends.tolist(), starts.tolist(), strict=True)
+            for done in range(0, end - first, self.opened.block_bytes)
         ]
         self.n_requests += len(requests)
         with ThreadPoolExecutor(max(1, self.opened.n_readers)) as threads:
             for _ in (threads.map if self.opened.n_readers else map)(self._fill, requests):
                 pass
-        return content, starts
+        return _Ranges(firsts, starts, content)
 
     def _fill(self, request: tuple[int, PixelArray]) -> None:
         first, target = request
@@ -155,31 +177,34 @@ def _read_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: in
     layout = _layouts.pop(key, None) or _find_chunks(file, reader, vertices, n_bytes)
     if layout.chunks.min() < 0:
         raise ValueError(f"it lacks the responses of vertex {vertices[layout.chunks.argmin()]} (0-based)")
-    addresses = np.concatenate([layout.chunks, layout.nodes])
-    sizes = np.repeat([n_bytes, NODE_BYTES], [len(vertices), len(layout.nodes)])
-    content, starts = reader.read(addresses, sizes, max(REQUESTS_PER_LEVEL, MOST_REQUESTS - reader.n_requests))
-    if _digest(content, starts[len(vertices) :]) != layout.digest:
+    last = layout.nodes[-1:]  # where it lies depends on all that was written before
+    sizes = np.repeat([n_bytes, NODE_BYTES], [len(vertices), len(last)])
+    n_most = max(REQUESTS_PER_LEVEL, MOST_REQUESTS - reader.n_requests)
+    ranges = reader.read(np.append(layout.chunks, last), sizes, n_most)
+    is_read = ranges.locate(layout.nodes, NODE_BYTES) >= 0
+    if not np.array_equal(_digest(ranges.nodes(layout.nodes)), layout.digests[is_read]):
         return _read_chunks(file, reader, vertices, n_bytes)
-    if len(layout.nodes):
+    if len(last):
         _layouts[key] = layout
-    return content, starts[: len(vertices)]
+    return ranges.content, ranges.locate(layout.chunks, n_bytes)
 
 
 def _find_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: int) -> _Layout:
     """Find the chunks of some vertices in the index of the file, from its root down."""
-    head, _ = reader.read(np.array([0]), np.array([min(file.size(), HEAD_BYTES)]), 1)
-    nodes, level = np.array([head.tobytes().find(ROOT)]), np.inf
-    if nodes[0] < 0:  # the index is of another kind, because the file was written with another version of HDF5
-        return _Layout(_list_chunks(file)[vertices], np.empty(0, dtype=np.int64), _digest(head, nodes[1:]))
+    head = reader.read(np.array([0]), min(file.size(), HEAD_BYTES), 1).content.tobytes()
+    addresses, level, none = np.array([head.find(ROOT)]), np.inf, np.empty(0, dtype=np.int64)
+    if addresses[0] < 0:  # the index is of another kind, because the file was written with another version of HDF5
+        return _Layout(_list_chunks(file)[vertices], none, none)
     while True:
-        content, starts = reader.read(nodes, np.full(len(nodes), NODE_BYTES), REQUESTS_PER_LEVEL)
-        level, entries = _parse_nodes(content[starts[:, None] + np.arange(NODE_BYTES)], level)
+        nodes = reader.read(addresses, NODE_BYTES, REQUESTS_PER_LEVEL).nodes(addresses)
+        level, entries = _parse_nodes(nodes, level)
         rows = np.searchsorted(entries["vertex"], vertices, side="right") - 1
         if level == 0:
             found = entries[rows]
             is_there = (found["vertex"] == vertices) & (found["n_bytes"] == n_bytes) & (found["filters"] == 0)
-            return _Layout(np.where(is_there, found["address"].astype(np.int64), -1), nodes, _digest(content, starts))
-        nodes = entries["address"][np.unique(rows)].astype(np.int64)
+            chunks = np.where(is_there, found["address"].astype(np.int64), -1)
+            return _Layout(chunks, addresses, _digest(nodes))
+        addresses = entries["address"][np.unique(rows)].astype(np.int64)
 
 
 def _parse_nodes(nodes: PixelArray, level_above: float) -> tuple[int, AnyArray]:
@@ -204,6 +229,6 @@ def _list_chunks(file: RawFile) -> IntArray:
     return chunks
 
 
-def _digest(content: PixelArray, starts: IntArray) -> int:
-    """Return a digest of the nodes that start somewhere in some bytes, which is the same in this process only."""
-    return hash(content[starts[:, None] + np.arange(NODE_BYTES)].tobytes())
+def _digest(nodes: PixelArray) -> IntArray:
+    """Return a checksum of each node."""
+    return np.array([zlib.crc32(node) for node in nodes], dtype=np.int64)
