@@ -39,20 +39,14 @@ def split_plainly(images, fraction, seed):
     return {"train": sorted(shuffled[:n_train]), "test": sorted(shuffled[n_train:])}
 
 
-def test_own_pool_is_refused_without_own_images():
+def test_choice_without_train_images_is_refused():
     only_shared = replace(DESIGN, masterordering=np.array([1, 2, 1, 2, 1, 2]))
-    trials = list_trials(only_shared, {2: 3}, 2)
-
     with pytest.raises(PackagingError, match="shows subj02 no image of its own"):
-        choose(own_recipe(2), only_shared, trials)
+        choose(own_recipe(2), only_shared, list_trials(only_shared, {2: 3}, 2))
 
-
-def test_split_without_a_train_image_is_refused():
-    trials = list_trials(DESIGN, {1: 4}, 2)
     recipe = replace(make_recipe((1,), name="one"), train_fraction=0.4)
-
     with pytest.raises(PackagingError, match=r"split.fraction is 0.4, which leaves 0 train images of 2"):
-        choose(recipe, DESIGN, trials)
+        choose(recipe, DESIGN, list_trials(DESIGN, {1: 4}, 2))
 
 
 @st.composite

@@ -103,11 +103,8 @@ def test_key_of_another_kind_of_encryption_is_wrong_usage(upload):
     assert "names a key of aws:kms, but --sse is AES256" in upload(*options, status=2)
 
 
-SSO = "sso_start_url = https://s\nsso_region = eu-west-1\nsso_account_id = 1\nsso_role_name = r\n"
 SETTINGS = {  # the file of settings, environment variables, and what the user reads
     "no secret": ("", {"AWS_SECRET_ACCESS_KEY": None}, "Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-    "unknown profile": ("", {"AWS_PROFILE": "nobody"}, r"\(The config profile \(nobody\) could not be found\)\. Correct AWS_PROFILE"),
-    "no login": (f"[profile lab]\n{SSO}", {"AWS_PROFILE": "lab"}, "log in again: aws sso login"),
     "damaged file": ("[profile lab\n", {"AWS_PROFILE": "lab"}, "Correct AWS_PROFILE"),
     "wrong endpoint": ("", {"AWS_ENDPOINT_URL": "localhost"}, "Is the network up, and AWS_ENDPOINT_URL right"),
 }  # fmt: skip
