@@ -1,4 +1,5 @@
 import itertools
+import shutil
 from collections import Counter
 
 import nibabel
@@ -109,7 +110,7 @@ def test_trees_are_equal_when_their_seeds_are_equal(tmp_path):
         assert first == same != other
 
 
-def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
+def test_full_size_tree_has_the_sizes_of_nsd(tmp_path):
     size = TreeSize(subjects=(4,), n_sessions=1, n_trials=30, n_vertices=163_842, image_size=8)
     simulate_tree(tmp_path / "nsd", size)
     build_release(tmp_path / "nsd", tmp_path / "release", make_recipe((4,), name="One"))
@@ -117,6 +118,10 @@ def test_full_size_tree_has_the_region_sizes_of_nsd(tmp_path):
     with xr.open_dataarray(tmp_path / "release/One_test.nc") as assembly:
         counts = Counter(assembly["region"].values.tolist())
     assert counts == {"V1": 4276, "V2": 3391, "V4": 914, "IT": 19_065}
+    left, right = (tmp_path / f"nsd/nsddata/freesurfer/subj04/label/{side}h.floc-faces.mgz" for side in "lr")
+    shutil.copyfile(left, right)  # a longer file, which has a label for every vertex that fsaverage copies
+    result = run_cli("check", tmp_path / "nsd", "--recipe", "faces", "--subjects", 4)
+    assert f"{right} holds 228,495 vertices, expected 227,262" in result.stdout
 
 
 def test_recipe_with_the_real_names_of_areas_can_be_rehearsed(tmp_path):

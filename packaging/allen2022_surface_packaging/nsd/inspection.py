@@ -14,12 +14,19 @@ import pandas as pd
 
 from ..arrays import AnyArray, DoubleArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, N_NATIVE_VERTICES, N_TRIALS_PER_SESSION, NATIVE, stimulus_name, subject_name
+from ..facts import (
+    HEMISPHERES,
+    N_NATIVE_VERTICES,
+    N_TRIALS_PER_SESSION,
+    N_VERTICES_OF_FSAVERAGE,
+    NATIVE,
+    stimulus_name,
+    subject_name,
+)
 from ..recipe import Recipe
 from .files import (
     BetasShape,
     Design,
-    copy_labels,
     read_betas_shape,
     read_brick_shape,
     read_design,
@@ -169,15 +176,14 @@ def inspect_tree(
     # What the files say together
     on_fsaverage = {one: values for one, values in labels.items() if not one.subject} | ncsnr | maps
     n_vertices = {one: len(values) for one, values in on_fsaverage.items()}
-    native_index = {(one.subject, one.hemisphere): index for one, index in maps.items() if is_native}
-    if is_native:
-        found.contradictions += _compare_native(shapes, native_index, is_reduced=is_reduced)
-    else:
-        n_vertices |= {one: shape.n_vertices for one, shape in shapes.items()}
+    native_index = {(one.subject, one.hemisphere): index for one, index in maps.items()}
+    n_native = {one: len(values) for one, values in labels.items() if one.subject}
+    (n_native if is_native else n_vertices).update({one: shape.n_vertices for one, shape in shapes.items()})
     found.n_vertices = found.compare("vertices", n_vertices)
+    found.damaged |= _compare_native(n_native, native_index, found.n_vertices)
     n_trials = {one: shape.n_trials for one, shape in shapes.items()}
     shape = BetasShape(found.n_vertices, found.compare("trials", n_trials, 0 if is_reduced else N_TRIALS_PER_SESSION))
-    region_map = _find_regions(found, recipe, _bring_to_fsaverage(found, labels, maps), names)
+    region_map = _find_regions(found, recipe, labels, native_index, names)
     trials = found.attempt(list_trials, design, n_sessions, shape.n_trials) if design and shapes else None
     if design and trials:
         found.repetitions = count_repetitions(design, trials)
@@ -210,31 +216,17 @@ def inspect_tree(
     return found
 
 
-def _bring_to_fsaverage(
-    found: Inspection, labels: Mapping[InputFile, AnyArray], native: Mapping[InputFile, IntArray]
-) -> dict[InputFile, AnyArray]:
-    """Return all labels on fsaverage, where each vertex has the label of the vertex of the subject's surface that it copies.
-
-    Labels without their map are left out, and so are those that lie on another surface, which are noted as damaged.
-    """
-    maps = {(one.subject, one.hemisphere): (one.file, index) for one, index in native.items()}
-    on_fsaverage = {one: values for one, values in labels.items() if not one.subject}
-    for one, values in labels.items():
-        if (one.subject, one.hemisphere) in maps:
-            try:
-                on_fsaverage[one] = copy_labels(one.file, values, *maps[one.subject, one.hemisphere])
-            except PackagingError as error:
-                found.damaged[one] = str(error)
-    return on_fsaverage
-
-
 def _find_regions(
     found: Inspection,
     recipe: Recipe,
     labels: Mapping[InputFile, AnyArray],
+    native_index: Mapping[tuple[int, str], IntArray],
     names: Mapping[InputFile, Mapping[str, set[int]]],
 ) -> RegionMap | None:
-    """Find the regions, if the labels of all atlases are sound."""
+    """Find the regions, if the labels of all atlases are sound.
+
+    A vertex of fsaverage has the label of the vertex of the subject's surface that it copies, if the atlas was drawn there.
+    """
     lacking = {one.kind for one in (*found.missing, *found.damaged) if not one.is_optional}
     if not found.n_vertices or lacking & {LABELS, LABEL_NAMES, NATIVE_INDEX}:
         return None
@@ -248,25 +240,35 @@ def _find_regions(
     return found.attempt(
         find_regions,
         recipe,
-        {(one.name, one.subject, one.hemisphere): values for one, values in labels.items()},
+        {
+            (one.name, one.subject, one.hemisphere): (
+                values[native_index[one.subject, one.hemisphere]] if one.subject else values
+            )
+            for one, values in labels.items()
+        },
         tables,
         found.n_vertices,
     )
 
 
 def _compare_native(
-    shapes: Mapping[InputFile, BetasShape], native_index: Mapping[tuple[int, str], IntArray], *, is_reduced: bool
-) -> Iterator[str]:
-    """Yield a line for every file of native betas that has other vertices than the surface of its subject."""
-    for one, shape in shapes.items():
-        index = native_index.get((one.subject, one.hemisphere), np.array([0]))
+    counts: Mapping[InputFile, int], native_index: Mapping[tuple[int, str], IntArray], n_vertices: int
+) -> dict[InputFile, str]:
+    """Return a line for every file of vertices of a subject's own surface that has other vertices than that surface.
+
+    How many it has is known for NSD; a smaller tree tells only the highest vertex that fsaverage, of `n_vertices`, copies.
+    """
+    damaged = {}
+    for one, n in counts.items():
         n_known = N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)]
-        n_expected = max(shape.n_vertices, int(index.max()) + 1) if is_reduced else n_known
-        if shape.n_vertices != n_expected:
-            yield (
-                f"{one.file} holds {shape.n_vertices:,} vertices, expected {n_expected:,}, which the surface of "
-                f"{subject_name(one.subject)} has. Is it a file of another subject or hemisphere? Download it again."
+        n_copied = int(native_index.get((one.subject, one.hemisphere), np.zeros(1)).max()) + 1
+        n_expected = n_known if n_vertices == N_VERTICES_OF_FSAVERAGE else max(n, n_copied)
+        if n != n_expected:
+            damaged[one] = (
+                f"{one.file} holds {n:,} vertices, expected {n_expected:,}, as on the surface of {subject_name(one.subject)}. Is "
+                "it a file of another subject or hemisphere, or of fsaverage? Download it again."
             )
+    return damaged
 
 
 def _find_pictures(found: Inspection, nsd_ids: IntArray, formats: Sequence[str]) -> tuple[dict[int, RawFile], int]:
@@ -326,7 +328,7 @@ def _list_sessions(
                 number=number,
                 betas={hemisphere: betas[subject, number, hemisphere] for hemisphere in HEMISPHERES},
                 shape=shape,
-                native_index={h: native_index[subject, h] for h in HEMISPHERES if native_index},
+                native_index={h: native_index[subject, h] for h in HEMISPHERES if recipe.files == NATIVE},
                 trials=session_trials["trial"].to_numpy(np.int64),
                 nsd_ids=session_trials["nsd_id"].to_numpy(np.int64),
                 repetitions=session_trials["repetition"].to_numpy(np.int64),
