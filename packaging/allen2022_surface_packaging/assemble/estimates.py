@@ -25,7 +25,7 @@ COMPUTED_BYTES_PER_SECOND = 4.9e9  # betas that are gathered and standardised: 9
 SECONDS_PER_VALUE = 1.2e-7  # of the assemblies
 SECONDS_PER_IMAGE_BYTE = 0.03 / (425 * 425 * 3)  # written as PNG
 # Measured with the gaps that are read in vain, and the index: docs/performance.md, "From the subjects' own surfaces".
-NATIVE_BYTES_PER_BYTE = 2.5
+NATIVE_BYTES_PER_BYTE = 2.3
 NATIVE_VERTICES_PER_VERTEX = 1.4  # of fsaverage
 COORDINATE_BYTES = 54  # of a neuroid in an assembly
 BYTES_PER_VALUE = 4
