@@ -178,6 +178,11 @@ FAULTS = {
     "own images with a split": (OWN + SPLIT, "split is given, expected no such table with images.pool = 'own'"),
     "name": (SOUND.replace('"mine"', '"my recipe"'), "name is 'my recipe', expected letters, digits and underscores"),
     "long name": (SOUND.replace('"mine"', f'"{"m" * 81}"'), "mmm', expected letters, digits and underscores, at most"),
+    "unknown files": ('files = "volume"\n' + SOUND, "files is 'volume', expected one of fsaverage, nativesurface."),
+    "published name of native betas": (
+        'files = "nativesurface"\n' + recipe_text(EIGHT)[1],
+        f"name is '{EIGHT}', expected",
+    ),
     "published name": (SOUND.replace("mine", EIGHT), f"name is '{EIGHT}', expected another name, because this one"),
     "not TOML": ("name = ", "is not TOML (Invalid value"),
     "deeply nested": ("x = " + "[" * 5000, "is not TOML"),

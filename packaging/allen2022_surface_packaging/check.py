@@ -135,7 +135,8 @@ def _describe_missing(inspections: Sequence[Inspection], missing: Sequence[Input
 def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
     """Say how to get some files."""
     if tree.is_simulated:
-        return "The tree is simulated. NSD's files do not fit it: write it again with `allen2022-surface simulate`."
+        option = " --nativesurface" if any(one.file.path.endswith(BETAS_SUFFIXES[NATIVE]) for one in inputs) else ""
+        return f"The tree is simulated. NSD's files do not fit it: write it again with `allen2022-surface simulate{option}`."
     if not isinstance(tree.storage, Folder):
         return f"NSD's public bucket is {BUCKET_URL}. Copy the files from there, or build from there."
     root = tree.storage.root

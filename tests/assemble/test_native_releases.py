@@ -106,6 +106,14 @@ def test_release_from_a_bucket_has_the_same_bytes_and_reads_some_of_each_file(
     assert len(sent) < 12 * 14  # of 14 files
 
 
+def test_report_says_that_the_betas_are_rounded(releases, tmp_path):
+    assert run_cli("report", releases / "native", "--output", tmp_path / "report.html").returncode == 0
+
+    text = (tmp_path / "report.html").read_text()
+    assert "own surface, in steps of 1/300 percent signal change" in text
+    assert "<td>nativesurface</td>" in re.sub(r"<td[^>]*>", "<td>", text)
+
+
 def test_verify_recomputes_the_release_and_says_how_it_differs(tree, releases):
     result = run_cli("verify", releases / "native_drop", "--nsd-root", tree, "--all")
     assert result.returncode == 0, result.stdout
@@ -139,6 +147,7 @@ def test_check_names_native_files_that_are_missing_or_of_another_surface(tmp_pat
     result = run_cli("check", tmp_path / "copied", *recipe)
     assert result.returncode == 1
     assert "lh.betas_session01.hdf5 is missing" in result.stdout
+    assert "write it again with `allen2022-surface simulate --nativesurface`" in result.stdout
 
     result = run_cli("check", tmp_path / "both", *recipe)
     assert result.returncode == 0, result.stdout

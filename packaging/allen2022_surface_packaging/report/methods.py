@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..facts import N_REPETITIONS, NATIVE_ATLASES, subject_names
+from ..facts import N_REPETITIONS, NATIVE, NATIVE_ATLASES, subject_names
 from ..recipe import CORTEX
 from ..release import Manifest
 from .tables import BETAS_MEANINGS, join_words
@@ -50,6 +50,10 @@ def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: flo
         f"We analysed fMRI responses of {subjects} of the Natural Scenes Dataset ({ALLEN}; data: https://doi.org/{NSD_DOI}), "
         f"as single-trial betas ({recipe.betas}) with {BETAS_MEANINGS[recipe.betas].partition('.')[0]}, on the fsaverage surface "
         f"({manifest.n_vertices:,} vertices per hemisphere).",
+        "They were read on each subject's own surface, in steps of 1/300 percent signal change, and each vertex of fsaverage "
+        "received those of the nearest vertex."
+        if recipe.files == NATIVE
+        else "",
         images[recipe.pool],
         "The responses of each vertex were z-scored within each session over trials, and averaged over the repetitions of "
         "each training image; the three repetitions of each test image stayed separate.",

@@ -30,6 +30,8 @@ OPTION_MEANINGS: dict[str | tuple[str, str], str] = {
     "split_seed": "The seed of the random split into train and test.",
     ("standardize_on", "all"): "Each vertex is standardised over the averages of all complete images.",
     ("standardize_on", "train"): "Each vertex is standardised over the averages of the train images alone.",
+    ("files", "fsaverage"): "Betas as NSD copied them to fsaverage.",
+    ("files", "nativesurface"): "Betas on each subject's own surface, rounded to 1/300 percent signal change.",
     ("nan_policy", "zero"): "Values that are not a number are replaced by 0.",
     ("nan_policy", "drop"): "A vertex is left out if any trial that the release needs is not a number.",
     ("copies", "keep"): "Vertices that have the same responses are all kept.",
@@ -142,7 +144,7 @@ def invalid_table(groups: pd.DataFrame) -> pd.DataFrame:
 def option_table(manifest: Manifest) -> pd.DataFrame:
     """Show what was chosen when the release was built: the recipe, and the options beside it."""
     recipe = manifest.recipe
-    names = ["betas", "pool", "train_fraction", "split_seed", "standardize_on", "nan_policy", "copies"]
+    names = ["betas", "files", "pool", "train_fraction", "split_seed", "standardize_on", "nan_policy", "copies"]
     options = {name: str(getattr(recipe, name)) for name in names}
     if recipe.pool == "own":
         del options["train_fraction"], options["split_seed"]
