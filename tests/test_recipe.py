@@ -153,6 +153,7 @@ FAULTS = {
     "missing regions": ('name = "x"\nsubjects = [1]', "region is missing."),
     "no region": ('name = "x"\nsubjects = [1]\nregion = []', "region is empty."),
     "one bracket": (SOUND.replace("[[region]]", "[region]"), "[region] is one table, expected [[region]] with two"),
+    "region that is no table": ('name = "x"\nsubjects = [1]\nregion = [1]', "region 1, is 1, expected a table."),
     "missing atlas": (SOUND.replace('atlas = "streams"', ""), "region 1, atlas is missing."),
     "wrong type": (SOUND.replace("[5, 1]", '"5, 1"'), "subjects is '5, 1': Expected `array`, got `str`."),
     "value for a table": ("split = 3\n" + SOUND.replace(SPLIT, ""), "split is unknown (did you mean split.seed?), exp"),
@@ -163,6 +164,7 @@ FAULTS = {
     "unknown policy": (SOUND.replace('"drop"', '"keep"'), "invalid.policy is 'keep', expected one of zero, drop."),
     "fraction too large": (SOUND.replace("0.5", "1"), "split.fraction is 1.0, expected a number between 0 and 1."),
     "negative seed": (SOUND.replace("seed = 7", "seed = -1"), "split.seed is -1, expected a whole number from 0"),
+    "seed too large": (SOUND.replace("seed = 7", f"seed = {2**32}"), "split.seed is 4294967296, expected a whole"),
     "region twice": (
         SOUND.replace("[[region]]\natlas", '[[region]]\nname = "high"\natlas = "a"\n[[region]]\natlas'),
         "region 1, name is 'high', expected every name once.",
