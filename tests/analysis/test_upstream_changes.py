@@ -74,4 +74,5 @@ def test_changes_load_a_region_from_disk_and_give_the_same_scores(checkout, rele
     assert run.returncode == 0, run.stderr
     with local_benchmarks(release):
         benchmarks = [load_benchmark(f"{NAME}.V4-{metric}") for metric in ("ridge", "rdm")]
-    assert json.loads(run.stdout.splitlines()[-1]) == [float(benchmark(signal_model())) for benchmark in benchmarks]
+    scores = [float(benchmark(signal_model())) for benchmark in benchmarks]
+    assert json.loads(run.stdout.splitlines()[-1]) == pytest.approx(scores, rel=1e-9)  # as BLAS rounds with threads
