@@ -72,7 +72,7 @@ class Recipe:
     betas : the version of the single-trial responses, as NSD names it
     files : "fsaverage" or "nativesurface"
         Read the responses from the files on fsaverage, or from those that these were copied from, on the subject's own
-        surface: 24 times fewer bytes, rounded to 1/300 percent signal change.
+        surface: about a tenth of the bytes for the published regions, rounded to 1/300 percent signal change.
     regions : in the order in which a release holds them
     pool : "shared" or "own"
         The images: those that every subject chosen saw three times, split into train and test. Or, of one subject, as
