@@ -139,6 +139,31 @@ class Inspection:
         ]
         return expected
 
+    def compare_vertices(
+        self,
+        counts: Mapping[InputFile, int],
+        native_index: Mapping[tuple[int, str], IntArray],
+        *,
+        has_native_betas: bool,
+    ) -> None:
+        """Set `n_vertices`, and note every file whose vertices are not those of its surface, by its number of vertices.
+
+        The labels drawn on a subject's own surface lie there, and so do native betas. How many vertices it has is known for
+        NSD; a smaller tree tells only the highest one that fsaverage copies.
+        """
+        kinds = (LABELS, BETAS) if has_native_betas else (LABELS,)
+        native = {one: n for one, n in counts.items() if one.subject and one.kind in kinds}
+        self.n_vertices = self.compare("vertices", {one: n for one, n in counts.items() if one not in native})
+        for one, n in native.items():
+            n_known = N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)]
+            n_copied = int(native_index.get((one.subject, one.hemisphere), np.zeros(1)).max()) + 1
+            n_expected = n_known if self.n_vertices == N_VERTICES_OF_FSAVERAGE else max(n, n_copied)
+            if n != n_expected:
+                self.damaged[one] = (
+                    f"{one.file} holds {n:,} vertices, expected {n_expected:,}, as on the surface of {subject_name(one.subject)}. "
+                    "Is it a file of another subject or hemisphere, or of fsaverage? Download it again."
+                )
+
     def attempt(
         self, find: Callable[Arguments, Content], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Content | None:
@@ -169,18 +194,14 @@ def inspect_tree(
     n_sessions = {s: max(one.session for one in found.inputs if one.subject == s) for s in recipe.subjects}
     # Every file by itself
     labels, names = found.read(LABELS, read_labels), found.read(LABEL_NAMES, read_label_names)
-    is_native = recipe.files == NATIVE
-    shapes = found.read(BETAS, read_native_shape if is_native else read_betas_shape)
+    shapes = found.read(BETAS, read_native_shape if recipe.files == NATIVE else read_betas_shape)
     ncsnr, maps = found.read(NCSNR, read_vertices), found.read(NATIVE_INDEX, read_native_index)
     found.read(PREPARED, RawFile.exists)
     # What the files say together
-    on_fsaverage = {one: values for one, values in labels.items() if not one.subject} | ncsnr | maps
-    n_vertices = {one: len(values) for one, values in on_fsaverage.items()}
+    counts = {one: len(values) for one, values in (labels | ncsnr | maps).items()}
+    counts |= {one: shape.n_vertices for one, shape in shapes.items()}
     native_index = {(one.subject, one.hemisphere): index for one, index in maps.items()}
-    n_native = {one: len(values) for one, values in labels.items() if one.subject}
-    (n_native if is_native else n_vertices).update({one: shape.n_vertices for one, shape in shapes.items()})
-    found.n_vertices = found.compare("vertices", n_vertices)
-    found.damaged |= _compare_native(n_native, native_index, found.n_vertices)
+    found.compare_vertices(counts, native_index, has_native_betas=recipe.files == NATIVE)
     n_trials = {one: shape.n_trials for one, shape in shapes.items()}
     shape = BetasShape(found.n_vertices, found.compare("trials", n_trials, 0 if is_reduced else N_TRIALS_PER_SESSION))
     region_map = _find_regions(found, recipe, labels, native_index, names)
@@ -249,26 +270,6 @@ def _find_regions(
         tables,
         found.n_vertices,
     )
-
-
-def _compare_native(
-    counts: Mapping[InputFile, int], native_index: Mapping[tuple[int, str], IntArray], n_vertices: int
-) -> dict[InputFile, str]:
-    """Return a line for every file of vertices of a subject's own surface that has other vertices than that surface.
-
-    How many it has is known for NSD; a smaller tree tells only the highest vertex that fsaverage, of `n_vertices`, copies.
-    """
-    damaged = {}
-    for one, n in counts.items():
-        n_known = N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)]
-        n_copied = int(native_index.get((one.subject, one.hemisphere), np.zeros(1)).max()) + 1
-        n_expected = n_known if n_vertices == N_VERTICES_OF_FSAVERAGE else max(n, n_copied)
-        if n != n_expected:
-            damaged[one] = (
-                f"{one.file} holds {n:,} vertices, expected {n_expected:,}, as on the surface of {subject_name(one.subject)}. Is "
-                "it a file of another subject or hemisphere, or of fsaverage? Download it again."
-            )
-    return damaged
 
 
 def _find_pictures(found: Inspection, nsd_ids: IntArray, formats: Sequence[str]) -> tuple[dict[int, RawFile], int]:
