@@ -100,7 +100,7 @@ def test_subject_may_lack_all_regions_but_not_all_subjects(tiny_tree, tmp_path, 
 
     assert (some.returncode, none.returncode) == (0, 1)
     assert run_cli("verify", tmp_path / "both", "--nsd-root", tiny_tree).returncode == 0
-    assert "(own): region 1, labels is 5, which no vertex has, expected labels of vertices: 1 (OFA), " in none.stderr
+    assert "(own): region 1: aTL (label 5 of floc-faces) has no vertex in subj04. Leave it out, or " in none.stderr
 
 
 def test_prepared_averages_give_the_same_values_as_betas(tiny_tree, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import AnyArray, IntArray
 from ..errors import PackagingError
-from ..facts import HEMISPHERES, subject_names
+from ..facts import HEMISPHERES, NATIVE_ATLASES, subject_names
 from ..recipe import CORTEX, LONGEST_NAME, Recipe, Region
 
 logger = logging.getLogger(__name__)
@@ -140,6 +140,11 @@ def _resolve(
             )
         members = {place: np.flatnonzero(np.isin(values, part)) for place, values in atlas.items()}
         if not any(map(len, members.values())):
+            if region.atlas in NATIVE_ATLASES:
+                raise PackagingError(
+                    f"{key}: {name} (label {part[0]} of {region.atlas}) has no vertex in {subject_names(subjects)}. Leave it out, or choose other "
+                    "subjects."
+                )
             raise _label_error(key, region, f"{part[0]}, which no vertex has", present, names)
         own = {s: s if (s, "lh") in members else 0 for s in subjects}
         vertices = {s: {h: members[own[s], h] for h in HEMISPHERES} for s in subjects}
