@@ -60,7 +60,7 @@ def test_folder_without_files_is_answered_with_all_files_and_commands(tmp_path):
     root.mkdir()
     output = check(root, "--recipe", "fithrf", "--recipe", "hcp_mmp1", "--subjects", "subj04,subj08")
 
-    assert "official layout" in output.splitlines()[0]
+    assert output.splitlines()[0].endswith("official layout, but no file is there. Is it the right folder?")
     assert re.search(r"experiment design +1 of 1 +nsd_expdesign.mat$", output, re.MULTILINE)
     assert re.search(r"labels +6 of 6 +lh.Kastner2015.mgz, .*rh.HCP_MMP1.mgz$", output, re.MULTILINE)
     for version in ("betas_fithrf", "betas_fithrf_GLMdenoise_RR"):
@@ -190,6 +190,15 @@ def read_estimate(tree, *names: str) -> dict[str, float]:
         estimate[name] = float(number.replace(",", "")) * {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
     units = {"s": 1, "min": 60, "h": 3600}
     return estimate | {"seconds": sum(int(n) * units[unit] for n, unit in re.findall(r"(\d+) (s|min|h)\b", seconds))}
+
+
+def test_misspelt_atlas_of_a_recipe_is_answered_with_the_nearest_one(tree, tmp_path):
+    recipe = tmp_path / "own.toml"
+    recipe.write_text('name = "own"\nsubjects = [1]\n[[region]]\nname = "early"\natlas = "Kastner2105"\nlabels = [1]\n')
+
+    result = run_cli("check", tree, "--recipe", recipe)
+
+    assert "the tree has no atlas Kastner2105. Did you mean Kastner2015?" in result.stdout
 
 
 @pytest.mark.parametrize("names", [["Allen2022_fmri_surface", "kastner", "streams"], ["nsdgeneral"]])

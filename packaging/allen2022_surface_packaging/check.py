@@ -62,7 +62,8 @@ def check_tree(nsd_root: str, recipes: Sequence[Recipe]) -> Iterator[str]:
             f"{tree} does not exist. Make the folder: then `check` says how to fetch NSD's files into it."
         )
     inspections = [inspect_tree(tree, recipe) for recipe in recipes]
-    yield f"{tree}: {tree.layout.name} layout"
+    is_empty = all(len(inspection.missing) == len(inspection.inputs) for inspection in inspections)
+    yield f"{tree}: {tree.layout.name} layout" + (", but no file is there. Is it the right folder?" if is_empty else "")
     for recipe, inspection in zip(recipes, inspections, strict=True):
         yield from _describe_inspection(recipe, inspection)
     # Several recipes may need one file. It is optional only if it is optional for all of them.
@@ -150,11 +151,12 @@ def _describe_fetching(tree: NSDTree, inputs: Sequence[InputFile]) -> str:
         *list_fetch_commands(root, inputs),
     ]
     if any(not one.is_optional for one in inputs):
-        lines += [
-            "",
-            f"Or build without a download: allen2022-surface build {BUCKET_URL} RELEASE",
-            f'With files = "{NATIVE}" in the recipe, that reads a tenth of the bytes, as {SMALL_DOWNLOAD} does.',
-        ]
+        again = f"allen2022-surface build {BUCKET_URL} RELEASE"
+        lines += ["", f"Or build without a download, with the same recipes and subjects: {again}"]
+    if any(one.kind == BETAS and not one.file.path.endswith(BETAS_SUFFIXES[NATIVE]) for one in inputs):
+        lines.append(
+            f'With files = "{NATIVE}" in the recipe, that reads a tenth of the bytes, as {SMALL_DOWNLOAD} does.'
+        )
     return "\n".join(lines)
 
 

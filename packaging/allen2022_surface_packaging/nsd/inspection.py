@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -197,6 +198,10 @@ def inspect_tree(
     shapes = found.read(BETAS, read_native_shape if recipe.files == NATIVE else read_betas_shape)
     ncsnr, maps = found.read(NCSNR, read_vertices), found.read(NATIVE_INDEX, read_native_index)
     found.read(PREPARED, RawFile.exists)
+    for atlas in dict.fromkeys(one.name for one in found.missing if one.kind == LABELS):
+        near = difflib.get_close_matches(atlas, tree.atlases(), n=1, cutoff=0.8)
+        if near and near[0] != atlas:
+            found.contradictions.append(f"{recipe}: the tree has no atlas {atlas}. Did you mean {near[0]}?")
     # What the files say together
     counts = {one: len(values) for one, values in (labels | ncsnr | maps).items()}
     counts |= {one: shape.n_vertices for one, shape in shapes.items()}
