@@ -203,7 +203,9 @@ def test_fault_of_a_file_is_one_line(read, tmp_path, fault):
 
 
 def test_file_that_is_no_recipe_is_refused(tmp_path):
-    with pytest.raises(PackagingError, match="^stream is neither a recipe file nor the name of a .*: Allen.*streams"):
+    with pytest.raises(
+        PackagingError, match=r"^stream is neither .* that ships \(did you mean streams\?\): Allen.*streams"
+    ):
         read_recipe("stream")
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PackagingError, match=r"x\.toml is not text in UTF-8"):

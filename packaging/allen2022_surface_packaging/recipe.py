@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -287,8 +287,10 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
     is_shipped, subject = name_or_path in list_recipes(), FAMILY_SUBJECTS.get(name_or_path)
     path = SHIPPED_PATH / f"{FAMILY if subject else name_or_path}.toml" if is_shipped else Path(name_or_path)
     if not path.is_file():
+        names = list(list_recipes())
         raise PackagingError(
-            f"{name_or_path} is neither a recipe file nor the name of a recipe that ships: {', '.join(list_recipes())}."
+            f"{name_or_path} is neither a recipe file nor the name of a recipe that ships{_meant(name_or_path, names)}: "
+            f"{', '.join(names)}."
         )
     try:
         text = read_file(path).decode("utf-8-sig")
@@ -312,6 +314,11 @@ def format_recipe(recipe: Recipe) -> str:
         lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in given.items()]
         texts.append("\n".join([heading, *lines]).strip())
     return "\n\n".join(texts) + "\n"
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Ask for the known word that is nearest to one; an empty text if none is near."""
+    return "".join(f" (did you mean {close}?)" for close in difflib.get_close_matches(word, list(known), n=1))
 
 
 def read_recipe(name_or_path: str) -> Recipe:
@@ -371,8 +378,7 @@ def _read_table(
     types, attributes = get_type_hints(record), {}
     for key, value in table.items():
         if key not in keys:
-            meant = "".join(f" (did you mean {close}?)" for close in difflib.get_close_matches(key, keys, n=1))
-            raise ValueError(f"{title}{key} is unknown{meant}, expected only {', '.join(keys)}")
+            raise ValueError(f"{title}{key} is unknown{_meant(key, keys)}, expected only {', '.join(keys)}")
         if value == []:
             raise ValueError(f"{title}{key} is empty. Leave it out, or name one")
         try:
