@@ -154,7 +154,7 @@ def test_check_names_native_files_that_are_missing_or_of_another_surface(tmp_pat
     assert re.search(r'or reads [\d.]+ [kM]B in about \d+ s with files = "fsaverage"', result.stdout)
     (path,) = (tmp_path / "both").rglob("nativesurface/*/rh.betas_session02.hdf5")
     with h5py.File(path, "w") as file:
-        file.create_dataset("betas", data=np.ones((30, 100), np.int16), chunks=(30, 1))
+        file.create_dataset("betas", data=np.ones((30, 900), np.int16), chunks=(30, 1))
     result = run_cli("build", tmp_path / "both", tmp_path / "out", *recipe)
     assert result.returncode == 1
-    assert "rh.betas_session02.hdf5 holds 100 vertices, expected" in result.stderr
+    assert "rh.betas_session02.hdf5 holds 900 vertices, expected" in result.stderr

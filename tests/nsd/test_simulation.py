@@ -122,6 +122,10 @@ def test_full_size_tree_has_the_sizes_of_nsd(tmp_path):
     shutil.copyfile(left, right)  # a longer file, which has a label for every vertex that fsaverage copies
     result = run_cli("check", tmp_path / "nsd", "--recipe", "faces", "--subjects", 4)
     assert f"{right} holds 228,495 vertices, expected 227,262" in result.stdout
+    left, right = (tmp_path / f"nsd/nsddata/ppdata/subj04/transforms/{side}h.white-to-fsaverage.mgz" for side in "lr")
+    shutil.copyfile(left, right)
+    result = run_cli("check", tmp_path / "nsd", "--recipe", "faces", "--subjects", 4)
+    assert f"{right} refers to vertex 228,4" in result.stdout
 
 
 def test_recipe_with_the_real_names_of_areas_can_be_rehearsed(tmp_path):

@@ -132,9 +132,9 @@ class Inspection:
     def compare(self, unit: str, counts: Mapping[InputFile, int], expected: int = 0) -> int:
         """Note every file whose count is not the expected one, or without one that of most files, and return that count."""
         expected = expected or max(Counter(counts.values()).most_common(1), default=(0, 0))[0]
+        advice = " Was it downloaded from fsaverage/ and not from nativesurface/?" if unit == "vertices" else ""
         self.contradictions += [
-            f"{one.file} holds {n:,} {unit}, expected {expected:,}, as most files do. Was it downloaded from fsaverage/ and not "
-            "from nativesurface/?"
+            f"{one.file} holds {n:,} {unit}, expected {expected:,}, as most files do.{advice}"
             for one, n in counts.items()
             if n != expected
         ]
@@ -150,20 +150,30 @@ class Inspection:
         """Set `n_vertices`, and note every file whose vertices are not those of its surface, by its number of vertices.
 
         The labels drawn on a subject's own surface lie there, and so do native betas. How many vertices it has is known for
-        NSD; a smaller tree tells only the highest one that fsaverage copies.
+        NSD; in a smaller tree most files of a surface tell, or the highest one that fsaverage copies.
         """
         kinds = (LABELS, BETAS) if has_native_betas else (LABELS,)
         native = {one: n for one, n in counts.items() if one.subject and one.kind in kinds}
         self.n_vertices = self.compare("vertices", {one: n for one, n in counts.items() if one not in native})
-        for one, n in native.items():
+        is_whole = self.n_vertices == N_VERTICES_OF_FSAVERAGE
+        for one in (one for one in counts if one.kind == NATIVE_INDEX):
+            surface = one.subject, one.hemisphere
+            counted = {other: n for other, n in native.items() if (other.subject, other.hemisphere) == surface}
             n_known = N_NATIVE_VERTICES[one.subject][HEMISPHERES.index(one.hemisphere)]
-            n_copied = int(native_index.get((one.subject, one.hemisphere), np.zeros(1)).max()) + 1
-            n_expected = n_known if self.n_vertices == N_VERTICES_OF_FSAVERAGE else max(n, n_copied)
-            if n != n_expected:
+            n_copied = int(native_index[surface].max()) + 1
+            n_alike = max(Counter(counted.values()).most_common(1), default=(0, 0))[0]
+            n_expected = n_known if is_whole else max(n_copied, n_alike)
+            if n_copied > n_expected:
                 self.damaged[one] = (
-                    f"{one.file} holds {n:,} vertices, expected {n_expected:,}, as on the surface of {subject_name(one.subject)}. "
-                    "Is it a file of another subject or hemisphere, or of fsaverage? Download it again."
+                    f"{one.file} refers to vertex {n_copied:,} (1-based), but the surface of {subject_name(one.subject)} has "
+                    f"{n_expected:,}. Is it a file of another subject or hemisphere? Download it again."
                 )
+            self.damaged |= {
+                other: f"{other.file} holds {n:,} vertices, expected {n_expected:,}, as on the surface of "
+                f"{subject_name(one.subject)}. Is it a file of another subject or hemisphere, or of fsaverage? Download it again."
+                for other, n in counted.items()
+                if n != n_expected
+            }
 
     def attempt(
         self, find: Callable[Arguments, Content], *args: Arguments.args, **kwargs: Arguments.kwargs
