@@ -63,6 +63,14 @@ def test_each_file_is_read_where_its_own_index_says(tmp_path, sessions):
         np.testing.assert_array_equal(read(tmp_path, f"{number}.hdf5"), percent(sessions[number % 3]))
 
 
+def test_another_dataset_in_a_file_is_not_taken_for_its_betas(tmp_path, sessions):
+    with h5py.File(tmp_path / "two.hdf5", "w") as file:
+        for name, betas in (("before", sessions[1]), ("betas", sessions[0])):
+            file.create_dataset(name, data=betas, chunks=(N_TRIALS, 1))
+
+    np.testing.assert_array_equal(read(tmp_path, "two.hdf5"), percent(sessions[0]))
+
+
 def test_from_a_bucket_only_the_bytes_of_the_vertices_are_fetched(
     tmp_path, sessions, moto_port, direct_client, monkeypatch
 ):

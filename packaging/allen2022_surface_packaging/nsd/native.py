@@ -74,6 +74,8 @@ def _open_betas(file: RawFile) -> Iterator[Any]:
     source = file.hdf5_source()
     with reading(file, "a betas file of nativesurface"), h5py.File(source, "r", locking=False) as opened:
         betas = opened["betas"]
+        if not isinstance(betas, h5py.Dataset):
+            raise ValueError("its betas are no array")
         n_filters = betas.id.get_create_plist().get_nfilters()
         if betas.dtype != "<i2" or betas.ndim != 2 or betas.chunks != (betas.shape[0], 1) or n_filters:
             raise ValueError(
@@ -203,6 +205,10 @@ def _find_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: in
             found = entries[rows]
             is_there = (found["vertex"] == vertices) & (found["n_bytes"] == n_bytes) & (found["filters"] == 0)
             chunks = np.where(is_there, found["address"].astype(np.int64), -1)
+            with _open_betas(file) as betas:
+                first = betas.id.get_chunk_info_by_coord((0, int(vertices[0]))).byte_offset
+            if chunks[0] != first:  # it is the index of another dataset in the file
+                return _Layout(_list_chunks(file)[vertices], none, none)
             return _Layout(chunks, addresses, _digest(nodes))
         addresses = entries["address"][np.unique(rows)].astype(np.int64)
 
