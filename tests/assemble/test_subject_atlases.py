@@ -89,6 +89,15 @@ def test_maps_show_each_subject_at_its_own_vertices(tiny_tree, built):
             np.testing.assert_array_equal(np.isfinite(values), labels == 2)
 
 
+def test_region_that_all_subjects_lack_is_named_and_left_out(tiny_tree, tmp_path):
+    build = run_cli("build", tiny_tree, tmp_path / "faces", "--recipe", "faces", "--subjects", 4)
+
+    assert build.returncode == 0
+    assert "faces.toml (faces): region aTL-faces has no vertex in subj04\n" in build.stderr
+    with xr.open_dataarray(tmp_path / "faces/faces_test.nc") as assembly:
+        assert set(assembly["region"].values) == set(NAMES["floc-faces"][:-1])
+
+
 @pytest.mark.parametrize("policy", ["zero", "drop"])
 def test_subject_may_lack_all_regions_but_not_all_subjects(tiny_tree, tmp_path, policy):
     for name, subjects in (("both", [1, 4]), ("one", [4])):

@@ -101,7 +101,7 @@ def find_regions(
         lacking = [subject for subject, n in found.n_vertices.items() if not n]
         if lacking:
             logger.warning("%s: region %s has no vertex in %s", recipe, found.name, subject_names(lacking))
-    return RegionMap(n_vertices, tuple(regions))
+    return RegionMap(n_vertices, tuple(found for found in regions if any(found.n_vertices.values())))
 
 
 def _resolve(
@@ -119,8 +119,10 @@ def _resolve(
     known = present.union(*names.values())  # a label that only the colour table has must come with others
     chosen = {label: names.get(label, set()) if isinstance(label, str) else {label} for label in region.labels}
     unknown = ", ".join(repr(label) for label, numbers in chosen.items() if not numbers & known)
-    labels = sorted(set().union(*chosen.values()) if chosen else {label for label in present if label > 0})
-    if unknown or not labels:
+    # Of an atlas that was drawn for each subject, all of them may lack a region, which is then said as for one of them.
+    offered = known if region.each and (0, "lh") not in atlas else present
+    labels = sorted(set().union(*chosen.values()) if chosen else {label for label in offered if label > 0})
+    if unknown or not (chosen or max(present, default=0) > 0):
         raise _label_error(key, region, unknown or "empty", present, names)
     parts = {region.name: labels}
     if region.each:
@@ -139,7 +141,7 @@ def _resolve(
                 f"{LONGEST_NAME}. Write an entry for it, with a name."
             )
         members = {place: np.flatnonzero(np.isin(values, part)) for place, values in atlas.items()}
-        if not any(map(len, members.values())):
+        if chosen and not any(map(len, members.values())):
             if region.atlas in NATIVE_ATLASES:
                 raise PackagingError(
                     f"{key}: {name} (label {part[0]} of {region.atlas}) has no vertex in {subject_names(subjects)}. Leave it out, or choose other "
