@@ -14,6 +14,8 @@ HDF5 File Format Specification, version 3.0, III.A.1, "Disk Format: Level 1A1 - 
 
 from __future__ import annotations
 
+import re
+import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +34,11 @@ from .files import BetasShape
 from .storage import FolderFile, RawFile
 
 UNITS_PER_PERCENT = 300  # of the integers, in percent signal change
-ROOT = b"TREE\x01"  # the signature of a node of a B-tree, and its type: of chunks
-HEAD_BYTES = 2**16  # in which the root lies, because HDF5 writes it before the first chunk
+SIGNATURE = b"TREE"  # of a node of a B-tree
+CHUNKED = (
+    b"\x03\x02\x03"  # how a description of chunks of two dimensions starts; then the root of the B-tree and their shape
+)
+HEAD_BYTES = 2**16  # in which the description lies, because HDF5 writes it before the first chunk
 NODE = np.dtype([("signature", "S4"), ("type", "u1"), ("level", "u1"), ("n", "<u2"), ("left", "<u8"), ("right", "<u8")])
 ENTRY = np.dtype(
     [("n_bytes", "<u4"), ("filters", "<u4"), ("trial", "<u8"), ("vertex", "<u8"), ("byte", "<u8"), ("address", "<u8")]
@@ -194,9 +199,14 @@ def _read_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: in
 def _find_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: int) -> _Layout:
     """Find the chunks of some vertices in the index of the file, from its root down."""
     head = reader.read(np.array([0]), min(file.size(), HEAD_BYTES), 1).content.tobytes()
-    addresses, level, none = np.array([head.find(ROOT)]), np.inf, np.empty(0, dtype=np.int64)
-    if addresses[0] < 0:  # the index is of another kind, because the file was written with another version of HDF5
+    with _open_betas(file) as betas:
+        header = h5py.h5g.get_objinfo(betas.id).objno[0]
+    shape = struct.pack("<3I", n_bytes // 2, 1, 2)
+    described = re.compile(CHUNKED + b"(.{8})" + re.escape(shape), re.DOTALL).search(head, header)
+    if described is None:  # the index is of another kind, because the file was written with another version of HDF5
+        none = np.empty(0, dtype=np.int64)
         return _Layout(_list_chunks(file)[vertices], none, none)
+    addresses, level = np.frombuffer(described[1], "<i8"), np.inf
     while True:
         nodes = reader.read(addresses, NODE_BYTES, REQUESTS_PER_LEVEL).nodes(addresses)
         level, entries = _parse_nodes(nodes, level)
@@ -205,10 +215,6 @@ def _find_chunks(file: RawFile, reader: _Reader, vertices: IntArray, n_bytes: in
             found = entries[rows]
             is_there = (found["vertex"] == vertices) & (found["n_bytes"] == n_bytes) & (found["filters"] == 0)
             chunks = np.where(is_there, found["address"].astype(np.int64), -1)
-            with _open_betas(file) as betas:
-                first = betas.id.get_chunk_info_by_coord((0, int(vertices[0]))).byte_offset
-            if chunks[0] != first:  # it is the index of another dataset in the file
-                return _Layout(_list_chunks(file)[vertices], none, none)
             return _Layout(chunks, addresses, _digest(nodes))
         addresses = entries["address"][np.unique(rows)].astype(np.int64)
 
@@ -217,7 +223,7 @@ def _parse_nodes(nodes: PixelArray, level_above: float) -> tuple[int, AnyArray]:
     """Return the level of some nodes, an array of shape (n_nodes, NODE_BYTES), and all their entries."""
     heads = np.ascontiguousarray(nodes[:, : NODE.itemsize]).view(NODE)
     level, n_entries = int(heads["level"].max()), heads["n"]
-    if (heads["signature"] != ROOT[:4]).any() or level >= level_above or n_entries.max() > MOST_ENTRIES:
+    if (heads["signature"] != SIGNATURE).any() or level >= level_above or n_entries.max() > MOST_ENTRIES:
         raise ValueError("its index is damaged, or was written with other settings than those of HDF5")
     entries = np.ascontiguousarray(nodes[:, NODE.itemsize :]).view(ENTRY)
     return level, entries[np.arange(MOST_ENTRIES) < n_entries]
