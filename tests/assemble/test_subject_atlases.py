@@ -77,7 +77,7 @@ def test_release_is_what_the_raw_files_give_and_has_a_report(tiny_tree, built):
     assert (verified.returncode, reported.returncode) == (0, 0)
     assert re.search(r"\n +aTL-faces [0-9.e-]+ +-\n", verified.stdout)
     page = re.sub(r"\s*</?t[dh][^>]*>\s*", "|", (built[0] / "report.html").read_text())
-    assert re.search(r"aTL-faces\|+subj04\|+0\|+0\|+0\|", page)
+    assert re.search(r"aTL-faces\|+subj04\|+0\|+0\|+0\|", page) and "No neuroid is in aTL-faces of subj04." in page
 
 
 def test_maps_show_each_subject_at_its_own_vertices(tiny_tree, built):

@@ -29,12 +29,19 @@ def list_findings(groups: pd.DataFrame, pairs: pd.DataFrame, shared_noise: pd.Da
     total = groups.loc[[(ALL_REGIONS, ALL_SUBJECTS)]].to_dict("records")[0]
     regions = groups.drop(ALL_SUBJECTS, level="subject").drop(ALL_REGIONS, level="region")
     texts = {
-        "regions": _low_subjects(regions),
+        "regions": [*_missing_regions(regions), *_low_subjects(regions)],
         "repetitions": _disagreeing_repetitions(pairs.drop(ALL_SUBJECTS)),
         "shared-noise": _shared_noise(shared_noise),
         "invalid": _invalid(regions, total),
     }
     return [(text, section) for section, found in texts.items() for text in found]
+
+
+def _missing_regions(regions: pd.DataFrame) -> Iterator[str]:
+    """Find regions of subjects without a neuroid: a subject may lack a region, or all of its vertices were dropped."""
+    names = [f"{region} of {subject}" for region, subject in regions.index[regions["n_neuroids"] == 0]]
+    if names:
+        yield f"No neuroid is in {_name(names)}."
 
 
 def _low_subjects(regions: pd.DataFrame) -> Iterator[str]:

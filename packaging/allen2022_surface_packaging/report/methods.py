@@ -60,7 +60,8 @@ def describe_methods(manifest: Manifest, *, n_neuroids: int, percent_filled: flo
         f"Each vertex was then z-scored with the mean and standard deviation of its average responses to {over}.",
         invalid[recipe.nan_policy],
         "Of the vertices of a region with the same responses, the first was kept." if recipe.copies == "drop" else "",
-        f"Regions were {_describe_regions(manifest)}, with {n_neuroids:,} vertices over all subjects and regions.",
+        f"Regions were {_describe_regions(manifest)}, with {n_neuroids:,} neuroids: each vertex of a subject counts "
+        "once in each of its regions.",
         f"The responses were packaged for Brain-Score with {PACKAGE} {manifest.versions.get(PACKAGE, '')} (recipe {manifest.name}).",
     ]
     text = " ".join(filter(None, sentences))
