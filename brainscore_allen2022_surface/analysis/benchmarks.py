@@ -84,6 +84,7 @@ def local_benchmark(
             f"No neuroid of {name}.{region} has a noise ceiling (nc_testset) above {threshold:.0f} % and responses that vary, so "
             "there is nothing to score. Choose another region."
         )
+    _name_subjects_with_few(assemblies["test"], threshold, metric)
     dataset = name if f"{name}_train" in data_registry else DATASET  # Brain-Score loads only what is registered
     datasets = {f"{dataset}_{split}": functools.partial(assemblies.get, split) for split in SPLITS}
     with _replaced(data_registry, datasets):
@@ -177,6 +178,18 @@ def _leave_out_constant(assemblies: dict[str, NeuroidAssembly], threshold: float
         stacklevel=3,
     )
     return {split: assembly[{"neuroid": ~is_left_out}] for split, assembly in assemblies.items()}
+
+
+def _name_subjects_with_few(test: NeuroidAssembly, threshold: float, metric: str) -> None:
+    """Warn of subjects with one neuroid or none that a benchmark would use. Between images, one gives no dissimilarity."""
+    is_used = test["nc_testset"].values > threshold
+    counts = {s: int(is_used[test["subject"].values == s].sum()) for s in sorted(set(test["subject"].values))}
+    few = ", ".join(f"{n} of {subject}" for subject, n in counts.items() if n < 2)
+    line = f"{test.attrs['identifier'].rpartition('.')[0]} has few neuroids with a noise ceiling above {threshold:.0f} %: {few}."
+    if metric == "rdm" and 1 in counts.values():
+        raise ValueError(f"{line} The metric 'rdm' needs two of a subject. Choose another region or metric.")
+    if few:
+        warnings.warn(f"{line} A subject without any is not in the score, and one alone says little.", stacklevel=3)
 
 
 def _layer_for(candidate: Any, region: str, layer: str | None) -> AbstractContextManager[None]:

@@ -135,6 +135,22 @@ def test_zero_filled_vertices_are_left_out_with_a_warning(release_copy):
     assert marker_of(benchmark.identifier) != registered_marker  # so that a NaN in a cache does not come back
 
 
+def test_subjects_with_hardly_a_neuroid_are_named(release_copy):
+    with netCDF4.Dataset(release_copy / f"{NAME}_test.nc", "a") as file:
+        is_v1 = file["region"][:] == "V1"
+        first, second = (np.flatnonzero(is_v1 & (file["subject"][:] == subject)) for subject in ("subj01", "subj02"))
+        for columns, n_kept in ((first, 0), (second, 1)):
+            for number, column in enumerate(columns):
+                file["nc_testset"][column] = 50 if number < n_kept else 20
+    accept(release_copy, f"{NAME}_test.nc")
+    message = "V1 has few neuroids with a noise ceiling above 30 %: 0 of subj01, 1 of subj02."
+
+    with pytest.warns(UserWarning, match=message):
+        local_benchmark(release_copy, "V1")
+    with pytest.raises(ValueError, match=f"{message} The metric 'rdm' needs two of a subject"):
+        local_benchmark(release_copy, "V1", "rdm")
+
+
 @pytest.mark.parametrize("metric", ["ridge", "ridgecv", "rdm"])
 def test_region_of_another_release_takes_the_layer_of_a_region_or_a_layer(areas, metric):
     by_region, by_layer, worse = (local_benchmark(areas, "V3v", metric, layer=name) for name in ("V4", "signal", "V1"))
